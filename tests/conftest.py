@@ -1,0 +1,28 @@
+"""What every test may use: golden arrays and one thread per process (two cores are shared by ranks and workers)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+GOLDEN = Path(__file__).parent / "golden"
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], Any]:
+    """golden("name.npz") -> dict of arrays; golden("name.json") -> the decoded file."""
+
+    def load(name: str) -> Any:
+        if name.endswith(".json"):
+            return json.loads((GOLDEN / name).read_text())
+        with np.load(GOLDEN / name, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+
+    return load

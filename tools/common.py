@@ -1,0 +1,92 @@
+"""What the tools share: options, the one-sentence error, start-up of a process."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the tools work from a plain checkout
+
+import cv2
+import torch
+
+from yolox_lt.errors import UserError
+from yolox_lt.train.dist import Place
+from yolox_lt.train.log import setup_console
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser whose --help shows every default."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    made.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return made
+
+
+def add_exp(to: argparse.ArgumentParser) -> None:
+    to.add_argument("-f", "--exp-file", "--exp_file", dest="exp_file", help="experiment file (Python, is executed)")
+    to.add_argument("-n", "--name", help="stock model instead of a file: yolox-nano, yolox-tiny, yolox-s, m, l, x")
+    to.add_argument("-expn", "--experiment-name", help="name of the run's folder; the file's stem if not given")
+
+
+def add_devices(to: argparse.ArgumentParser) -> None:
+    to.add_argument("-d", "--devices", type=int, help="processes, one per GPU; all GPUs if not given, 1 without a GPU")
+    to.add_argument("--device", choices=("cpu", "cuda"), help="kind of device; a GPU if there is one")
+
+
+def add_precision(to: argparse.ArgumentParser) -> None:
+    group = to.add_mutually_exclusive_group()
+    group.add_argument("--fp16", action="store_true", help="mixed precision with loss scaling (GPU)")
+    group.add_argument("--bf16", action="store_true", help="mixed precision in bfloat16")
+
+
+def add_overrides(to: argparse.ArgumentParser) -> None:
+    to.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="settings to override")
+
+
+def amp_type(args: argparse.Namespace) -> torch.dtype | None:
+    if args.fp16:
+        return torch.float16
+    return torch.bfloat16 if args.bf16 else None
+
+
+def setup_process(place: Place) -> None:
+    """Console of rank 0 alone, OpenCV without threads of its own."""
+    setup_console(place.is_main)
+    cv2.setNumThreads(0)
+
+
+def run(main: Callable[[argparse.Namespace], None], made: argparse.ArgumentParser) -> None:
+    """Parse, run, and end with status 1 and one sentence on an error the user can mend."""
+    args = made.parse_args()
+    setup_console()
+    try:
+        main(args)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        cause = user_error(error)
+        if cause is None or args.debug:
+            raise
+        print(f"error: {cause}", file=sys.stderr)
+        sys.exit(1)
+
+
+def user_error(error: BaseException | None) -> str | None:
+    """The sentence of a UserError, also from inside a loader process or a spawned rank; None for any other error."""
+    while error is not None:
+        if isinstance(error, UserError):
+            return last_sentence(str(error))
+        if "yolox_lt.errors.UserError: " in str(error) or "BadImage: " in str(error):
+            return last_sentence(str(error))
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def last_sentence(text: str) -> str:
+    """The message itself: processes hand over the whole traceback as text."""
+    for mark in ("yolox_lt.errors.UserError: ", "yolox_lt.data.dataset.BadImage: "):
+        if mark in text:
+            return text.split(mark)[-1].strip()
+    return text

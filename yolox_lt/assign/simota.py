@@ -1,0 +1,126 @@
+"""SimOTA, the dynamic assigner of official YOLOX (YOLOX: Exceeding YOLO Series in 2021, section 2.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import boxes as box_ops
+from ..types import BACKGROUND, Assignment, Predictions, Priors
+
+OUTSIDE_COST = 1e6
+"""Added to the cost of a prior outside an object's centre window: taken only when nothing else is left."""
+
+
+@dataclass(frozen=True)
+class SimOTAAssigner:
+    """Cheapest priors of each object, as many as the sum of its best IoUs.
+
+    1. Candidates: priors whose cell centre lies within `radius` strides of any object's centre, strictly.
+    2. Cost of (object, candidate): BCE of sqrt(class score * objectness) against the object's one-hot class, plus
+       `iou_weight` * -ln(IoU + 1e-8), plus 1e6 outside the object's own window.
+    3. k of an object: the sum of its `topk` largest IoUs, rounded down, at least 1; it takes its k cheapest candidates.
+    4. A candidate taken by several objects goes to the object for which it is cheapest.
+
+    The class cost is the sum over categories of the all-negative BCE, which no object changes, with the object's own
+    category exchanged afterwards; so nothing of size objects x candidates x categories is ever built.
+    """
+
+    radius: float = 1.5
+    iou_weight: float = 3.0
+    topk: int = 10
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        priors: Priors,
+        gt_boxes: Tensor,
+        gt_labels: Tensor,
+        image_size: tuple[int, int],
+        predictions: Predictions | None = None,
+    ) -> Assignment:
+        """Assign one image.
+
+        Args:
+            priors: P priors in the plain convention, AnchorGrid with scales [1].
+            gt_boxes: float32 [G, 4]; gt_labels: int64 [G].
+            image_size: not looked at.
+            predictions: of this image: cls_logits [P, C], quality_logits [P] (objectness), boxes [P, 4] decoded.
+
+        Raises:
+            ValueError: without decoded predictions or objectness.
+        """
+        if predictions is None or predictions.boxes is None or predictions.quality_logits is None:
+            raise ValueError("SimOTAAssigner needs predictions with decoded boxes and objectness logits")
+        num_priors = len(priors.boxes)
+        gt_index = torch.full((num_priors,), BACKGROUND, device=priors.boxes.device)
+        iou = torch.zeros(num_priors, device=priors.boxes.device)
+        in_window = self.center_window(priors, gt_boxes)  # [G, P]
+        candidates = in_window.any(dim=0).nonzero().squeeze(1)
+        if len(gt_boxes) == 0 or len(candidates) == 0:
+            return Assignment(gt_index, iou)
+        overlap = box_ops.pairwise_iou(gt_boxes, predictions.boxes[candidates].float(), min_union=0.0)  # [G, M]
+        cost = class_cost(
+            predictions.cls_logits[candidates].float(), predictions.quality_logits[candidates].float(), gt_labels
+        )
+        cost = cost + self.iou_weight * -torch.log(overlap + 1e-8) + OUTSIDE_COST * ~in_window[:, candidates]
+        chosen = self.choose(cost, overlap)  # [G, M]
+        taken = chosen.any(dim=0)
+        owner = torch.where(chosen.sum(dim=0) > 1, cost.argmin(dim=0), chosen.int().argmax(dim=0))  # [M]
+        gt_index[candidates[taken]] = owner[taken]
+        iou[candidates[taken]] = overlap[owner[taken], taken.nonzero().squeeze(1)]
+        return Assignment(gt_index, iou)
+
+    def assign_batch(
+        self,
+        priors: Priors,
+        gt_boxes: list[Tensor],
+        gt_labels: list[Tensor],
+        image_sizes: list[tuple[int, int]],
+        predictions: Predictions | None = None,
+    ) -> list[Assignment]:
+        """The same for B images; `predictions` has the batch axis."""
+        if predictions is None or predictions.boxes is None or predictions.quality_logits is None:
+            raise ValueError("SimOTAAssigner needs predictions with decoded boxes and objectness logits")
+        return [
+            self(priors, gt_boxes[b], gt_labels[b], image_sizes[b], one_image(predictions, b))
+            for b in range(len(gt_boxes))
+        ]
+
+    def center_window(self, priors: Priors, gt_boxes: Tensor) -> Tensor:
+        """[G, P] whether the centre of the prior's cell is strictly within `radius` strides of the object's centre."""
+        points = (priors.boxes[:, :2] + priors.boxes[:, 2:]) / 2 + priors.strides[:, None] / 2  # corner -> cell centre
+        centers = (gt_boxes[:, :2] + gt_boxes[:, 2:]) / 2
+        distance = (points[None] - centers[:, None]).abs().amax(dim=-1)  # [G, P, 2] -> [G, P]
+        return distance < self.radius * priors.strides
+
+    def choose(self, cost: Tensor, overlap: Tensor) -> Tensor:
+        """[G, M] bool: each object's k cheapest candidates, before conflicts are settled."""
+        best = overlap.topk(min(self.topk, overlap.shape[1]), dim=1).values
+        k = best.sum(dim=1).int().clamp(min=1)
+        rank = cost.argsort(dim=1, stable=True).argsort(dim=1)
+        return rank < k[:, None]
+
+
+def one_image(predictions: Predictions, index: int) -> Predictions:
+    """The predictions of one image, without the batch axis."""
+    quality, boxes = predictions.quality_logits, predictions.boxes
+    return Predictions(
+        predictions.cls_logits[index],
+        predictions.box_deltas[index],
+        None if quality is None else quality[index],
+        None if boxes is None else boxes[index],
+    )
+
+
+def class_cost(cls_logits: Tensor, objectness_logits: Tensor, gt_labels: Tensor) -> Tensor:
+    """BCE [G, M] of sqrt(class score * objectness) [M, C] against each object's one-hot class, summed over classes."""
+    # ln sqrt(a b) = (ln a + ln b) / 2 keeps tiny scores apart where the product would underflow. -100 bounds the logarithm
+    # as in torch's own binary cross entropy.
+    log_score = (F.logsigmoid(cls_logits) + F.logsigmoid(objectness_logits)[:, None]) / 2  # [M, C]
+    log_rest = torch.log1p(-log_score.exp()).clamp(min=-100)
+    own = log_score[:, gt_labels].clamp(min=-100) - log_rest[:, gt_labels]  # [M, G]
+    return -(log_rest.sum(dim=1, keepdim=True) + own).T

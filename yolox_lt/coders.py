@@ -1,0 +1,55 @@
+"""From boxes to network outputs and back. A coder is two pure functions that know one convention."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class DeltaCoder:
+    """Offsets dx dy dw dh relative to a prior, without means or standard deviations, as in the released models.
+
+    dx = (gx - px) / pw, dw = ln(gw / pw) with centres x1 + w/2 and widths x2 - x1 (legacy: + 1).
+
+    Args:
+        legacy: the +1 pixel convention.
+        max_log_ratio: dw and dh are capped from above at this value when decoding (no gradient beyond);
+            ln(1000 / 16) in the released models, None for no cap as in official YOLOX.
+    """
+
+    legacy: bool = False
+    max_log_ratio: float | None = math.log(1000 / 16)
+
+    def encode(self, priors: Tensor, boxes: Tensor) -> Tensor:
+        """Deltas [..., 4] that turn `priors` [..., 4] into `boxes` [..., 4]; both need positive widths and heights."""
+        prior_center, prior_size = self._center_size(priors)
+        center, size = self._center_size(boxes)
+        return torch.cat([(center - prior_center) / prior_size, torch.log(size / prior_size)], dim=-1)
+
+    def decode(self, priors: Tensor, deltas: Tensor) -> Tensor:
+        """Boxes x1 y1 x2 y2 [..., 4] in pixels, float32 also for half-precision deltas (half loses whole pixels)."""
+        if deltas.dtype in (torch.float16, torch.bfloat16):
+            deltas = deltas.float()
+        prior_center, prior_size = self._center_size(priors)
+        log_ratio = deltas[..., 2:]
+        if self.max_log_ratio is not None:
+            log_ratio = log_ratio.clamp(max=self.max_log_ratio)
+        center = prior_center + deltas[..., :2] * prior_size
+        half = torch.exp(log_ratio) * prior_size / 2
+        return torch.cat([center - half, center + half - float(self.legacy)], dim=-1)
+
+    def _center_size(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        size = boxes[..., 2:] - boxes[..., :2] + float(self.legacy)
+        return boxes[..., :2] + size / 2, size
+
+
+def grid_coder() -> DeltaCoder:
+    """Official YOLOX's code: centre = (offset + cell) * stride, size = exp(output) * stride.
+
+    It is the delta code on square priors of one stride around the cell corner (AnchorGrid with scales [1]), uncapped.
+    """
+    return DeltaCoder(legacy=False, max_log_ratio=None)

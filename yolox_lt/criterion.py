@@ -1,0 +1,176 @@
+"""From predictions and objects to a dict of losses. Owns the normalisers and their reduction over ranks.
+
+Two recipes share the steps "assign, gather the positives": `Criterion` is the released models' (dense classification
+loss, IoU-weighted GIoU, IoU branch), `YOLOXCriterion` is official YOLOX's (objectness everywhere, classes at positives only).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from . import boxes as box_ops
+from .coders import DeltaCoder
+from .losses import DenseLoss, GradientBalance, SigmoidLoss, bce_with_logits, giou_loss, square_iou_loss
+from .types import Assignment, Predictions, Priors
+
+
+class Assigner(Protocol):
+    """What a criterion needs of an assigner."""
+
+    def assign_batch(
+        self,
+        priors: Priors,
+        gt_boxes: list[Tensor],
+        gt_labels: list[Tensor],
+        image_sizes: list[tuple[int, int]],
+        predictions: Predictions | None = None,
+    ) -> list[Assignment]: ...
+
+
+@dataclass
+class Matches:
+    """The positives of a batch, M in all, and the label of every prior.
+
+    image, prior: int64 [M]. boxes: float32 [M, 4] of the objects. labels: int64 [B, P] with -1 background, -2 ignored.
+    iou: float32 [M], the assigner's overlaps.
+    """
+
+    image: Tensor
+    prior: Tensor
+    boxes: Tensor
+    labels: Tensor
+    iou: Tensor
+
+
+def gather_matches(assignments: list[Assignment], gt_boxes: list[Tensor], gt_labels: list[Tensor]) -> Matches:
+    """Look up the matched objects of B images."""
+    gt_index = torch.stack([a.gt_index for a in assignments])  # [B, P]
+    image, prior = (gt_index >= 0).nonzero(as_tuple=True)
+    counts = [len(b) for b in gt_boxes]
+    first = torch.tensor([sum(counts[:i]) for i in range(len(counts))], device=gt_index.device)
+    row = first[image] + gt_index[image, prior]
+    labels = gt_index.clone()
+    labels[image, prior] = torch.cat(gt_labels).to(gt_index.device)[row]
+    iou = torch.stack([a.iou for a in assignments])[image, prior]
+    return Matches(image, prior, torch.cat(gt_boxes).to(gt_index.device)[row], labels, iou)
+
+
+def world_mean(values: Tensor) -> Tensor:
+    """Sum of each value over the ranks, floored at 1, divided by the number of ranks (reference normaliser)."""
+    values = values.detach().clone()
+    world = 1
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(values)
+        world = dist.get_world_size()
+    return values.clamp(min=1.0) / world
+
+
+class BaseCriterion(nn.Module):
+    """Assignment and the handling of the losses' gradient statistics; subclasses say what is summed."""
+
+    def __init__(self, assigner: Assigner, cls_loss: DenseLoss, coder: DeltaCoder, use_l1: bool) -> None:
+        super().__init__()
+        self.assigner = assigner
+        self.cls_loss = cls_loss
+        self.coder = coder
+        self.use_l1 = use_l1
+
+    def forward(
+        self,
+        predictions: Predictions,
+        priors: Priors,
+        gt_boxes: list[Tensor],
+        gt_labels: list[Tensor],
+        image_sizes: list[tuple[int, int]],
+    ) -> dict[str, Tensor]:
+        """Losses by name, scalars whose sum is to be minimised.
+
+        Args:
+            predictions: of B images. priors: P priors, shared.
+            gt_boxes: per image float32 [G, 4]. gt_labels: per image int64 [G].
+            image_sizes: per image (height, width) of the content.
+        """
+        predictions.boxes = self.coder.decode(priors.boxes, predictions.box_deltas.detach())
+        assignments = self.assigner.assign_batch(priors, gt_boxes, gt_labels, image_sizes, predictions)
+        return self.losses(predictions, priors, gather_matches(assignments, gt_boxes, gt_labels))
+
+    def losses(self, predictions: Predictions, priors: Priors, matches: Matches) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def balances(self) -> list[GradientBalance]:
+        """The statistics to commit or discard once per optimiser step."""
+        return [module for module in self.modules() if isinstance(module, GradientBalance)]
+
+
+class Criterion(BaseCriterion):
+    """The released models' losses, reference section 8: classification, GIoU (+ L1), IoU branch, each with weight 1.
+
+    With G ranks, N = max(positives of all ranks, 1) / G and t the IoU of each positive's current prediction with its object:
+    cls = cls_loss / N; box = sum t (1 - GIoU) / S with S = max(sum of t over ranks, 1) / G; quality = sum BCE(t) / N;
+    l1 = mean |delta - target| over the rank's own positives (the YOLOX models, all epochs).
+    """
+
+    def losses(self, predictions: Predictions, priors: Priors, matches: Matches) -> dict[str, Tensor]:
+        prior_boxes = priors.boxes[matches.prior]
+        deltas = predictions.box_deltas[matches.image, matches.prior].float()
+        decoded = self.coder.decode(prior_boxes, deltas)
+        iou = box_ops.iou(decoded.detach(), matches.boxes, priors.legacy)
+        normalizer, iou_normalizer = world_mean(torch.stack([iou.new_tensor(float(len(iou))), iou.sum()]))
+
+        quality = torch.zeros(matches.labels.shape, device=iou.device)
+        quality[matches.image, matches.prior] = iou
+        losses = {
+            "cls": self.cls_loss(
+                predictions.cls_logits.flatten(0, 1),  # [B, P, C] -> [B*P, C]
+                matches.labels.flatten(),
+                quality.flatten(),
+                normalizer,
+            ),
+            "box": (iou * giou_loss(decoded, matches.boxes, priors.legacy)).sum() / iou_normalizer,
+        }
+        if predictions.quality_logits is not None:
+            logits = predictions.quality_logits[matches.image, matches.prior]
+            losses["quality"] = bce_with_logits(logits, iou).sum() / normalizer
+        if self.use_l1:
+            target = self.coder.encode(prior_boxes, matches.boxes)
+            losses["l1"] = (deltas - target).abs().sum() / max(target.numel(), 1)
+        return losses
+
+
+class YOLOXCriterion(BaseCriterion):
+    """Official YOLOX's losses: 5 (1 - IoU^2), objectness and classes by BCE, L1 when `use_l1`.
+
+    Every sum is divided by the positives of this rank, at least 1. The class target of a positive is the assigner's IoU.
+    """
+
+    box_weight = 5.0
+
+    def __init__(self, assigner: Assigner, coder: DeltaCoder, use_l1: bool = False) -> None:
+        super().__init__(assigner, SigmoidLoss(), coder, use_l1)
+
+    def losses(self, predictions: Predictions, priors: Priors, matches: Matches) -> dict[str, Tensor]:
+        if predictions.quality_logits is None:
+            raise ValueError("YOLOXCriterion needs a head with objectness")
+        prior_boxes = priors.boxes[matches.prior]
+        deltas = predictions.box_deltas[matches.image, matches.prior].float()
+        normalizer = max(len(matches.prior), 1)
+        decoded = self.coder.decode(prior_boxes, deltas)
+        objectness = torch.zeros(matches.labels.shape, device=deltas.device)
+        objectness[matches.image, matches.prior] = 1.0
+        own_labels = matches.labels[matches.image, matches.prior]
+        losses = {
+            "cls": self.cls_loss(
+                predictions.cls_logits[matches.image, matches.prior], own_labels, matches.iou, normalizer
+            ),
+            "box": self.box_weight * square_iou_loss(decoded, matches.boxes).sum() / normalizer,
+            "obj": bce_with_logits(predictions.quality_logits, objectness).sum() / normalizer,
+        }
+        if self.use_l1:
+            target = self.coder.encode(prior_boxes, matches.boxes)
+            losses["l1"] = (deltas - target).abs().sum() / normalizer
+        return losses

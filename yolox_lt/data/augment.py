@@ -1,0 +1,187 @@
+"""Transforms of one image and its boxes: letterbox, flip, colour, affine map, box rules. Pure functions.
+
+Nothing here draws a random number or changes its input; the recipes (recipe.py) draw, and chain these functions.
+Images are uint8 [H, W, 3] BGR; sizes are (height, width) in pixels; boxes are x1 y1 x2 y2 in pixels of the image.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One image with its objects.
+
+    image: uint8 [H, W, 3], BGR.
+    boxes: float32 [G, 4], x1 y1 x2 y2 in pixels of `image`.
+    labels: int64 [G], 0..C-1.
+    """
+
+    image: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+
+    def select(self, mask: np.ndarray) -> Sample:
+        """The same image with the objects where `mask` (bool [G]) is True."""
+        return Sample(self.image, self.boxes[mask], self.labels[mask])
+
+
+# -- size ------------------------------------------------------------------------------------------------------------
+
+
+def fit(image: np.ndarray, size: tuple[int, int], truncate: bool = True) -> tuple[np.ndarray, float]:
+    """Resize an image, up or down and bilinearly, so that it just fits into `size`; also returns the nominal scale.
+
+    truncate=True (official YOLOX; mosaic and mixup of both recipes): the new sides are the scaled ones cut to whole
+    pixels, and the content is stretched to fill them. truncate=False (test and final resize of the released models):
+    the new sides are rounded, and sampled at the exact scale. No side becomes shorter than one pixel. An image that
+    fits already is returned itself, not a copy.
+    """
+    height, width = image.shape[:2]
+    scale = min(size[0] / height, size[1] / width)
+    new_height, new_width = max(1, int(height * scale)), max(1, int(width * scale))
+    if truncate or min(round(height * scale), round(width * scale)) < 1:
+        if (new_height, new_width) == (height, width):
+            return image, scale
+        return cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR), scale
+    if scale == 1:
+        return image, scale
+    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR), scale
+
+
+def letterbox(image: np.ndarray, size: tuple[int, int], fill: int, truncate: bool = True) -> tuple[np.ndarray, float]:
+    """Fit an image into `size` (height, width): content top-left, `fill` to the right of it and below.
+
+    Returns the new uint8 image [height, width, 3] and the nominal scale: boxes of the original times the scale are
+    boxes of the result, on both axes. As in official YOLOX with fill 114, truncate=True; as in the released models
+    with fill 0, truncate=False (see `fit`).
+    """
+    content, scale = fit(image, size, truncate)
+    canvas = np.full((*size, *image.shape[2:]), fill, dtype=np.uint8)
+    canvas[: content.shape[0], : content.shape[1]] = content
+    return canvas, scale
+
+
+def letterbox_sample(sample: Sample, size: tuple[int, int], fill: int, truncate: bool = True) -> Sample:
+    """`letterbox` of the image, with the boxes scaled alike."""
+    image, scale = letterbox(sample.image, size, fill, truncate)
+    return Sample(image, (sample.boxes * scale).astype(np.float32), sample.labels)
+
+
+# -- flip ------------------------------------------------------------------------------------------------------------
+
+
+def flip_boxes(boxes: np.ndarray, width: int, legacy: bool = False) -> np.ndarray:
+    """Mirror boxes [G, 4] in an image of `width` pixels: x1' = width - x2, in the legacy convention width - 1 - x2."""
+    flipped = boxes.copy()
+    flipped[:, 0::2] = (width - int(legacy)) - boxes[:, 2::-2]
+    return flipped
+
+
+def flip(sample: Sample, legacy: bool = False) -> Sample:
+    """Mirror left and right."""
+    boxes = flip_boxes(sample.boxes, sample.image.shape[1], legacy)
+    return Sample(cv2.flip(sample.image, 1), boxes, sample.labels)
+
+
+# -- colour ----------------------------------------------------------------------------------------------------------
+
+_LEVELS = np.arange(256)
+_HUES = 180  # OpenCV stores the hue of uint8 images in steps of two degrees.
+
+
+def _apply_hsv_tables(image: np.ndarray, hue: np.ndarray, saturation: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Replace every hue, saturation and value by its entry in three tables of 256 numbers, cut to whole numbers."""
+    tables = np.stack([hue % _HUES, np.clip(saturation, 0, 255), np.clip(value, 0, 255)], axis=-1)
+    hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
+    return cv2.cvtColor(cv2.LUT(hsv, tables[None].astype(np.uint8)), cv2.COLOR_HSV2BGR)  # [256, 3] -> [1, 256, 3]
+
+
+def hsv_gain(image: np.ndarray, hue: float, saturation: float, value: float) -> np.ndarray:
+    """Multiply hue (modulo 180), saturation and value (clipped to 255) by gains around 1, as in the released models."""
+    return _apply_hsv_tables(image, _LEVELS * hue, _LEVELS * saturation, _LEVELS * value)
+
+
+def hsv_shift(image: np.ndarray, hue: int, saturation: int, value: int) -> np.ndarray:
+    """Add to hue (modulo 180), saturation and value (clipped to 0..255), as in official YOLOX."""
+    return _apply_hsv_tables(image, _LEVELS + hue, _LEVELS + saturation, _LEVELS + value)
+
+
+# -- affine map ------------------------------------------------------------------------------------------------------
+
+
+def affine_matrix(
+    angle: float,
+    scale: float,
+    shear: tuple[float, float],
+    translation: tuple[float, float],
+    centre: tuple[float, float] = (0.0, 0.0),
+) -> np.ndarray:
+    """The float64 matrix [2, 3] of M = T S R C, from source to target pixels (x, y).
+
+    C moves `centre` (x, y) to the origin, R rotates by `angle` degrees (counter-clockwise on the screen) and scales,
+    S shears: x grows by tan(shear[0]) y and y by tan(shear[1]) x, T adds `translation` (x, y) in pixels.
+    The released models turn about the centre of the canvas; official YOLOX about its top-left corner, centre (0, 0).
+    """
+    cosine, sine = scale * math.cos(math.radians(angle)), scale * math.sin(math.radians(angle))
+    rotation = np.array([[cosine, sine], [-sine, cosine]])
+    shearing = np.array([[1.0, math.tan(math.radians(shear[0]))], [math.tan(math.radians(shear[1])), 1.0]])
+    linear = shearing @ rotation
+    offset = np.asarray(translation, dtype=np.float64) - linear @ np.asarray(centre, dtype=np.float64)
+    return np.concatenate([linear, offset[:, None]], axis=1)
+
+
+def clip_boxes(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Clip boxes [G, 4] to [0, width] x [0, height] of an image of `size` (height, width)."""
+    return np.clip(boxes, 0, np.array([size[1], size[0], size[1], size[0]], dtype=boxes.dtype))
+
+
+def warp_boxes(boxes: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Float32 boxes [G, 4]: the axis-aligned hulls of the four warped corners, clipped to `size` (height, width)."""
+    corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)  # [G, 8] -> [G, corner, xy]
+    points = corners @ matrix[:, :2].T + matrix[:, 2]  # [G, corner, xy]
+    hulls = np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)  # [G, 4]
+    return clip_boxes(hulls, size).astype(np.float32)
+
+
+def warp(sample: Sample, matrix: np.ndarray, size: tuple[int, int], fill: int) -> Sample:
+    """Apply an affine `matrix` [2, 3] to image (bilinear, `fill` outside it) and boxes; the result has `size` (h, w).
+
+    Boxes are hulls and clipped, none is dropped: one that left the image lies on its border without area.
+    """
+    image = cv2.warpAffine(
+        sample.image, matrix, (size[1], size[0]), flags=cv2.INTER_LINEAR, borderValue=(fill, fill, fill)
+    )
+    return Sample(image, warp_boxes(sample.boxes, matrix, size), sample.labels)
+
+
+# -- which boxes stay ------------------------------------------------------------------------------------------------
+
+MIN_AREA_KEPT = 0.2
+MAX_ASPECT = 20.0
+
+
+def surviving(before: np.ndarray, after: np.ndarray, scale: float, min_side: float) -> np.ndarray:
+    """Bool [G]: which boxes stay after a geometric change, as in the released models.
+
+    before, after: the boxes [G, 4] before and after; scale: the scale factor of the change. A box stays if both sides
+    are longer than `min_side` pixels, its area is more than a fifth of area before x scale^2, and its longer side is
+    less than 20 times the shorter one.
+    """
+    old = before[:, 2:].astype(np.float64) - before[:, :2]
+    new = after[:, 2:].astype(np.float64) - after[:, :2]
+    large = (new > min_side).all(axis=1)
+    visible = new.prod(axis=1) > MIN_AREA_KEPT * scale * scale * old.prod(axis=1)
+    compact = new.max(axis=1) < MAX_ASPECT * new.min(axis=1)
+    return large & visible & compact
+
+
+def drop_small(sample: Sample, min_side: float) -> Sample:
+    """The sample without the objects whose width or height is at most `min_side` pixels."""
+    sides = sample.boxes[:, 2:] - sample.boxes[:, :2]
+    return sample.select((sides > min_side).all(axis=1))

@@ -1,0 +1,186 @@
+"""Images and boxes of an annotation index, for training and for evaluation.
+
+A data set pickles small: the index reopens its memory-mapped cache in each worker.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+from torch.utils.data import Dataset
+
+from ..errors import UserError
+from .augment import Sample, fit
+from .collate import Item
+from .index import AnnotationIndex
+from .recipe import Augment
+from .sampler import Draw
+
+MAX_REPLACEMENTS = 20
+"""Unreadable images in a row that are replaced before a run with `skip_bad_images` gives up."""
+
+
+class BadImage(UserError):
+    """An image file that is missing, cannot be decoded, or is not of the size that the annotations say."""
+
+
+class ImageStore:
+    """Where an index's images lie and how they are read.
+
+    Args:
+        index: the annotations.
+        data_dir: root of the data set.
+        folder: folder below `data_dir` that holds the files; None = as the annotation file says (`coco_url`, then
+            `file_name`) below `data_dir`, then below `data_dir/images`.
+        cache: keep every decoded image in memory (needs one process, or fork after the cache is filled).
+    """
+
+    def __init__(self, index: AnnotationIndex, data_dir: str | Path, folder: str | None = None, cache: bool = False) -> None:
+        self.index = index
+        self.data_dir = Path(data_dir)
+        self.folder = folder
+        self.memory: dict[int, np.ndarray] | None = {} if cache else None
+
+    def path(self, position: int) -> Path:
+        """Path of the image at `position` of the index; the file need not exist."""
+        name = self.index.file_name(position)
+        if self.folder is not None:
+            # A given folder wins over the folder part of coco_url ("train2017/000000391895.jpg").
+            return self.data_dir / self.folder / Path(name).name
+        path = self.data_dir / name
+        fallback = self.data_dir / "images" / name
+        return fallback if not path.exists() and fallback.exists() else path
+
+    def read(self, position: int) -> np.ndarray:
+        """uint8 [H, W, 3] BGR, without EXIF rotation: COCO's and LVIS's boxes refer to the pixels as stored.
+
+        Raises:
+            BadImage: missing, undecodable, or of another size than the annotations say.
+        """
+        if self.memory is not None and position in self.memory:
+            return self.memory[position]
+        path = self.path(position)
+        if not path.is_file():
+            raise BadImage(f"{path}: image file not found; check data_dir and the image folder, or set skip_bad_images True")
+        data = np.fromfile(path, dtype=np.uint8)
+        image = None
+        if len(data):
+            image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        if image is None:
+            raise BadImage(f"{path}: not a readable image ({len(data)} bytes); repair it, or set skip_bad_images True")
+        height, width = self.index.sizes[position].tolist()
+        if image.shape[:2] != (height, width):
+            raise BadImage(
+                f"{path}: image is {image.shape[1]}x{image.shape[0]} but the annotations say {width}x{height}; "
+                "correct the annotation file, or set skip_bad_images True"
+            )
+        if self.memory is not None:
+            self.memory[position] = image
+        return image
+
+
+class TrainDataset(Dataset[Item]):
+    """Augmented training samples; what is made depends on the draw alone, not on the process that makes it.
+
+    Args:
+        store: images and annotations.
+        images: positions in the index that are trained on; draws and mosaic partners refer to this list.
+        augment: the recipe.
+        seed: of the run; every draw has the generator (seed, number of the draw).
+        skip_bad_images: replace unreadable images by another one and name them in the item, instead of stopping.
+    """
+
+    def __init__(
+        self, store: ImageStore, images: np.ndarray, augment: Augment, seed: int = 0, skip_bad_images: bool = False
+    ) -> None:
+        self.store = store
+        self.images = images
+        self.augment = augment
+        self.seed = seed
+        self.skip_bad_images = skip_bad_images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, draw: Draw) -> Item:
+        rng = np.random.default_rng([self.seed, draw.number])
+        image, skipped = draw.image, []
+        while True:
+            try:
+                sample = self.augment(image, rng, draw.strong, self.sample, self.partner)
+                break
+            except BadImage as error:
+                if not self.skip_bad_images:
+                    raise
+                skipped.append(str(error).split(": ")[0])
+                if len(skipped) > MAX_REPLACEMENTS:
+                    raise UserError(
+                        f"{skipped[-1]} and {MAX_REPLACEMENTS} images before it cannot be read; check data_dir"
+                    ) from error
+                image = self.partner(rng)
+        position = self.images[image]
+        height, width = sample.image.shape[:2]
+        return Item(
+            sample.image,
+            sample.boxes,
+            sample.labels,
+            int(self.store.index.image_ids[position]),
+            (height, width),
+            (int(self.store.index.sizes[position, 0]), int(self.store.index.sizes[position, 1])),
+            tuple(skipped),
+        )
+
+    def sample(self, image: int) -> Sample:
+        """The image at this place of the list, as on disk, with its usable boxes."""
+        position = int(self.images[image])
+        return Sample(self.store.read(position), self.store.index.boxes_of(position), self.store.index.labels_of(position))
+
+    def partner(self, rng: np.random.Generator) -> int:
+        """A mosaic or mixup partner: uniform over the list, not repeat-factor sampled, as in the released models."""
+        return int(rng.integers(len(self.images)))
+
+
+class EvalDataset(Dataset[Item]):
+    """Letterboxed images in the order of the index; boxes are left to the evaluator.
+
+    Args:
+        store: images and annotations.
+        test_size: (height, width) of the network input.
+        fill: grey value around the image, 0 in the released models, 114 in official YOLOX.
+        truncate: how sides are made whole, see `fit`.
+    """
+
+    def __init__(self, store: ImageStore, test_size: tuple[int, int], fill: int, truncate: bool) -> None:
+        self.store = store
+        self.test_size = test_size
+        self.fill = fill
+        self.truncate = truncate
+
+    def __len__(self) -> int:
+        return len(self.store.index)
+
+    def __getitem__(self, position: int) -> Item:
+        image_id = int(self.store.index.image_ids[position])
+        return eval_item(self.store.read(position), self.test_size, self.fill, self.truncate, image_id)
+
+
+def eval_item(
+    image: np.ndarray, test_size: tuple[int, int], fill: int, truncate: bool, image_id: int = 0
+) -> Item:
+    """An image uint8 [H, W, 3] as the network sees it at test time: fitted top-left into `test_size` (height, width)."""
+    content, scale = fit(image, test_size, truncate)
+    canvas = np.full((*test_size, 3), fill, dtype=np.uint8)
+    canvas[: content.shape[0], : content.shape[1]] = content
+    empty = np.zeros((0, 4), np.float32)
+    content_size, original_size = (content.shape[0], content.shape[1]), (image.shape[0], image.shape[1])
+    return Item(
+        canvas, empty, np.zeros(0, np.int64), image_id, content_size, original_size, scale=(scale, scale)
+    )
+
+
+def default_data_root() -> Path:
+    """`$YOLOX_DATADIR`, else `datasets` in the working directory: the folder that holds COCO, LVIS, ... (as in YOLOX)."""
+    return Path(os.environ.get("YOLOX_DATADIR", "datasets"))

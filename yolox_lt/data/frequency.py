@@ -1,0 +1,73 @@
+"""How often each image should be drawn, from how rare its categories are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from .index import AnnotationIndex
+
+Rounding = Literal["ceil", "stochastic", "floor", "round"]
+
+
+def repeat_factors(
+    source: AnnotationIndex | Sequence[Sequence[int]],
+    threshold: float = 0.001,
+    rounding: Rounding = "ceil",
+    images: np.ndarray | None = None,
+) -> np.ndarray:
+    """Repeat factor of each image (LVIS: A Dataset for Large Vocabulary Instance Segmentation, appendix B).
+
+    1. f_c = images with category c / images; r_c = max(1, sqrt(threshold / f_c)).
+    2. An image's factor is the largest r_c of its categories, 1 if it has none.
+    3. Rounding: `ceil` as in the released models ("floor" and "round" alike give int64); `stochastic` returns the fractional factor
+       (float64), which the sampler rounds up or down by chance in every pass.
+
+    Args:
+        source: an annotation index (its usable boxes count), or for each image the categories of its objects; an image
+            counts once for a category however many objects it has.
+        threshold: image fraction below which a category is repeated; 0 repeats nothing.
+        images: positions of the images that are trained on, None for all; f_c and the result refer to these.
+    """
+    image, category, num_images = image_category_pairs(source, images)
+    factor = category_factors(category, num_images, threshold)
+    result = np.ones(num_images)
+    np.maximum.at(result, image, factor[category])
+    if rounding == "stochastic":
+        return result
+    rounders = {"ceil": np.ceil, "floor": np.floor, "round": np.rint}
+    if rounding not in rounders:
+        raise ValueError(f"rounding must be one of {[*rounders, 'stochastic']}, not {rounding!r}")
+    return rounders[rounding](result).astype(np.int64)
+
+
+def category_factors(category: np.ndarray, num_images: int, threshold: float) -> np.ndarray:
+    """r_c float64 [C] from the category of each distinct (image, category) pair; 1 for categories in no image."""
+    counts = np.bincount(category) if len(category) else np.zeros(0)
+    fraction = np.maximum(counts, 1) / max(num_images, 1)
+    return np.where(counts > 0, np.maximum(1.0, np.sqrt(threshold / fraction)), 1.0)
+
+
+def image_category_pairs(
+    source: AnnotationIndex | Sequence[Sequence[int]], images: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Distinct pairs: image position int64 [M], category int64 [M] and the number of images."""
+    if isinstance(source, AnnotationIndex):
+        num_images = len(source)
+        image = np.repeat(np.arange(num_images), np.diff(source.box_offsets))[source.usable]
+        category = np.asarray(source.labels)[source.usable]
+    else:
+        num_images = len(source)
+        image = np.repeat(np.arange(num_images), [len(c) for c in source])
+        category = np.fromiter((c for image_categories in source for c in image_categories), np.int64, len(image))
+    base = int(category.max()) + 1 if len(category) else 1
+    code = np.unique(image * base + category)
+    image, category = code // base, code % base
+    if images is not None:
+        position = np.full(num_images, -1)
+        position[images] = np.arange(len(images))
+        keep = position[image] >= 0
+        image, category, num_images = position[image[keep]], category[keep], len(images)
+    return image, category, num_images

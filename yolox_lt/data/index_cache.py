@@ -1,0 +1,118 @@
+"""The file `<annotation file>.index`: numpy columns on disk, mapped into memory by every process that needs them.
+
+Layout: magic (8 bytes), length of the header (8 bytes, little endian), header (json), then the arrays, each on a
+multiple of 64 bytes. A file that was not written for exactly this annotation file, or not to its end, counts as absent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from yolox_lt.data.columns import Columns
+
+FORMAT_VERSION = 1
+"""Raise it whenever a column changes its meaning: older cache files are then rebuilt."""
+
+_MAGIC = b"YLTINDEX"
+_ALIGNMENT = 64
+_SAMPLE = 1 << 16  # bytes at either end of the annotation file that enter its key
+
+
+class _Array(msgspec.Struct):
+    name: str
+    dtype: str
+    shape: list[int]
+    offset: int  # from the beginning of the file
+
+
+class _Header(msgspec.Struct):
+    key: str
+    size: int  # of the whole file in bytes
+    arrays: list[_Array]
+
+
+def cache_path(path: Path) -> Path:
+    """Where the columns of the annotation file `path` are kept."""
+    return path.with_name(path.name + ".index")
+
+
+def source_key(path: Path) -> str:
+    """Identifies the content of an annotation file without reading all of it: size, time, both ends, format version."""
+    state = path.stat()
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        digest.update(file.read(_SAMPLE))
+        file.seek(max(0, state.st_size - _SAMPLE))
+        digest.update(file.read(_SAMPLE))
+    return f"{FORMAT_VERSION}:{state.st_size}:{state.st_mtime_ns}:{digest.hexdigest()}"
+
+
+def read_cache(path: Path, key: str) -> Columns | None:
+    """The columns of cache file `path`, mapped read-only; None if it is absent, incomplete or of another `key`."""
+    if not path.is_file():
+        return None
+    size = path.stat().st_size
+    if size < 16:
+        return None
+    content = np.asarray(np.memmap(path, np.uint8, mode="r"))
+    header_length = int(content[8:16].view("<u8")[0])
+    if content[:8].tobytes() != _MAGIC or header_length > size - 16:
+        return None
+    try:
+        header = msgspec.json.decode(content[16 : 16 + header_length].tobytes(), type=_Header)
+    except msgspec.DecodeError:
+        return None
+    if header.key != key or header.size != size:
+        return None
+    columns = {}
+    for array in header.arrays:
+        dtype = np.dtype(array.dtype)
+        length = int(np.prod(array.shape)) * dtype.itemsize
+        columns[array.name] = content[array.offset : array.offset + length].view(dtype).reshape(array.shape)
+    return columns
+
+
+def write_cache(path: Path, key: str, columns: Columns) -> None:
+    """Write `columns` to the cache file `path` under a temporary name, then rename it.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    header = _place(key, columns)
+    encoded = msgspec.json.encode(header)
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(_MAGIC + len(encoded).to_bytes(8, "little") + encoded)
+            for array in header.arrays:
+                file.write(b"\0" * (array.offset - file.tell()))
+                file.write(np.ascontiguousarray(columns[array.name]).data.cast("B") if array_bytes(array) else b"")
+            file.write(b"\0" * (header.size - file.tell()))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def array_bytes(array: _Array) -> int:
+    return int(np.prod(array.shape)) * np.dtype(array.dtype).itemsize
+
+
+def _place(key: str, columns: Columns) -> _Header:
+    """The header with every array's offset; its own length moves the first array, so room is left for it."""
+    header = _Header(key, 2**62, [_Array(name, a.dtype.str, list(a.shape), 2**62) for name, a in columns.items()])
+    end = 16 + len(msgspec.json.encode(header))  # no real offset has more digits
+    for array in header.arrays:
+        array.offset = _align(end)
+        end = array.offset + array_bytes(array)
+    header.size = _align(end)
+    return header
+
+
+def _align(offset: int) -> int:
+    return -(-offset // _ALIGNMENT) * _ALIGNMENT

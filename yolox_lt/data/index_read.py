@@ -1,0 +1,263 @@
+"""Annotation json -> typed entries -> numpy columns. LVIS v1, LVIS v0.5 and plain COCO files; polygons are skipped.
+
+Typed decoding builds only the fields named below, so a file of a gigabyte costs seconds and not tens of gigabytes.
+The meaning of every column is documented at `AnnotationIndex`.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+from collections.abc import Iterable
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from yolox_lt.data.columns import Columns, Floats, Ints, look_up, offsets_of, pack_strings
+from yolox_lt.errors import UserError
+
+T = TypeVar("T")
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+Box = tuple[float, float, float, float]
+
+CLIP_TOLERANCE = 0.5
+"""Pixels by which a box may leave its image before it is reported: most files carry rounded coordinates."""
+
+
+class ImageEntry(msgspec.Struct, gc=False):
+    """One entry of "images"."""
+
+    id: Int64
+    width: Int64
+    height: Int64
+    coco_url: str | None = None
+    file_name: str | None = None
+    neg_category_ids: list[Int64] | None = None
+    not_exhaustive_category_ids: list[Int64] | None = None
+
+
+class BoxEntry(msgspec.Struct, gc=False):
+    """One entry of "annotations"."""
+
+    image_id: Int64
+    category_id: Int64
+    bbox: Box
+    area: float | None = None
+    id: Int64 | None = None
+    iscrowd: int | bool | None = None
+    ignore: int | bool | None = None
+
+
+class CategoryEntry(msgspec.Struct, gc=False):
+    """One entry of "categories"."""
+
+    id: Int64
+    name: str | None = None
+    frequency: str | None = None
+
+
+class AnnotationFile(msgspec.Struct, gc=False):
+    """The whole file. Test splits have no "annotations"."""
+
+    images: list[ImageEntry]
+    categories: list[CategoryEntry]
+    annotations: list[BoxEntry] = []
+
+
+def decode_json(source: Path | object, kind: type[T]) -> T:
+    """A json file, or the Python object it would hold, as a checked value of the msgspec type `kind`.
+
+    NaN and Infinity, which Python writes though json has no such numbers, are read as what they are; numpy scalars
+    inside a Python object count as plain numbers.
+
+    Raises:
+        UserError: no such file, malformed json, a missing key or a value of the wrong type.
+    """
+    try:
+        if isinstance(source, Path):
+            return _decode_file(source, kind)
+        return _convert(source, kind)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `$")
+        where = where.strip(".`")  # "annotations[3].bbox"
+        where = f"entry {where}" if where.startswith("[") else where or "top level"
+        raise UserError(f"{name_of(source)}: {where}: {what}; correct it or write the file anew") from error
+
+
+def name_of(source: object) -> str:
+    """How messages call a source: its path, or what stands in for one."""
+    return str(source) if isinstance(source, Path) else "the given data"
+
+
+def _decode_file(path: Path, kind: type[T]) -> T:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; check the path")
+    with path.open("rb") as file:
+        if path.stat().st_size == 0:
+            raise UserError(f"{path}: the file is empty; write or copy it again")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            try:
+                return msgspec.json.decode(content, type=kind)
+            except msgspec.ValidationError:
+                raise
+            except msgspec.DecodeError as error:
+                byte = str(error).rpartition("(byte ")[2].rstrip(")")
+                if byte.isdigit() and content[int(byte) : int(byte) + 1] in (b"N", b"I"):
+                    return _decode_with_nan(path, kind)
+                raise UserError(f"{path}: not a json file: {error}; write or copy it again") from error
+
+
+def _decode_with_nan(path: Path, kind: type[T]) -> T:
+    """For files with NaN or Infinity: the slower reader of the standard library knows them."""
+    try:
+        return _convert(json.loads(path.read_bytes()), kind)
+    except ValueError as error:  # a msgspec.ValidationError is one too
+        if isinstance(error, msgspec.ValidationError):
+            raise
+        raise UserError(f"{path}: not a json file: {error}; write or copy it again") from error
+
+
+def _convert(value: object, kind: type[T]) -> T:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        # Once more with numpy and torch scalars as plain numbers; what is wrong otherwise raises again.
+        return msgspec.convert(msgspec.to_builtins(value, enc_hook=_plain), kind)
+
+
+def _plain(value: object) -> object:
+    return value.tolist() if hasattr(value, "tolist") else repr(value)
+
+
+def build_columns(content: AnnotationFile, source: str) -> Columns:
+    """All columns of an `AnnotationIndex` from decoded entries; `source` names the file in messages."""
+    if not content.images:
+        raise UserError(f"{source}: the file lists no images; nothing can be trained or evaluated with it")
+    if not content.categories:
+        raise UserError(f'{source}: the file lists no categories; add them under "categories"')
+    columns = _category_columns(content.categories, source)
+    columns |= _image_columns(content.images, columns["category_ids"], source)
+    columns |= _box_columns(content.annotations, columns, source)
+    return columns
+
+
+def clip_boxes(boxes: Floats, sizes: Ints) -> NDArray[np.float32]:
+    """float64 xywh [N, 4] and (height, width) [N, 2] or [2] -> float32 x1 y1 x2 y2 [N, 4] inside the image."""
+    limit = sizes[..., ::-1].astype(np.float64)  # (height, width) -> (width, height)
+    low = np.clip(boxes[:, :2], 0, limit)
+    high = np.clip(boxes[:, :2] + boxes[:, 2:], 0, limit)
+    return np.concatenate([low, high], axis=1).astype(np.float32)
+
+
+def _ints(values: Iterable[int], count: int) -> Ints:
+    return np.fromiter(values, np.int64, count)
+
+
+def _refuse_duplicates(ids: Ints, what: str, source: str) -> None:
+    """`ids` sorted."""
+    repeated = ids[1:][ids[1:] == ids[:-1]]
+    if len(repeated):
+        raise UserError(f"{source}: {what} id {repeated[0]} occurs more than once; ids must be unique")
+
+
+def _category_columns(categories: list[CategoryEntry], source: str) -> Columns:
+    categories = sorted(categories, key=lambda category: category.id)
+    ids = _ints((category.id for category in categories), len(categories))
+    _refuse_duplicates(ids, "category", source)
+    frequencies = [category.frequency for category in categories]
+    if all(frequency is None for frequency in frequencies):
+        frequencies = []
+    for category, frequency in zip(categories, frequencies):
+        if frequency not in ("r", "c", "f"):
+            where = f"{source}: category id {category.id}"
+            raise UserError(f"{where} has frequency {frequency!r}; give every category r, c or f, or none of them any")
+    names = [str(category.id) if category.name is None else category.name for category in categories]
+    return {"category_ids": ids, "frequencies": np.array(frequencies, "<U1"), **pack_strings(names, "category_name")}
+
+
+def _relative_path(image: ImageEntry) -> str:
+    if image.coco_url:
+        return "/".join(image.coco_url.rsplit("/", 2)[-2:])
+    return image.file_name or ""
+
+
+def _image_columns(images: list[ImageEntry], category_ids: Ints, source: str) -> Columns:
+    images = sorted(images, key=lambda image: image.id)
+    ids = _ints((image.id for image in images), len(images))
+    _refuse_duplicates(ids, "image", source)
+    sizes = np.array([(image.height, image.width) for image in images], np.int64)
+    bad = np.flatnonzero((sizes <= 0).any(axis=1))
+    if len(bad):
+        height, width = sizes[bad[0]]
+        raise UserError(
+            f"{source}: image id {ids[bad[0]]} has width {width} and height {height}; both must be positive pixels"
+        )
+    negatives = [image.neg_category_ids for image in images]
+    partial = [image.not_exhaustive_category_ids for image in images]
+    without = sum(a is None and b is None for a, b in zip(negatives, partial))
+    federated = without < len(images)
+    negative_columns, unknown_negative = _label_lists(negatives, category_ids, "negative")
+    partial_columns, unknown_partial = _label_lists(partial, category_ids, "not_exhaustive")
+    return {
+        "image_ids": ids,
+        "sizes": sizes,
+        "federated": np.array([federated]),
+        **negative_columns,
+        **partial_columns,
+        **pack_strings([_relative_path(image) for image in images], "file_name"),
+        "problem:images without federated lists": np.array([without if federated else 0]),
+        "problem:unknown category in federated lists": np.array([unknown_negative + unknown_partial]),
+    }
+
+
+def _label_lists(lists: list[list[int] | None], category_ids: Ints, name: str) -> tuple[Columns, int]:
+    """Category id lists per image as labels with offsets, and how many ids the file has no category for.
+
+    Such ids are left out: they mean nothing to the evaluation, and files cut to a few categories are full of them.
+    """
+    counts = np.array([len(item or ()) for item in lists], np.int64)
+    ids = _ints(chain.from_iterable(item or () for item in lists), int(counts.sum()))
+    labels, known = look_up(ids, category_ids)
+    image = np.repeat(np.arange(len(lists)), counts)
+    offsets = offsets_of(np.bincount(image[known], minlength=len(lists)))
+    return {f"{name}_labels": labels[known], f"{name}_offsets": offsets}, int((~known).sum())
+
+
+def _box_columns(entries: list[BoxEntry], columns: Columns, source: str) -> Columns:
+    """Columns of the boxes, grouped by image, in file order inside an image."""
+    image_ids, category_ids = columns["image_ids"], columns["category_ids"]
+    count = len(entries)
+    ids = _ints((i + 1 if entry.id is None else entry.id for i, entry in enumerate(entries)), count)
+    given = _ints((entry.image_id for entry in entries), count)
+    image = _positions(given, image_ids, "image", ids, source)
+    given = _ints((entry.category_id for entry in entries), count)
+    label = _positions(given, category_ids, "category", ids, source)
+    boxes = np.fromiter(chain.from_iterable(entry.bbox for entry in entries), np.float64, 4 * count).reshape(-1, 4)
+    areas = np.fromiter((np.nan if entry.area is None else entry.area for entry in entries), np.float64, count)
+    missing = np.fromiter((entry.area is None for entry in entries), bool, count)
+    order = np.argsort(image, kind="stable")
+    return {
+        "box_offsets": offsets_of(np.bincount(image, minlength=len(image_ids))),
+        "boxes": boxes[order],
+        "labels": label[order],
+        "areas": np.where(missing, boxes[:, 2] * boxes[:, 3], areas)[order],
+        "annotation_ids": ids[order],
+        "crowd": np.fromiter((bool(entry.iscrowd) for entry in entries), bool, count)[order],
+        "ignore": np.fromiter((bool(entry.ignore) for entry in entries), bool, count)[order],
+    }
+
+
+def _positions(given: Ints, known: Ints, what: str, annotation_ids: Ints, source: str) -> Ints:
+    """Positions of the `given` ids [N] in the sorted `known` ids, which must hold them all."""
+    found, present = look_up(given, known)
+    if not present.all():
+        bad = int(np.flatnonzero(~present)[0])
+        raise UserError(
+            f"{source}: annotation id {annotation_ids[bad]} has {what}_id {given[bad]}, which the file does not "
+            f"list; add the {what} or remove the annotation"
+        )
+    return found

@@ -1,0 +1,51 @@
+"""Batches from worker processes."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from ..types import Batch
+from .collate import Collate, Item
+from .dataset import EvalDataset, TrainDataset
+from .sampler import DrawSampler
+
+
+def init_worker(worker: int) -> None:
+    """One thread per worker: the processes are the parallelism."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+
+
+def train_loader(
+    dataset: TrainDataset, sampler: DrawSampler, fill: int, num_workers: int, pin_memory: bool
+) -> DataLoader[Batch]:
+    """Batches of the sampler's draws, the same for any number of workers."""
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=num_workers,
+        collate_fn=Collate(fill),
+        pin_memory=pin_memory,
+        worker_init_fn=init_worker,
+        prefetch_factor=4 if num_workers else None,
+    )
+
+
+def eval_loader(
+    dataset: EvalDataset, batch_size: int, num_workers: int, pin_memory: bool, rank: int = 0, world: int = 1
+) -> DataLoader[Batch]:
+    """Every image once over all ranks, rank r taking r, r + world, ...: no padding, hence no duplicates."""
+    shard: Dataset[Item] = dataset
+    if world > 1:
+        shard = Subset(dataset, np.arange(rank, len(dataset), world).tolist())
+    return DataLoader(
+        shard,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        collate_fn=Collate(dataset.fill),
+        pin_memory=pin_memory,
+        worker_init_fn=init_worker,
+    )

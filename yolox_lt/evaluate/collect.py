@@ -1,0 +1,84 @@
+"""Run a detector over a data set and bring the detections together as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from yolox_lt.boxes import xyxy_to_xywh
+from yolox_lt.data.index import AnnotationIndex
+from yolox_lt.evaluate.results import DetectionArrays
+from yolox_lt.types import Batch, Detections
+
+Predict = Callable[..., list[Detections]]
+
+
+@torch.no_grad()
+def collect_detections(
+    model: nn.Module,
+    predict: Predict,
+    preprocess: Callable[[torch.Tensor], torch.Tensor],
+    loader: Iterable[Batch],
+    index: AnnotationIndex,
+    device: torch.device,
+    autocast: torch.dtype | None = None,
+    progress: bool = False,
+) -> DetectionArrays:
+    """Detections of every image of the loader, with the category ids of the annotation file.
+
+    Args:
+        model: images [B, 3, H, W] -> (Predictions, Priors); put into evaluation mode and back.
+        predict: a Predictor.
+        preprocess: uint8 images on `device` -> network input.
+        autocast: torch.float16 or torch.bfloat16 for mixed precision.
+    """
+    was_training = model.training
+    model.eval()
+    parts: list[DetectionArrays] = []
+    for batch in tqdm(loader, desc="evaluate", leave=False, disable=not progress):
+        images = preprocess(batch.images.to(device, non_blocking=True))
+        with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+            predictions, priors = model(images)
+        size = (images.shape[2], images.shape[3])
+        found = predict(predictions, priors, batch.scales, batch.original_sizes, size)
+        parts += [to_arrays(d, int(i), index.category_ids) for d, i in zip(found, batch.image_ids)]
+    model.train(was_training)
+    return concatenate(parts)
+
+
+def to_arrays(detections: Detections, image_id: int, category_ids: np.ndarray) -> DetectionArrays:
+    """One image's detections in the file's ids and x y width height."""
+    return DetectionArrays(
+        np.full(len(detections), image_id, dtype=np.int64),
+        category_ids[detections.labels.cpu().numpy()],
+        xyxy_to_xywh(detections.boxes.cpu().double()).numpy(),
+        detections.scores.cpu().double().numpy(),
+    )
+
+
+def concatenate(parts: list[DetectionArrays]) -> DetectionArrays:
+    """All detections in one set of arrays."""
+    if not parts:
+        return DetectionArrays(np.zeros(0), np.zeros(0), np.zeros((0, 4)), np.zeros(0))
+    return DetectionArrays(
+        np.concatenate([p.image_ids for p in parts]),
+        np.concatenate([p.category_ids for p in parts]),
+        np.concatenate([p.boxes for p in parts]),
+        np.concatenate([p.scores for p in parts]),
+    )
+
+
+def write_results(path: str | Path, detections: DetectionArrays) -> None:
+    """Detections as a results file in COCO's format, readable by any evaluator: boxes x y width height."""
+    columns = (detections.image_ids, detections.category_ids, detections.boxes, detections.scores)
+    entries = [
+        {"image_id": i, "category_id": c, "bbox": b, "score": s}
+        for i, c, b, s in zip(*(column.tolist() for column in columns))
+    ]
+    Path(path).write_bytes(msgspec.json.encode(entries))

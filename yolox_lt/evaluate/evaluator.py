@@ -1,0 +1,66 @@
+"""Score a model on a validation set, over any number of ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from yolox_lt.data.index import AnnotationIndex
+from yolox_lt.evaluate.collect import collect_detections, concatenate
+from yolox_lt.evaluate.lvis import evaluate_lvis
+from yolox_lt.evaluate.report import Report
+from yolox_lt.evaluate.results import DetectionArrays
+from yolox_lt.predict import Predictor
+from yolox_lt.train.dist import gather_to_main
+from yolox_lt.types import Batch
+
+
+@dataclass
+class Evaluator:
+    """Everything of an evaluation but the model.
+
+    Args:
+        index: the validation annotations.
+        loader: this rank's share of the images.
+        predictor: from predictions to detections.
+        normalize: uint8 images on the device -> network input.
+        groups: "r", "c", "f" per category, None where unknown.
+        max_detections: per image.
+    """
+
+    index: AnnotationIndex
+    loader: DataLoader[Batch]
+    predictor: Predictor
+    normalize: Callable[[Tensor], Tensor]
+    groups: np.ndarray | None
+    max_detections: int
+
+    def detect(
+        self, model: nn.Module, device: torch.device, autocast: torch.dtype | None = None, progress: bool = False
+    ) -> DetectionArrays:
+        """Detections of this rank's images."""
+        return collect_detections(
+            model, self.predictor, self.normalize, self.loader, self.index, device, autocast, progress
+        )
+
+    def evaluate(
+        self,
+        model: nn.Module,
+        device: torch.device,
+        autocast: torch.dtype | None = None,
+        group: dist.ProcessGroup | None = None,
+        progress: bool = False,
+    ) -> Report | None:
+        """Detect on every rank, score on rank 0; None on the others. `group`: gloo group, None for one process."""
+        parts = gather_to_main(self.detect(model, device, autocast, progress), group)
+        return None if parts is None else self.score(concatenate(parts))
+
+    def score(self, detections: DetectionArrays) -> Report:
+        """LVIS AP of detections of the whole set; plain COCO files are scored by the same rules."""
+        return evaluate_lvis(self.index, detections, self.max_detections, self.groups)

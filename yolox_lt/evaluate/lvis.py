@@ -1,0 +1,224 @@
+"""LVIS box evaluation, exactly as the LVIS API computes it, and its two variants AP-fixed and AP-pool.
+
+Gupta, Dollar, Girshick: LVIS, 2019 (protocol); Dave et al.: Evaluating Large-Vocabulary Object Detectors, 2021
+(AP-fixed and AP-pool). Deviations, for cases in which the LVIS API fails: an empty list of detections gives AP 0, and a
+box whose annotation id is 0 can be found. Crowd regions, which LVIS files do not have, are ignored as in COCO.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from yolox_lt.data.columns import Bools, Floats, Ints
+from yolox_lt.data.index import AnnotationIndex
+from yolox_lt.errors import UserError
+from yolox_lt.evaluate.curves import RECALLS, interpolated_precision
+from yolox_lt.evaluate.matching import AREA_RANGES, IOU_THRESHOLDS, MATCHED, UNMATCHED, match
+from yolox_lt.evaluate.protocols import Evaluated, Protocol, select, truth_of
+from yolox_lt.evaluate.report import DROPPED, FALSE_POSITIVE, IGNORED, TRUE_POSITIVE, Report
+from yolox_lt.evaluate.results import Results, labels_and_images, load_detections
+
+Annotations = str | Path | dict[str, Any] | AnnotationIndex
+
+
+def evaluate_lvis(
+    annotations: Annotations,
+    detections: Results,
+    max_dets: int = 300,
+    groups: Sequence[str] | NDArray[np.str_] | None = None,
+    protocol: Literal["default", "fixed", "pool"] = "default",
+    dets_per_category: int = 10_000,
+) -> Report:
+    """LVIS box AP of detections.
+
+    Files without federated lists (plain COCO) are taken as complete: every category is verified in every image.
+
+    Args:
+        annotations: path of a json file, its content as a dict, or an index.
+        detections: path of a results file, a list of COCO-results dicts (bbox x y width height), or arrays.
+        max_dets: how many detections of an image count, its best, all categories together (protocol "default").
+        groups: "r", "c" or "f" per category [C], in ascending order of category ids; default as in the file.
+        protocol: "default"; "fixed": the best `dets_per_category` of every category over the whole set, no limit per
+            image; "pool": the same detections, matched per category but ranked in one list of all categories (and one
+            list per group), which asks for scores that are comparable between categories.
+        dets_per_category: for "fixed" and "pool".
+
+    Raises:
+        UserError: unreadable or contradictory files, ids that the annotations do not know, NaN in the detections.
+    """
+    if protocol == "default":
+        rules = Protocol("LVIS AP", "image", max_dets)
+    elif protocol == "fixed":
+        rules = Protocol("LVIS AP-fixed", "category", dets_per_category)
+    elif protocol == "pool":
+        rules = Protocol("LVIS AP-pool", "category", dets_per_category, pooled=True)
+    else:
+        raise UserError(f"there is no LVIS protocol {protocol!r}; choose default, fixed or pool")
+    return evaluate(annotations, detections, rules, groups)
+
+
+def evaluate(
+    annotations: Annotations,
+    detections: Results,
+    protocol: Protocol,
+    groups: Sequence[str] | NDArray[np.str_] | None = None,
+) -> Report:
+    """Evaluate under any protocol; see `evaluate_lvis` for the arguments."""
+    if protocol.max_dets < 1:
+        raise UserError(
+            f"{protocol.max_dets} detections per {protocol.cap} leave nothing to evaluate; ask for 1 or more"
+        )
+    index = AnnotationIndex.load(annotations)
+    arrays = load_detections(detections)
+    labels, images = labels_and_images(arrays, index, detections)
+    group_of = _check_groups(index, groups)
+    truth = truth_of(index, protocol)
+    evaluated = select(labels, images, arrays.boxes, arrays.scores, index, truth, protocol)
+    rows, status = match(evaluated.codes, evaluated.boxes, truth)
+    num_categories = len(index.category_ids)
+    num_boxes = _boxes_per_category(truth.codes % num_categories, truth.ignored, num_categories)
+    precision, recall = _curves_per_category(evaluated, rows, status, num_boxes)
+    if protocol.pooled:
+        metrics = _pooled_metrics(evaluated, rows, status, num_boxes, group_of)
+    else:
+        metrics = summarize(precision, recall, group_of)
+    fate = _fate(evaluated, rows, status, num_boxes[:, 0] > 0, protocol.pooled)
+    complete = "" if index.federated or not protocol.lvis else ", every category verified in every image"
+    return Report(
+        protocol=protocol.description + complete,
+        metrics=metrics,
+        per_category=_category_values(precision, recall),
+        category_ids=index.category_ids,
+        category_names=index.category_names,
+        groups=group_of,
+        image_counts=index.image_counts,
+        instance_counts=index.instance_counts,
+        box_counts=num_boxes[:, 0],
+        detection_counts=np.bincount(evaluated.labels, minlength=num_categories),
+        num_images=len(index),
+        precision=precision[:, :, 0].transpose(0, 2, 1).copy(),  # [C, 101, A, T] -> [C, T, 101]
+        status=_scatter(fate, evaluated.source, len(arrays)),
+    )
+
+
+def summarize(precision: Floats, recall: Floats, groups: NDArray[np.str_] | None) -> dict[str, float]:
+    """The 13 metrics from precision [C, 101, A, T] and recall [C, A, T]: means over what is not NaN."""
+    in_group = {g: np.zeros(len(precision), bool) if groups is None else groups == g for g in "rcf"}
+    return {
+        "AP": _mean(precision[:, :, 0]),
+        "AP50": _mean(precision[:, :, 0, 0]),
+        "AP75": _mean(precision[:, :, 0, 5]),
+        "APs": _mean(precision[:, :, 1]),
+        "APm": _mean(precision[:, :, 2]),
+        "APl": _mean(precision[:, :, 3]),
+        "APr": _mean(precision[in_group["r"], :, 0]),
+        "APc": _mean(precision[in_group["c"], :, 0]),
+        "APf": _mean(precision[in_group["f"], :, 0]),
+        "AR": _mean(recall[:, 0]),
+        "ARs": _mean(recall[:, 1]),
+        "ARm": _mean(recall[:, 2]),
+        "ARl": _mean(recall[:, 3]),
+    }
+
+
+def _mean(values: Floats) -> float:
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _category_values(precision: Floats, recall: Floats) -> dict[str, Floats]:
+    """Per-category columns [C] from precision [C, 101, A, T] and recall [C, A, T]."""
+    ap, ar = precision.mean(axis=(1, 3)), recall.mean(axis=2)  # [C, A]; a range is NaN throughout or not at all
+    return {
+        "AP": ap[:, 0],
+        "AP50": precision[:, :, 0, 0].mean(axis=1),
+        "AP75": precision[:, :, 0, 5].mean(axis=1),
+        "APs": ap[:, 1],
+        "APm": ap[:, 2],
+        "APl": ap[:, 3],
+        "AR": ar[:, 0],
+        "ARs": ar[:, 1],
+        "ARm": ar[:, 2],
+        "ARl": ar[:, 3],
+    }
+
+
+def _check_groups(index: AnnotationIndex, groups: Sequence[str] | NDArray[np.str_] | None) -> NDArray[np.str_] | None:
+    if groups is None:
+        return index.groups()
+    group_of = np.asarray(groups, "<U1")
+    if group_of.shape != index.category_ids.shape or not np.isin(group_of, ["r", "c", "f"]).all():
+        raise ValueError(f"groups must hold r, c or f for each of the {len(index.category_ids)} categories")
+    return group_of
+
+
+def _boxes_per_category(labels: Ints, ignored: Bools, num_categories: int) -> Ints:
+    """int64 [C, A]: boxes to be found."""
+    counts = [np.bincount(labels[~column], minlength=num_categories) for column in ignored.T]
+    return np.stack(counts, axis=1)
+
+
+def _curves_per_category(
+    evaluated: Evaluated, rows: Ints, status: NDArray[np.int8], num_boxes: Ints
+) -> tuple[Floats, Floats]:
+    """precision float64 [C, 101, A, T], recall float64 [C, A, T]."""
+    num_categories = len(num_boxes)
+    precision = np.full((num_categories, len(RECALLS), len(AREA_RANGES), len(IOU_THRESHOLDS)), np.nan)
+    recall = np.full((num_categories, len(AREA_RANGES), len(IOU_THRESHOLDS)), np.nan)
+    bounds = np.searchsorted(evaluated.labels, np.arange(num_categories + 1))
+    row_bounds = np.searchsorted(rows, bounds)
+    for c in np.flatnonzero(num_boxes.any(axis=1)):
+        counted = ~evaluated.idle[bounds[c] : bounds[c + 1]]
+        part = slice(row_bounds[c], row_bounds[c + 1])
+        precision[c], recall[c] = interpolated_precision(counted, rows[part] - bounds[c], status[part], num_boxes[c])
+    return precision, recall
+
+
+def _pooled_metrics(
+    evaluated: Evaluated, rows: Ints, status: NDArray[np.int8], num_boxes: Ints, groups: NDArray[np.str_] | None
+) -> dict[str, float]:
+    """The 13 metrics, each from one curve over all detections of the pool: all categories, or one group.
+
+    Detections of categories that have no boxes stay in and count as false positives.
+    """
+    everything = np.ones(len(num_boxes), bool)
+    pools = {"": everything} | {g: np.zeros_like(everything) if groups is None else groups == g for g in "rcf"}
+    curves = {}
+    for name, pool in pools.items():
+        members = np.flatnonzero(pool[evaluated.labels])
+        # Equal scores: by image, then by category.
+        members = members[np.lexsort((evaluated.codes[members], -evaluated.scores[members]))]
+        place = np.full(len(evaluated.labels), -1)
+        place[members] = np.arange(len(members))
+        inside = np.flatnonzero(place[rows] >= 0)
+        inside = inside[np.argsort(place[rows[inside]])]
+        curves[name] = interpolated_precision(
+            ~evaluated.idle[members], place[rows[inside]], status[inside], num_boxes[pool].sum(axis=0)
+        )
+    precision, recall = curves[""]
+    metrics = summarize(precision[None], recall[None], None)
+    return metrics | {f"AP{g}": _mean(curves[g][0][:, 0]) for g in "rcf"}
+
+
+def _fate(
+    evaluated: Evaluated, rows: Ints, status: NDArray[np.int8], has_boxes: Bools, pooled: bool
+) -> NDArray[np.int8]:
+    """int8 [K]: what became of the evaluated detections at IoU 0.5, all areas."""
+    fate = np.where(evaluated.idle[:, 0], IGNORED, FALSE_POSITIVE).astype(np.int8)
+    first = status[:, 0, 0]
+    fate[rows] = np.where(first == UNMATCHED, fate[rows], np.where(first == MATCHED, TRUE_POSITIVE, IGNORED))
+    if not pooled:
+        fate[~has_boxes[evaluated.labels]] = DROPPED
+    return fate
+
+
+def _scatter(fate: NDArray[np.int8], source: Ints, count: int) -> NDArray[np.int8]:
+    """From the evaluated detections back to the input; what was not evaluated is DROPPED."""
+    result = np.full(count, DROPPED, np.int8)
+    result[source] = fate
+    return result

@@ -1,0 +1,126 @@
+"""Which detections and boxes take part in an evaluation, and which detections may stay unmatched unpunished."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from yolox_lt.data.columns import Bools, Floats, Ints, distinct, look_up, run_positions
+from yolox_lt.data.index import AnnotationIndex
+from yolox_lt.evaluate.matching import Truth, outside_ranges
+
+Cap = Literal["image", "category", "image and category"]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The rules of one evaluation.
+
+    name: as tables print it.
+    cap: of what the `max_dets` best detections are kept, before anything else: of every image (LVIS), of every
+        category over the whole set (AP-fixed, AP-pool), of every category in every image (COCO).
+    max_dets: how many.
+    lvis: the rules of LVIS: boxes whose "area" and detections whose width * height is not positive do not exist, the
+        "ignore" field counts, and federated lists are obeyed where the file has them. Else those of COCO.
+    pooled: one precision-recall curve over the detections of all categories (AP-pool).
+    """
+
+    name: str
+    cap: Cap
+    max_dets: int
+    lvis: bool = True
+    pooled: bool = False
+
+    @property
+    def description(self) -> str:
+        """For people: "LVIS AP, 300 detections per image"."""
+        return f"{self.name}, {self.max_dets} detections per {self.cap}"
+
+
+@dataclass
+class Evaluated:
+    """Detections that take part, sorted by label, then falling score, then image; K of them.
+
+    source: int64 [K], their positions in the input.
+    labels: int64 [K].
+    scores: float64 [K].
+    codes: int64 [K], image * C + label.
+    boxes: float64 [K, 4], x y width height.
+    idle: bool [K, A], a detection that finds nothing counts as nothing in this area range.
+    """
+
+    source: Ints
+    labels: Ints
+    scores: Floats
+    codes: Ints
+    boxes: Floats
+    idle: Bools
+
+
+def truth_of(index: AnnotationIndex, protocol: Protocol) -> Truth:
+    """The boxes to be found. Boxes with NaN or infinite coordinates are left out under every protocol."""
+    keep = np.logical_and.reduce(np.isfinite(index.boxes), axis=1)
+    if protocol.lvis:
+        keep &= index.areas > 0
+    images = np.repeat(np.arange(len(index)), np.diff(index.box_offsets))
+    codes = images * len(index.category_ids) + index.labels
+    rows = np.flatnonzero(keep)
+    rows = rows[np.argsort(codes[rows], kind="stable")]
+    ignored = index.crowd | index.ignore if protocol.lvis else index.crowd
+    return Truth(
+        codes=codes[rows],
+        boxes=index.boxes[rows],
+        ignored=ignored[rows, None] | outside_ranges(index.areas[rows]),
+        crowd=index.crowd[rows],
+    )
+
+
+def select(
+    labels: Ints, images: Ints, boxes: Floats, scores: Floats, index: AnnotationIndex, truth: Truth, protocol: Protocol
+) -> Evaluated:
+    """Cap, drop and sort the D detections (label, image position, box, score) as the protocol says."""
+    num_categories = len(index.category_ids)
+    codes = images * num_categories + labels
+    group = {"image": images, "category": labels, "image and category": codes}[protocol.cap]
+    keep = _best_of_group(group, scores, protocol.max_dets)
+    areas = boxes[:, 2] * boxes[:, 3]
+    if protocol.lvis:
+        keep &= areas > 0
+        if index.federated:
+            negative = _listed_codes(index.negative_offsets, index.negative_labels, num_categories)
+            keep &= look_up(codes, distinct(np.concatenate([truth.codes, negative])))[1]
+    kept = np.flatnonzero(keep)
+    # Equal scores in ascending order of image ids: it must not matter how processes split the images between them.
+    kept = kept[np.lexsort((images[kept], -scores[kept], labels[kept]))]
+    idle = outside_ranges(areas[kept])
+    if protocol.lvis:
+        partial = _listed_codes(index.not_exhaustive_offsets, index.not_exhaustive_labels, num_categories)
+        idle |= look_up(codes[kept], distinct(partial))[1][:, None]
+    return Evaluated(kept, labels[kept], scores[kept], codes[kept], boxes[kept], idle)
+
+
+def _best_of_group(group: Ints, scores: Floats, limit: int) -> Bools:
+    """bool [D]: among the `limit` best of its group; the earlier in the input wins a tie for the last place."""
+    keep = np.ones(len(group), bool)
+    values, counts = _count(group)
+    full, is_full = look_up(group, values[counts > limit])
+    rows = np.flatnonzero(is_full)
+    order = rows[np.lexsort((-scores[rows], full[rows]))]
+    rank = run_positions(counts[counts > limit])
+    keep[order[rank >= limit]] = False
+    return keep
+
+
+def _count(values: Ints) -> tuple[Ints, Ints]:
+    """Distinct values and how often each occurs."""
+    values = np.sort(values)
+    starts = np.flatnonzero(np.append(True, values[1:] != values[:-1])[: len(values)])
+    return values[starts], np.diff(np.append(starts, len(values)))
+
+
+def _listed_codes(offsets: Ints, labels: Ints, num_categories: int) -> Ints:
+    """Codes image * C + label of a federated list."""
+    images = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    return images * num_categories + labels

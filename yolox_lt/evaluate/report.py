@@ -1,0 +1,88 @@
+"""What an evaluation found: metrics, values per category, a fate for every detection."""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from yolox_lt.data.columns import Floats, Ints
+
+DROPPED, FALSE_POSITIVE, TRUE_POSITIVE, IGNORED = 0, 1, 2, 3
+
+STATUS_NAMES = ("dropped", "fp", "tp", "ignored")
+"""Names of the codes above."""
+
+
+@dataclass
+class Report:
+    """Result of one evaluation of C categories. NaN stands for "nothing to average": no boxes to be found.
+
+    protocol: what was measured, e.g. "LVIS AP, 300 detections per image".
+    metrics: name -> value in [0, 1]: AP AP50 AP75 APs APm APl APr APc APf AR ARs ARm ARl.
+    per_category: name -> float64 [C] in [0, 1]: AP AP50 AP75 APs APm APl AR ARs ARm ARl, always of single categories.
+    category_ids, category_names: of the annotation file.
+    groups: "r", "c" or "f" per category [C]; None if nothing tells.
+    image_counts, instance_counts: int64 [C], images with and boxes of the category in this annotation file.
+    box_counts: int64 [C], boxes to be found (without those that the protocol ignores).
+    detection_counts: int64 [C], detections that took part (after caps and filters).
+    num_images: images of the annotation file.
+    precision: float64 [C, 10, 101], per category, IoU threshold 0.50:0.05:0.95 and recall 0:0.01:1, all areas.
+    status: int8 [D], what became of every detection of the input at IoU 0.5: DROPPED by a cap or filter or because its
+        category has no boxes to be found, FALSE_POSITIVE, TRUE_POSITIVE or IGNORED.
+    """
+
+    protocol: str
+    metrics: dict[str, float]
+    per_category: dict[str, Floats]
+    category_ids: Ints
+    category_names: tuple[str, ...]
+    groups: NDArray[np.str_] | None
+    image_counts: Ints
+    instance_counts: Ints
+    box_counts: Ints
+    detection_counts: Ints
+    num_images: int
+    precision: Floats = field(repr=False)
+    status: NDArray[np.int8] = field(repr=False)
+
+    def status_names(self) -> list[str]:
+        """`status` in words: "dropped", "fp", "tp" or "ignored" for every detection of the input."""
+        return [STATUS_NAMES[code] for code in self.status.tolist()]
+
+    def table(self) -> str:
+        """The protocol and below it the metrics in percent as aligned text; "-" where there is nothing to average."""
+        with_boxes = int(np.count_nonzero(self.box_counts))
+        title = (
+            f"{self.protocol}, in percent ({self.num_images:,} images, {with_boxes:,} of "
+            f"{len(self.category_ids):,} categories with boxes)"
+        )
+        recalls = [name for name in self.metrics if name.startswith("AR")]
+        precisions = [name for name in self.metrics if name not in recalls]
+        lines = [title]
+        for names in (precisions, recalls):
+            lines.append("".join(f"{name:>7}" for name in names))
+            lines.append("".join(f"{_percent(self.metrics[name]):>7}" for name in names))
+        return "\n".join(lines)
+
+    def write_csv(self, path: str | Path) -> None:
+        """Write one line per category, as `per_category.csv`; values in [0, 1], "nan" for nothing to average.
+
+        Columns: id, name, group, images, instances (both in this annotation file), boxes, detections, then the metrics.
+        """
+        groups = [""] * len(self.category_ids) if self.groups is None else self.groups.tolist()
+        counts = (self.image_counts, self.instance_counts, self.box_counts, self.detection_counts)
+        with Path(path).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["id", "name", "group", "images", "instances", "boxes", "detections", *self.per_category])
+            for c, (category_id, name) in enumerate(zip(self.category_ids.tolist(), self.category_names)):
+                values = [f"{column[c]:.6f}" for column in self.per_category.values()]
+                writer.writerow([category_id, name, groups[c], *(int(count[c]) for count in counts), *values])
+
+
+def _percent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:.1f}"

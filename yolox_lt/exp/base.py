@@ -1,0 +1,96 @@
+"""What every experiment is: a class of annotated attributes that can be overridden from the command line, strictly."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import types
+import typing
+from typing import Any
+
+from yolox_lt.errors import UserError
+
+
+class BaseExp:
+    """Attributes with types, and `merge` for KEY VALUE pairs.
+
+    Attributes are declared in a class body (`max_epoch: int = 300`) or set in `__init__` as in YOLOX; a file may do either.
+    """
+
+    def attributes(self) -> dict[str, Any]:
+        """Every public setting and its value, those of the base class first."""
+        names: dict[str, None] = {}
+        for cls in reversed(type(self).__mro__):
+            for name, value in vars(cls).items():
+                if not callable(value) and not isinstance(value, (property, classmethod, staticmethod)):
+                    names[name] = None
+        names.update(dict.fromkeys(vars(self)))
+        return {n: getattr(self, n) for n in names if not n.startswith("_")}
+
+    def merge(self, pairs: list[str]) -> None:
+        """Override attributes by [key, value, key, value, ...], values as text.
+
+        Raises:
+            UserError: an odd number of words, an unknown key, a value of another type than the attribute's.
+        """
+        if len(pairs) % 2:
+            raise UserError(f"override {pairs[-1]!r} has no value; overrides come as KEY VALUE pairs")
+        known = self.attributes()
+        for key, text in zip(pairs[::2], pairs[1::2]):
+            if key not in known:
+                close = difflib.get_close_matches(key, known, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else "see yolox_lt/exp/yolox.py for all settings"
+                raise UserError(f"override {key!r} is not a setting of {type(self).__name__}; {hint}")
+            setattr(self, key, parse_value(key, text, known[key], self.type_of(key)))
+
+    def update(self, values: dict[str, Any]) -> None:
+        """Set attributes from a checkpoint; lists become tuples where the attribute is one, unknown names are kept."""
+        known = self.attributes()
+        for key, value in values.items():
+            is_tuple = isinstance(known.get(key), tuple) or key not in known
+            setattr(self, key, tuple(value) if isinstance(value, list) and is_tuple else value)
+
+    def type_of(self, key: str) -> Any:
+        """The declared type of an attribute, None for one that a file has added without a declaration."""
+        return typing.get_type_hints(type(self)).get(key)
+
+    def __str__(self) -> str:
+        width = max(map(len, self.attributes()))
+        return "\n".join(f"{name:<{width}}  {value!r}" for name, value in self.attributes().items())
+
+
+def parse_value(key: str, text: str, current: Any, hint: Any) -> Any:
+    """`text` as a value of the attribute's type: the declared one, else that of the current value.
+
+    Raises:
+        UserError: the text is no such value.
+    """
+    allowed = allowed_types(current, hint)
+    if type(None) in allowed and text.lower() == "none":
+        return None
+    if bool in allowed:
+        if text.lower() not in ("true", "false", "1", "0"):
+            raise UserError(f"override {key} {text!r}: give True or False")
+        return text.lower() in ("true", "1")
+    if str in allowed:
+        return text
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+    if float in allowed and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value) if int not in allowed else value
+    if tuple in allowed and isinstance(value, list):
+        value = tuple(value)
+    if isinstance(value, bool) or not isinstance(value, tuple(allowed)):
+        wanted = " or ".join(sorted(t.__name__ for t in allowed if t is not type(None)))
+        raise UserError(f"override {key} {text!r}: give a value of type {wanted}, for example {key} {current}")
+    return value
+
+
+def allowed_types(current: Any, hint: Any) -> set[type]:
+    """Plain types that an attribute may hold."""
+    if hint is None:
+        return {type(current)} if current is not None else {type(None), str}
+    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    return {typing.get_origin(option) or option for option in options}

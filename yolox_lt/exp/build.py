@@ -1,0 +1,70 @@
+"""Find an experiment: by file, as users write them, or by the name of a stock model."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+
+from yolox_lt.errors import UserError
+from yolox_lt.exp.yolox import Exp
+
+DEFAULT_FOLDER = Path(__file__).resolve().parents[2] / "exps" / "default"
+
+
+def get_exp(file: str | Path | None = None, name: str | None = None) -> Exp:
+    """The experiment in `file` (class `Exp`), or the stock one called `name` (yolox-s, yolox_m, ...).
+
+    The file is Python and is executed. `exp_name` is the file's stem unless the file sets it.
+
+    Raises:
+        UserError: neither or both given, no such file, an error inside the file (its line and message are given), no class Exp.
+    """
+    if (file is None) == (name is None):
+        raise UserError("give an experiment: either -f FILE or -n NAME (for example -f exps/lvis/yolox_s_eqfl.py)")
+    if name is not None:
+        file = DEFAULT_FOLDER / f"{name.replace('-', '_')}.py"
+        if not file.is_file():
+            stock = sorted(p.stem.replace("_", "-") for p in DEFAULT_FOLDER.glob("*.py"))
+            raise UserError(f"-n {name}: unknown model; choose one of {', '.join(stock)}")
+    path = Path(str(file))
+    if not path.is_file():
+        raise UserError(f"{path}: experiment file not found; check the path after -f")
+    exp = load_class(path)()
+    if not exp.exp_name:
+        exp.exp_name = path.stem
+    check_names(exp, path)
+    return exp
+
+
+def load_class(path: Path) -> type[Exp]:
+    """Execute the file and return its class Exp."""
+    # A module name of its own: the file's stem may equal that of an installed module.
+    spec = importlib.util.spec_from_file_location(f"yolox_lt_exp_{path.stem}_{abs(hash(path.resolve()))}", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path}: not a Python file; an experiment is a .py file with a class Exp")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == path.resolve()]
+        lines = lines or [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).name == path.name]
+        where = f"{path}, line {lines[-1]}" if lines else str(path)
+        raise UserError(f"{where}: {type(error).__name__}: {error}; mend the experiment file") from error
+    cls = getattr(module, "Exp", None)
+    if not isinstance(cls, type) or not issubclass(cls, Exp):
+        raise UserError(f"{path}: has no class Exp derived from yolox_lt.exp.Exp")
+    return cls
+
+
+def check_names(exp: Exp, path: Path) -> None:
+    """Refuse a misspelt setting: an attribute that the library does not know but that resembles one it does."""
+    known = Exp().attributes()
+    for name in exp.attributes():
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+            if close:
+                raise UserError(f"{path}: sets {name!r}, which is no setting; did you mean {close[0]!r}?")

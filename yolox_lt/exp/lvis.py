@@ -1,0 +1,33 @@
+"""LVIS v1: 1203 categories, images below the COCO folders that `coco_url` names."""
+
+from __future__ import annotations
+
+from yolox_lt.exp.yolox import Exp, StarExp
+
+
+class LVISData:
+    """Where LVIS v1 is expected: data_dir/annotations/lvis_v1_*.json, data_dir/train2017, data_dir/val2017."""
+
+    num_classes = 1203
+    data_folder = "lvis"
+    train_ann = "lvis_v1_train.json"
+    val_ann = "lvis_v1_val.json"
+    test_ann = "lvis_v1_image_info_test_dev.json"
+    # validation images lie in both COCO folders: only coco_url tells
+    train_images = None
+    val_images = None
+    # images without annotations are left out, as in the released models
+    keep_empty = False
+    sampler = "repeat_factor"
+    # near synonyms share a place, and AP is scored over 300 boxes of any score
+    multi_label = True
+    test_conf = 0.0
+    pre_nms = 1000
+
+
+class LVISExp(LVISData, Exp):
+    """YOLOX as it is, on LVIS: SimOTA, objectness, sigmoid loss (paper, Table 8, "Sigmoid")."""
+
+
+class LVISStarExp(LVISData, StarExp):
+    """YOLOX* on LVIS (paper, Table 8); `cls_loss` says which row."""

@@ -1,0 +1,97 @@
+"""Equalized Focal Loss and its quality version: a focusing and a weighting factor for every category.
+
+Equalized Focal Loss for Dense Long-Tailed Object Detection, Eq. 3 to 5. With g_c the category's gradient ratio,
+gamma_c = gamma + scale (1 - g_c) and w_c = gamma_c / gamma, both constants for autograd. g starts at 1, so the first iteration
+is a plain (quality) focal loss; what an iteration adds to g takes effect in the next one.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .balance import GradientBalance
+from .focal import DenseLoss, alpha_weights, compute_dtype, focal_positive, hard_or_soft, quality_positive
+from .kernel import DenseResult
+
+
+class EqualizedLoss(DenseLoss):
+    """The factors that EFL and EQFL share.
+
+    Args:
+        num_classes: C.
+        gamma: base exponent gamma_b.
+        scale: s, how far a category with ratio 0 is lifted above gamma.
+        focusing: use gamma_c as exponent (off: gamma), the "focusing factor" of the paper's Table 3.
+        weighting: use w_c as weight (off: 1), the "weighting factor" of the paper's Table 3.
+    """
+
+    def __init__(self, num_classes: int, gamma: float, scale: float, focusing: bool, weighting: bool) -> None:
+        super().__init__()
+        self.gamma = gamma
+        self.scale = scale
+        self.focusing = focusing
+        self.weighting = weighting
+        self.balance = GradientBalance(num_classes)
+
+    def category_factors(self, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+        """(exponent, weight) of every category for the next forward, each [C]."""
+        lifted = self.gamma + self.scale * (1 - self.balance.ratio.to(dtype))
+        plain = torch.full_like(lifted, self.gamma)
+        return (lifted if self.focusing else plain), (lifted if self.weighting else plain) / self.gamma
+
+    def observe(self, result: DenseResult) -> None:
+        if self.training:
+            self.balance.accumulate(result.pos_grad, result.neg_grad)
+
+
+class EqualizedFocalLoss(EqualizedLoss):
+    """EFL: alpha_t w_c (1 - p_t)^gamma_c (-ln p_t), paper Eq. 4; with scale 0 it is the focal loss.
+
+    The statistic includes alpha_t as in the released models, so its ratio is a third of the paper's Eq. 6 at alpha 0.25.
+    A negative alpha switches alpha_t off. `quality` is not used: targets are hard. `scale` is 8 in the released ResNet models and 4 in the YOLOX ones.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        alpha: float = 0.25,
+        gamma: float = 2.0,
+        scale: float = 8.0,
+        focusing: bool = True,
+        weighting: bool = True,
+    ) -> None:
+        super().__init__(num_classes, gamma, scale, focusing, weighting)
+        self.alpha = alpha
+
+    def positive_term(self, x: Tensor, labels: Tensor, quality: Tensor | None) -> tuple[Tensor, Tensor]:
+        exponent, weight = self.category_factors(x.dtype)
+        loss, gradient = focal_positive(x, exponent[labels])
+        scale = weight[labels] * alpha_weights(self.alpha)[0]
+        return scale * loss, scale * gradient
+
+    def negative_factors(self, logits: Tensor) -> tuple[Tensor, Tensor | None]:
+        exponent, weight = self.category_factors(compute_dtype(logits))
+        return weight.double() * alpha_weights(self.alpha)[1], exponent
+
+
+class EqualizedQualityFocalLoss(EqualizedLoss):
+    """EQFL: w_c |q - p|^gamma_c BCE(p, q), paper Eq. 5 in its appendix; with scale 0 it is the quality focal loss.
+
+    There is no alpha. Weight and exponent act on positive and negative entries alike; positives and negatives of the
+    statistic are told apart by the label, not by q.
+    """
+
+    def __init__(
+        self, num_classes: int, gamma: float = 2.0, scale: float = 4.0, focusing: bool = True, weighting: bool = True
+    ) -> None:
+        super().__init__(num_classes, gamma, scale, focusing, weighting)
+
+    def positive_term(self, x: Tensor, labels: Tensor, quality: Tensor | None) -> tuple[Tensor, Tensor]:
+        exponent, weight = self.category_factors(x.dtype)
+        loss, gradient = quality_positive(x, hard_or_soft(x, quality), exponent[labels])
+        return weight[labels] * loss, weight[labels] * gradient
+
+    def negative_factors(self, logits: Tensor) -> tuple[Tensor, Tensor | None]:
+        exponent, weight = self.category_factors(compute_dtype(logits))
+        return weight.double(), exponent

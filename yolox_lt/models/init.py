@@ -1,0 +1,43 @@
+"""Start values that differ from the framework's defaults: the prior biases of the head.
+
+Everything else (convolutions, box biases) keeps the framework's default, as in official YOLOX and the released models;
+BatchNorm's eps and momentum are set where it is built, in `blocks.ConvBlock`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from torch import nn
+
+from yolox_lt.errors import UserError
+from yolox_lt.models.heads import YOLOXHead
+
+
+def prior_bias(prior_prob: float) -> float:
+    """The bias -ln((1 - p) / p) with which a sigmoid starts at `prior_prob` (Lin et al., Focal Loss, section 4.1).
+
+    Raises:
+        UserError: a probability outside (0, 1).
+    """
+    if not 0.0 < prior_prob < 1.0:
+        raise UserError(f"the prior probability is {prior_prob}: give a number between 0 and 1, for example 0.01.")
+    return -math.log((1.0 - prior_prob) / prior_prob)
+
+
+def fill_bias(convs: Iterable[nn.Module], value: float) -> None:
+    """Set every bias of the given prediction convolutions to `value`."""
+    for conv in convs:
+        if not isinstance(conv, nn.Conv2d) or conv.bias is None:
+            raise TypeError(f"expected a convolution with a bias, got {conv}")
+        nn.init.constant_(conv.bias, value)
+
+
+def init_prior_bias(head: YOLOXHead, prior_prob: float, quality_prior_prob: float) -> None:
+    """Start classification at `prior_prob` and quality at `quality_prior_prob` (both in (0, 1)) on every level.
+
+    Official YOLOX: 0.01 and 0.01. Released models: 0.001 and 0.001, biases -6.906755.
+    """
+    fill_bias(head.cls_preds, prior_bias(prior_prob))
+    fill_bias(head.obj_preds, prior_bias(quality_prior_prob))

@@ -1,0 +1,110 @@
+"""Checkpoint files: written whole or not at all, loaded without executing anything."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import random
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..errors import UserError
+
+FORMAT_VERSION = 1
+
+
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write `content` to a temporary file in the same folder, flush it to disk and rename it to `path`.
+
+    Raises:
+        UserError: the folder is full or cannot be written; what was there before stays.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(content | {"format_version": FORMAT_VERSION}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"{path}: checkpoint could not be written ({error}); free space or change output_dir") from error
+
+
+def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dict[str, Any]:
+    """Read a checkpoint of this project.
+
+    Raises:
+        UserError: missing, truncated, not a checkpoint, holding code, of another format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: checkpoint not found; give an existing file with -c")
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise UserError(f"{path}: not a readable checkpoint of this project ({reason})") from error
+    if not isinstance(content, dict) or "model" not in content or "exp" not in content:
+        raise UserError(f"{path}: holds no model and settings of this project; convert it first with tools/convert.py")
+    if content.get("format_version", 0) > FORMAT_VERSION:
+        raise UserError(f"{path}: written by a newer version of this project (format {content['format_version']}); update")
+    return content
+
+
+def load_weights(model: nn.Module, state: dict[str, torch.Tensor], path: str | Path) -> None:
+    """Load every tensor, refusing a file of another model before anything is changed.
+
+    Raises:
+        UserError: names or shapes that differ, with the first of them.
+    """
+    own = model.state_dict()
+    problems = [f"no {key}" for key in own if key not in state]
+    problems += [f"unknown {key}" for key in state if key not in own]
+    problems += [
+        f"{key} is {tuple(state[key].shape)} instead of {tuple(value.shape)}"
+        for key, value in own.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    if problems:
+        raise UserError(
+            f"{path}: weights of another model ({problems[0]}; {len(problems)} differences); "
+            "use the exp file that the checkpoint was trained with"
+        )
+    model.load_state_dict(state, strict=True)
+
+
+def load_matching(model: nn.Module, state: dict[str, torch.Tensor]) -> tuple[list[str], list[str]]:
+    """Load the tensors whose name and shape fit, for fine-tuning; returns (loaded names, names left as initialised)."""
+    own = model.state_dict()
+    fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
+    model.load_state_dict(fitting, strict=False)
+    return sorted(fitting), sorted(k for k in own if k not in fitting)
+
+
+def random_states() -> dict[str, Any]:
+    """States of the global generators, as plain tensors and numbers (`weights_only` can read them)."""
+    name, keys, position, has_gauss, gauss = np.random.get_state()  # type: ignore[misc]
+    version, internal, extra = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), int(position), int(has_gauss), float(gauss)],
+        "python": [version, list(internal), extra],
+    }
+
+
+def restore_random_states(states: dict[str, Any]) -> None:
+    """Inverse of `random_states`."""
+    torch.set_rng_state(states["torch"].cpu())
+    if states["cuda"] and torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([s.cpu() for s in states["cuda"]])
+    name, keys, position, has_gauss, gauss = states["numpy"]
+    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), position, has_gauss, gauss))
+    version, internal, extra = states["python"]
+    random.setstate((version, tuple(internal), extra))

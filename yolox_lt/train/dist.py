@@ -1,0 +1,166 @@
+"""Processes: who we are, starting the others, and the few collectives that are not DDP's own.
+
+The only place besides the data root that reads environment variables: RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT
+as set by torchrun, or SLURM_PROCID, SLURM_LOCALID, SLURM_NTASKS as set by srun.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..errors import UserError
+
+EVALUATION_TIMEOUT = datetime.timedelta(hours=12)
+"""How long a rank waits for rank 0 to score the results: longer than any evaluation."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """One process of a run. device: where its model lives."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+
+def launched_externally() -> bool:
+    """Whether torchrun or SLURM started several processes of this program."""
+    return "RANK" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
+
+
+def pick_device(name: str | None, local_rank: int) -> torch.device:
+    """The device of this process: `name` if given, else a GPU if there is one, else the CPU."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: this machine has no CUDA GPU; use --device cpu or leave the option out")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", local_rank)
+
+
+def count_processes(devices: int | None, device: str | None = None) -> int:
+    """Processes to start for `-d N` (None: all GPUs, or one process without any).
+
+    Raises:
+        UserError: more processes asked for than there are GPUs.
+    """
+    gpus = 0 if device == "cpu" else torch.cuda.device_count()
+    if devices is None:
+        return max(gpus, 1)
+    if devices < 1:
+        raise UserError(f"-d {devices}: give at least 1 device")
+    if gpus and devices > gpus:
+        raise UserError(f"-d {devices}: this machine has {gpus} GPU{'s' if gpus > 1 else ''}; use -d {gpus}")
+    cores = os.cpu_count() or 1
+    if not gpus and devices > cores:
+        raise UserError(
+            f"-d {devices}: this machine has no GPU and {cores} CPU cores; use -d 1 to train on the CPU "
+            f"(up to -d {cores}), or run on a machine with {devices} GPUs"
+        )
+    return devices
+
+
+def launch(function: Callable[..., None], devices: int, device: str | None, args: tuple[Any, ...]) -> None:
+    """Run function(place, *args) in `devices` processes, or in those that torchrun or SLURM has started."""
+    if launched_externally():
+        rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
+        world = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1")))
+        local = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
+        if "MASTER_ADDR" not in os.environ:
+            raise UserError("MASTER_ADDR is not set: export MASTER_ADDR and MASTER_PORT of the first node, or use torchrun")
+        _run(local, function, rank, world, "env://", device, args)
+    elif devices == 1:
+        _run(0, function, 0, 1, None, device, args)
+    else:
+        url = f"tcp://127.0.0.1:{free_port()}"
+        torch.multiprocessing.spawn(_spawned, (function, devices, url, device, args), nprocs=devices)
+
+
+def _spawned(rank: int, function: Callable[..., None], world: int, url: str, device: str | None, args: tuple) -> None:
+    # Processes that share CPU cores would otherwise each start as many threads as there are cores.
+    if device == "cpu" or not torch.cuda.is_available():
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // world))
+    _run(rank, function, rank, world, url, device, args)
+
+
+def _run(
+    local_rank: int, function: Callable[..., None], rank: int, world: int, url: str | None, device: str | None, args: tuple
+) -> None:
+    place = Place(rank, world, pick_device(device, local_rank))
+    if place.device.type == "cuda":
+        torch.cuda.set_device(place.device)
+    if url is None:
+        function(place, *args)
+        return
+    backend = "nccl" if place.device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, init_method=url, rank=rank, world_size=world)
+    try:
+        function(place, *args)
+    finally:
+        dist.destroy_process_group()
+
+
+def free_port() -> int:
+    """A TCP port that is free on this machine at the moment."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def average_batchnorm(model: nn.Module) -> None:
+    """Average the running statistics of every BatchNorm over the ranks, as the reference does before an evaluation."""
+    if world_size() == 1:
+        return
+    tensors: list[Tensor] = []
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and module.running_mean is not None and module.running_var is not None:
+            tensors += [module.running_mean, module.running_var]
+    if not tensors:
+        return
+    flat = torch.cat([t.flatten() for t in tensors])
+    dist.all_reduce(flat)
+    flat /= world_size()
+    first = 0
+    for t in tensors:
+        t.copy_(flat[first : first + t.numel()].view_as(t))
+        first += t.numel()
+
+
+def object_group() -> dist.ProcessGroup | None:
+    """A gloo group for Python objects with a long time-out; None for a single process. All ranks call it together."""
+    return dist.new_group(backend="gloo", timeout=EVALUATION_TIMEOUT) if world_size() > 1 else None
+
+
+def gather_to_main(value: Any, group: dist.ProcessGroup | None) -> list[Any] | None:
+    """The values of all ranks in rank order on rank 0, None elsewhere."""
+    if group is None:
+        return [value]
+    gathered: list[Any] | None = [None] * world_size() if dist.get_rank() == 0 else None
+    dist.gather_object(value, gathered, dst=0, group=group)
+    return gathered
+
+
+def broadcast(value: Any, group: dist.ProcessGroup | None) -> Any:
+    """Rank 0's value on every rank."""
+    if group is None:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0, group=group)
+    return box[0]

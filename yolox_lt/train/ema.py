@@ -1,0 +1,45 @@
+"""Exponential moving average of the weights."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+
+RAMP = 2000.0
+"""Updates over which the decay rises to its final value."""
+
+
+class ModelEMA:
+    """ema = d ema + (1 - d) model with d = decay (1 - exp(-n / 2000)) at update n.
+
+    Every floating parameter and buffer is averaged, BatchNorm statistics included; integer buffers keep their value from the
+    start. Only the model is averaged, never the criterion.
+
+    Args:
+        model: to be followed; the average starts as a copy.
+        decay: final decay.
+        first: number of the first update: 0 in the released EFL models (it copies the model), 1 in official YOLOX.
+    """
+
+    def __init__(self, model: nn.Module, decay: float = 0.9998, first: int = 1) -> None:
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay = decay
+        self.next = first
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move the average towards `model` by one update."""
+        d = self.decay_at(self.next)
+        self.next += 1
+        ours, theirs = self.floats(self.model), self.floats(model)
+        torch._foreach_lerp_(ours, theirs, 1 - d)
+
+    def decay_at(self, n: int) -> float:
+        return self.decay * (1 - math.exp(-n / RAMP))
+
+    @staticmethod
+    def floats(model: nn.Module) -> list[Tensor]:
+        return [v for v in model.state_dict().values() if v.dtype.is_floating_point]

@@ -1,0 +1,388 @@
+"""The training loop: one optimiser step after the other, evaluation, checkpoints.
+
+Everything that depends on where in a run one is (batches, learning rate, input size) is a function of the iteration, so a
+run continues from a checkpoint exactly as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from loguru import logger
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from yolox_lt.data.sampler import DrawSampler
+from yolox_lt.errors import UserError
+from yolox_lt.train.checkpoint import (
+    load_checkpoint,
+    load_matching,
+    load_weights,
+    random_states,
+    restore_random_states,
+    save_checkpoint,
+)
+from yolox_lt.train.dist import Place, average_batchnorm, broadcast, object_group
+from yolox_lt.train.ema import ModelEMA
+from yolox_lt.train.log import RunLog, memory_megabytes
+from yolox_lt.train.record import describe_run, write_config
+from yolox_lt.types import Batch
+
+if TYPE_CHECKING:
+    from yolox_lt.evaluate.report import Report
+    from yolox_lt.exp.yolox import Exp
+
+METRIC_COLUMNS = ("AP", "AP50", "AP75", "APr", "APc", "APf", "AR")
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What the command line decides.
+
+    batch_size: images of one optimiser step over all ranks and accumulated batches.
+    place: this process. amp: None, torch.float16 or torch.bfloat16.
+    checkpoint: to fine-tune from, or with `resume` to continue (None: the run folder's latest.pth).
+    """
+
+    batch_size: int
+    place: Place = field(default_factory=lambda: Place(0, 1, torch.device("cpu")))
+    amp: torch.dtype | None = None
+    checkpoint: str | None = None
+    resume: bool = False
+    cache: bool = False
+
+
+class Trainer:
+    """Trains one experiment. `train()` does everything; the other methods are its steps."""
+
+    def __init__(self, exp: Exp, options: TrainOptions) -> None:
+        self.exp = exp
+        self.options = options
+        self.place = options.place
+        self.device = options.place.device
+        self.folder = Path(exp.output_dir) / exp.exp_name
+        self.iteration = 0
+        self.best = -1.0
+        share = self.place.world * exp.accumulate
+        if options.batch_size % share or options.batch_size < share:
+            raise UserError(
+                f"-b {options.batch_size}: not a multiple of {self.place.world} devices x accumulate {exp.accumulate}; "
+                f"use -b {max(options.batch_size // share, 1) * share}"
+            )
+        self.micro_batch = options.batch_size // share
+
+    # ------------------------------------------------------------------------------------------- set-up
+
+    def train(self) -> None:
+        """Run from the start, or from where the checkpoint stopped, to the end."""
+        self.objects = object_group()
+        checkpoint = self.read_checkpoint()
+        self.choose_seed(checkpoint)
+        self.build_data()
+        self.build_model()
+        if checkpoint is not None:
+            self.restore(checkpoint)
+        epoch = self.iteration // self.epoch_iterations
+        main_folder = self.folder if self.place.is_main else None
+        self.log = RunLog(main_folder, epoch, self.iteration, self.total)
+        if self.place.is_main:
+            describe_run(self.exp, self.model, self.train_index, self.factors, self.epoch_iterations, self.options)
+            write_config(self.folder / "config.json", self.exp, self.options)
+        try:
+            self.run()
+        finally:
+            self.log.close()
+
+    def read_checkpoint(self) -> dict[str, Any] | None:
+        path = self.options.checkpoint
+        if self.options.resume and path is None:
+            path = str(self.folder / "latest.pth")
+        return None if path is None else load_checkpoint(path)
+
+    def choose_seed(self, checkpoint: dict[str, Any] | None) -> None:
+        """The seed of the run: the experiment's, the resumed run's, or a fresh one, equal on all ranks."""
+        if self.options.resume and checkpoint is not None:
+            self.exp.seed = checkpoint["seed"]
+        elif self.exp.seed is None:
+            self.exp.seed = broadcast(int(np.random.SeedSequence().generate_state(1)[0]), self.objects)
+        self.seed: int = self.exp.seed
+        torch.manual_seed(self.seed)
+
+    def build_data(self) -> None:
+        exp, place = self.exp, self.place
+        dataset = exp.get_dataset(self.options.cache, self.seed)
+        self.train_index = dataset.store.index
+        self.evaluator = exp.get_evaluator(
+            max(self.micro_batch, 1), place.rank, place.world, self.device.type == "cuda"
+        )
+        if not np.array_equal(self.evaluator.index.category_ids, self.train_index.category_ids):
+            raise UserError(
+                f"{self.evaluator.index.path}: its category ids are not those of {self.train_index.path}; "
+                "both files must list the same categories"
+            )
+        self.factors = exp.get_factors(self.train_index, dataset.images)
+        self.epoch_iterations = exp.iterations_per_epoch(self.factors, self.options.batch_size, place.world)
+        self.total = self.epoch_iterations * exp.max_epoch
+        self.plain_from = self.epoch_iterations * (exp.max_epoch - exp.no_aug_epochs)
+        self.dataset = dataset
+
+    def build_model(self) -> None:
+        exp = self.exp
+        self.model = exp.get_model().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.criterion = exp.get_criterion().to(self.device)
+        for balance in self.criterion.balances():
+            balance.auto_commit = False
+        self.optimizer = exp.get_optimizer(self.options.batch_size, self.model)
+        self.schedule = exp.get_lr_scheduler(exp.basic_lr_per_img * self.options.batch_size, self.epoch_iterations)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.options.amp == torch.float16)
+        first = 0 if exp.scheduler == "yoloxwarmcos_released" else 1
+        self.ema = ModelEMA(self.model, exp.ema_decay, first) if exp.ema else None
+        self.network: nn.Module = self.model
+        if self.place.world > 1:
+            # Each rank keeps its own BatchNorm statistics in between evaluations, as in the reference.
+            ids = [self.device.index] if self.device.type == "cuda" else None
+            self.network = DistributedDataParallel(self.model, device_ids=ids, broadcast_buffers=False)
+
+    def restore(self, checkpoint: dict[str, Any]) -> None:
+        """Continue a run, or start from another one's weights."""
+        path = self.options.checkpoint or self.folder / "latest.pth"
+        if not self.options.resume:
+            state = checkpoint["ema"]["model"] if checkpoint.get("ema") else checkpoint["model"]
+            loaded, left = load_matching(self.model, state)
+            logger.info(f"{path}: {len(loaded)} tensors loaded, {len(left)} start anew" + (f" ({left[0]}, ...)" if left else ""))
+            if not loaded:
+                raise UserError(f"{path}: no tensor fits this model; use the exp file of that checkpoint")
+            if self.ema is not None:
+                self.ema.model.load_state_dict(self.model.state_dict())
+            return
+        load_weights(self.model, checkpoint["model"], path)
+        if "optimizer" not in checkpoint:
+            raise UserError(f"{path}: has no optimiser state to resume from; start a new run from it without --resume")
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        self.scaler.load_state_dict(checkpoint["scaler"])
+        self.criterion.load_state_dict(checkpoint["criterion"])
+        if self.ema is not None:
+            load_weights(self.ema.model, checkpoint["ema"]["model"], path)
+            self.ema.next = checkpoint["ema"]["next"]
+        self.iteration = checkpoint["iteration"]
+        self.best = checkpoint["best"]
+        restore_random_states(checkpoint["random"])
+        if checkpoint["world"] != self.place.world or checkpoint["batch_size"] != self.options.batch_size:
+            logger.warning(
+                f"resuming a run of {checkpoint['world']} ranks and batch {checkpoint['batch_size']} with "
+                f"{self.place.world} and {self.options.batch_size}: the images of the current pass are dealt anew"
+            )
+        logger.info(f"{path}: resumed after iteration {self.iteration} of {self.total}")
+
+    # ------------------------------------------------------------------------------------------- the loop
+
+    def batches(self) -> Iterator[Batch]:
+        stream = self.exp.get_sampler(self.factors, self.seed, self.place.rank, self.place.world)
+        accumulate = self.exp.accumulate
+        sampler = DrawSampler(
+            stream,
+            self.micro_batch,
+            self.iteration * accumulate,
+            self.total * accumulate,
+            self.plain_from * accumulate,
+        )
+        return iter(self.exp.get_data_loader(self.dataset, sampler, self.device.type == "cuda"))
+
+    def run(self) -> None:
+        batches = self.batches()
+        self.model.train()
+        self.sums: dict[str, float] = {}
+        self.bad_images: dict[str, int] = {}
+        epoch_start = window_start = time.perf_counter()
+        while self.iteration < self.total:
+            if self.iteration >= self.plain_from and self.exp.l1 == "tail":
+                self.criterion.use_l1 = True
+            losses, lr = self.step(batches)
+            done = self.iteration + 1
+            values = None
+            if done % self.exp.print_interval == 0 or done == self.total:
+                now = time.perf_counter()
+                printed = (done - 1) % self.exp.print_interval + 1
+                values = {
+                    "epoch": (done - 1) // self.epoch_iterations + 1,
+                    **losses,
+                    "lr": lr,
+                    "images/s": printed * self.options.batch_size / (now - window_start),
+                    "memory_MB": memory_megabytes(self.device),
+                }
+                window_start = now
+            self.log.step(self.iteration, values)
+            self.iteration = done
+            if done % self.epoch_iterations == 0:
+                self.end_epoch(lr, time.perf_counter() - epoch_start)
+                epoch_start = window_start = time.perf_counter()
+
+    def step(self, batches: Iterator[Batch]) -> tuple[dict[str, float], float]:
+        """One optimiser step; returns the losses of this rank by name and the learning rate."""
+        lr = self.schedule(self.iteration)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, float] = {}
+        for part in range(self.exp.accumulate):
+            batch = next(batches).to(self.device)
+            self.note_skipped(batch)
+            last = part == self.exp.accumulate - 1
+            # Gradients cross the ranks once, with the last part.
+            sync = contextlib.nullcontext() if last or self.place.world == 1 else self.network.no_sync()  # type: ignore[operator]
+            with sync:
+                losses = self.forward(batch)
+                total = torch.stack(list(losses.values())).sum()
+                self.check_finite(total, losses, batch, lr)
+                self.scaler.scale(total / self.exp.accumulate).backward()
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + float(value.detach()) / self.exp.accumulate
+            sums["loss"] = sums.get("loss", 0.0) + float(total.detach()) / self.exp.accumulate
+        self.update()
+        for name, number in sums.items():
+            self.sums[name] = self.sums.get(name, 0.0) + number
+        return sums, lr
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Losses of one batch, the network under autocast, the criterion in float32."""
+        size = self.exp.random_resize(self.iteration)
+        images, boxes = self.exp.preprocess(batch.images, batch.boxes, size)
+        with torch.autocast(self.device.type, dtype=self.options.amp, enabled=self.options.amp is not None):
+            predictions, priors = self.network(images)
+        content = batch.image_sizes.double() * torch.tensor(
+            [images.shape[2] / batch.images.shape[2], images.shape[3] / batch.images.shape[3]], dtype=torch.float64
+        )
+        sizes = [(int(h), int(w)) for h, w in content.round().tolist()]
+        return self.criterion(predictions, priors, boxes, batch.labels, sizes)
+
+    def update(self) -> None:
+        """Clip, step, average; a step that overflowed in fp16 leaves weights, average and statistics as they were."""
+        if self.exp.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.exp.clip_norm)
+        scale = self.scaler.get_scale() if self.scaler.is_enabled() else 1.0
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        overflowed = self.scaler.is_enabled() and self.scaler.get_scale() < scale
+        for balance in self.criterion.balances():
+            if overflowed:
+                balance.discard()
+            else:
+                balance.commit()
+        if self.ema is not None and not overflowed:
+            self.ema.update(self.model)
+
+    def check_finite(self, total: Tensor, losses: dict[str, Tensor], batch: Batch, lr: float) -> None:
+        if torch.isfinite(total):
+            return
+        values = ", ".join(f"{name} {float(value):.4g}" for name, value in losses.items())
+        raise UserError(
+            f"the loss is not finite at iteration {self.iteration + 1} ({values}; lr {lr:.4g}, loss scale "
+            f"{self.scaler.get_scale():.4g}, images {batch.image_ids.tolist()}); lower basic_lr_per_img, set clip_norm, "
+            "or look at these images; the last checkpoint is whole"
+        )
+
+    def note_skipped(self, batch: Batch) -> None:
+        for name in batch.skipped:
+            if name not in self.bad_images:
+                logger.warning(f"{name}: unreadable image skipped ({len(self.bad_images) + 1} so far)")
+            self.bad_images[name] = self.bad_images.get(name, 0) + 1
+
+    # ------------------------------------------------------------------------------------------- epochs
+
+    def end_epoch(self, lr: float, seconds: float) -> None:
+        """Evaluate if it is time, write the epoch's row and the checkpoints."""
+        epoch = self.iteration // self.epoch_iterations
+        closing = self.iteration > self.plain_from and self.exp.no_aug_epochs > 0
+        evaluate = epoch % self.exp.eval_interval == 0 or closing or epoch == self.exp.max_epoch
+        report = self.evaluate() if evaluate else None
+        if not self.place.is_main:
+            return
+        means = {name: value / self.epoch_iterations for name, value in self.sums.items()}
+        self.sums = {}
+        metrics = report.metrics if report is not None else {}
+        row: dict[str, float] = {"epoch": epoch, **means, "lr": lr}
+        row |= {name: metrics.get(name, math.nan) for name in METRIC_COLUMNS}
+        row |= {
+            "seconds": round(seconds, 3),
+            "images_per_second": round(self.epoch_iterations * self.options.batch_size / seconds, 2),
+            "memory_MB": round(memory_megabytes(self.device), 1),
+            "skipped_images": sum(self.bad_images.values()),
+        }
+        is_best = report is not None and not self.best >= nan_to_zero(metrics["AP"])
+        if is_best:
+            self.best = nan_to_zero(metrics["AP"])
+        self.log.epoch(row)
+        content = self.checkpoint(metrics)
+        save_checkpoint(self.folder / "latest.pth", content)
+        if report is not None:
+            report.write_csv(self.folder / "per_category.csv")
+            logger.info(f"epoch {epoch}/{self.exp.max_epoch}\n{report.table()}")
+            if is_best:
+                save_checkpoint(self.folder / "best.pth", content)
+            if self.exp.save_history_ckpt:
+                save_checkpoint(self.folder / f"epoch_{epoch}.pth", content)
+                self.remove_old()
+
+    def evaluate(self) -> Report | None:
+        """Score the averaged weights if there are any; the report is on rank 0."""
+        model = self.ema.model if self.ema is not None else self.model
+        average_batchnorm(self.model)
+        if self.ema is not None:
+            average_batchnorm(self.ema.model)
+        report = self.exp.eval(model, self.evaluator, self.device, autocast=self.options.amp, group=self.objects)
+        self.model.train()
+        return report
+
+    def checkpoint(self, metrics: dict[str, float]) -> dict[str, Any]:
+        """Everything needed to go on exactly, or to use the model without its exp file; plain numbers and tensors only."""
+        index = self.train_index
+        return {
+            "model": self.model.state_dict(),
+            "ema": {"model": self.ema.model.state_dict(), "next": self.ema.next} if self.ema is not None else None,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "criterion": self.criterion.state_dict(),
+            "epoch": self.iteration // self.epoch_iterations,
+            "iteration": self.iteration,
+            "sampler_position": self.iteration * self.exp.accumulate * self.micro_batch,
+            "seed": self.seed,
+            "world": self.place.world,
+            "batch_size": self.options.batch_size,
+            "random": random_states(),
+            "best": float(self.best),
+            "metrics": {name: float(value) for name, value in metrics.items()},
+            "names": list(index.category_names),
+            "category_ids": index.category_ids.tolist(),
+            "exp": plain(self.exp.attributes()),
+        }
+
+    def remove_old(self) -> None:
+        """Keep the latest `keep_checkpoints` of the epoch_N.pth."""
+        files = sorted(self.folder.glob("epoch_*.pth"), key=lambda p: int(p.stem.split("_")[1]))
+        for path in files[: -self.exp.keep_checkpoints]:
+            path.unlink()
+
+
+def nan_to_zero(value: float) -> float:
+    return 0.0 if math.isnan(value) else float(value)
+
+
+def plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings that a `weights_only` checkpoint can hold; others are left out."""
+    allowed = (bool, int, float, str, type(None))
+    result: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, allowed):
+            result[name] = value
+        elif isinstance(value, (tuple, list)) and all(isinstance(v, allowed) for v in value):
+            result[name] = list(value)
+    return result

@@ -1,0 +1,129 @@
+"""The containers that travel between the parts. Axes are documented here and nowhere else; no logic.
+
+Letters: B images, P priors of an image over all levels, C categories, A priors (anchors) of a cell, G objects, K detections.
+Prior order everywhere: level, row, column, anchor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+BACKGROUND = -1
+"""Label or object index of a prior that has no object."""
+
+IGNORED = -2
+"""Label or object index of a prior that takes part in no loss."""
+
+
+@dataclass
+class Priors:
+    """The anchors of one input size; the same for every image of a batch.
+
+    boxes: float32 [P, 4], x1 y1 x2 y2 in input pixels (in the legacy convention x2 = x1 + width - 1).
+    strides: float32 [P], pixels between neighbouring cells of the prior's level.
+    level_sizes: priors of each level; sums to P.
+    feature_sizes: (rows, columns) of each level.
+    num_anchors: A.
+    level_strides: stride of each level in pixels.
+    legacy: True for the +1 pixel convention of the ResNet models, False for the plain one of the YOLOX models.
+    """
+
+    boxes: Tensor
+    strides: Tensor
+    level_sizes: list[int]
+    feature_sizes: list[tuple[int, int]]
+    level_strides: list[int]
+    num_anchors: int
+    legacy: bool = False
+
+
+@dataclass
+class Predictions:
+    """What the network says, before any sigmoid or decoding. Without the batch axis for one image.
+
+    cls_logits: float [B, P, C].
+    box_deltas: float [B, P, 4], dx dy dw dh relative to the priors.
+    quality_logits: float [B, P] (IoU branch or objectness), None for a head without one.
+    boxes: float32 [B, P, 4] decoded x1 y1 x2 y2; filled by the criterion for assigners that look at predictions.
+    """
+
+    cls_logits: Tensor
+    box_deltas: Tensor
+    quality_logits: Tensor | None = None
+    boxes: Tensor | None = None
+
+
+@dataclass
+class Assignment:
+    """Which object each prior of one image is responsible for.
+
+    gt_index: int64 [P], index into the image's objects (>= 0), BACKGROUND (-1) or IGNORED (-2).
+    iou: float32 [P], the overlap the assigner used for its choice, 0 where there is no object.
+    """
+
+    gt_index: Tensor
+    iou: Tensor
+
+
+@dataclass
+class Batch:
+    """One batch as the loader delivers it, and after `to()` as the trainer uses it.
+
+    images: uint8 [B, 3, H, W], BGR; smaller images sit top-left on the recipe's fill colour.
+    boxes: per image float32 [G, 4], x1 y1 x2 y2 in pixels of `images`.
+    labels: per image int64 [G], 0..C-1.
+    image_ids: int64 [B], ids of the annotation file.
+    image_sizes: int64 [B, 2], (height, width) of the content inside `images`.
+    original_sizes: int64 [B, 2], (height, width) of the file on disk.
+    scales: float64 [B, 2], (y, x) factors from the file to `images`; meaningful at test time only, ones in training.
+    skipped: files that could not be read and were replaced (only with `skip_bad_images`).
+    """
+
+    images: Tensor
+    boxes: list[Tensor]
+    labels: list[Tensor]
+    image_ids: Tensor
+    image_sizes: Tensor
+    original_sizes: Tensor
+    scales: Tensor
+    skipped: list[str] = field(default_factory=list)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch with images and objects on `device`; ids and sizes stay on the host."""
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=True),
+            boxes=[b.to(device, non_blocking=True) for b in self.boxes],
+            labels=[x.to(device, non_blocking=True) for x in self.labels],
+        )
+
+    def pin_memory(self) -> Batch:
+        """Page-locked copy, called by the loader."""
+        return replace(
+            self,
+            images=self.images.pin_memory(),
+            boxes=[b.pin_memory() for b in self.boxes],
+            labels=[x.pin_memory() for x in self.labels],
+        )
+
+
+@dataclass
+class Detections:
+    """What was found in one image, best first.
+
+    boxes: float32 [K, 4], x1 y1 x2 y2 in pixels of the original image.
+    scores: float32 [K] in [0, 1].
+    labels: int64 [K], 0..C-1.
+    names: category name of each label of the model (not of each detection): names[labels[k]].
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.scores)
