@@ -95,6 +95,7 @@ def choose_glyphs(number: int) -> tuple[list[Glyph], np.ndarray]:
     size, upright. Raises UserError when the fonts do not have that many.
     """
     glyphs: list[Glyph] = []
+    letters: dict[str, list[int]] = {}  # caseless character -> its glyphs so far
     shapes = np.zeros((number, SHAPE_SIDE * SHAPE_SIDE), np.float32)
     for glyph, bitmap in candidates():
         if len(glyphs) == number:
@@ -102,12 +103,11 @@ def choose_glyphs(number: int) -> tuple[list[Glyph], np.ndarray]:
         if not legible(bitmap):
             continue
         turned = np.stack([shape_vector(bitmap, angle) for angle in ROTATIONS])
-        limits = [
-            MAX_SIMILARITY_OF_LETTER if other.character.casefold() == glyph.character.casefold() else MAX_SIMILARITY
-            for other in glyphs
-        ]
-        if (shapes[: len(glyphs)] @ turned.T > np.reshape(limits, (-1, 1))).any():
+        same_letter = letters.setdefault(glyph.character.casefold(), [])
+        closeness = (shapes[: len(glyphs)] @ turned.T).max(1, initial=0)
+        if (closeness > MAX_SIMILARITY).any() or (closeness[same_letter] > MAX_SIMILARITY_OF_LETTER).any():
             continue
+        same_letter.append(len(glyphs))
         shapes[len(glyphs)] = turned[0]
         glyphs.append(glyph)
     if len(glyphs) < number:

@@ -92,14 +92,14 @@ def write_cache(path: Path, key: str, columns: Columns) -> None:
             file.write(_MAGIC + len(encoded).to_bytes(8, "little") + encoded)
             for array in header.arrays:
                 file.write(b"\0" * (array.offset - file.tell()))
-                file.write(np.ascontiguousarray(columns[array.name]).data.cast("B") if array_bytes(array) else b"")
+                file.write(columns[array.name].tobytes())
             file.write(b"\0" * (header.size - file.tell()))
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def array_bytes(array: _Array) -> int:
+def _bytes_of(array: _Array) -> int:
     return int(np.prod(array.shape)) * np.dtype(array.dtype).itemsize
 
 
@@ -109,7 +109,7 @@ def _place(key: str, columns: Columns) -> _Header:
     end = 16 + len(msgspec.json.encode(header))  # no real offset has more digits
     for array in header.arrays:
         array.offset = _align(end)
-        end = array.offset + array_bytes(array)
+        end = array.offset + _bytes_of(array)
     header.size = _align(end)
     return header
 

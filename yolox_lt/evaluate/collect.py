@@ -45,8 +45,8 @@ def collect_detections(
         images = preprocess(batch.images.to(device, non_blocking=True))
         with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
             predictions, priors = model(images)
-        size = (images.shape[2], images.shape[3])
-        found = predict(predictions, priors, batch.scales, batch.original_sizes, size)
+        clip_sizes = torch.tensor([images.shape[2:]] * len(images))
+        found = predict(predictions, priors, batch.scales, batch.original_sizes, clip_sizes)
         parts += [to_arrays(d, int(i), index.category_ids) for d, i in zip(found, batch.image_ids)]
     model.train(was_training)
     return concatenate(parts)

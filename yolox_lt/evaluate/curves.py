@@ -30,30 +30,29 @@ def interpolated_precision(
         num_boxes: int64 [A], boxes to be found per area range.
 
     Returns:
-        precision: float64 [101, A, T], NaN where there is no box to be found.
+        precision: float64 [A, T, 101], NaN where there is no box to be found.
         recall: float64 [A, T], the last recall reached, NaN likewise.
     """
+    status = np.ascontiguousarray(status.transpose(1, 2, 0))  # [R, A, T] -> [A, T, R], for sums along whole rows
+    counts_here = counted[positions].T[:, None]  # [A, 1, R]
     hit = status == MATCHED
-    found = np.cumsum(hit, axis=0)  # [R, A, T], true positives up to and including this detection
-    counts_here = counted[positions][:, :, None]  # [R, A, 1]
     counts_now = hit | ((status == UNMATCHED) & counts_here)
-    shift = np.cumsum(counts_now.astype(np.int64) - counts_here, axis=0)
-    judged = np.cumsum(counted, axis=0)[positions][:, :, None] + shift  # [R, A, T], true and false positives so far
-    best = np.zeros((int(found.max(initial=0)) + 1, *status.shape[1:]))  # row k - 1: precision at the k-th hit
-    row, area, threshold = np.nonzero(hit)
-    hits = found[row, area, threshold]
-    best[hits - 1, area, threshold] = hits / (judged[row, area, threshold] + np.spacing(1))
-    best = np.maximum.accumulate(best[::-1], axis=0)[::-1]  # the last row stays 0: more hits than there are
-    needed = np.minimum(hits_for_recalls(num_boxes), len(best))  # [101, A]
-    precision = best[needed - 1, np.arange(len(num_boxes))]  # [101, A, T]
-    last = hit.sum(axis=0)  # [A, T]
-    nothing = num_boxes == 0
-    precision[:, nothing] = np.nan
-    recall = np.where(nothing[:, None], np.nan, last / np.maximum(num_boxes, 1)[:, None])
+    found = np.cumsum(hit, axis=-1, dtype=np.int32)  # [A, T, R], hits up to and including this detection
+    shift = np.cumsum(counts_now.astype(np.int8) - counts_here, axis=-1, dtype=np.int32)
+    judged = np.cumsum(counted, axis=0, dtype=np.int32)[positions].T[:, None] + shift  # [A, T, R], hits and misses
+    best = np.zeros((*hit.shape[:2], int(found.max(initial=0)) + 1))  # entry k - 1: precision at the k-th hit
+    hits = found[hit]
+    area, threshold, _ = np.nonzero(hit)
+    best[area, threshold, hits - 1] = hits / (judged[hit] + np.spacing(1))
+    best = np.maximum.accumulate(best[..., ::-1], axis=-1)[..., ::-1]  # the last entry stays 0: more hits than exist
+    needed = np.minimum(hits_for_recalls(num_boxes), best.shape[-1])  # [A, 101]
+    precision = np.take_along_axis(best, needed[:, None] - 1, axis=-1)  # [A, T, 101]
+    missing = num_boxes == 0
+    precision[missing] = np.nan
+    recall = np.where(missing[:, None], np.nan, hit.sum(axis=-1) / np.maximum(num_boxes, 1)[:, None])
     return precision, recall
 
 
 def hits_for_recalls(num_boxes: Ints) -> Ints:
-    """int64 [101, A]: the fewest hits whose share of `num_boxes` [A] reaches each recall, at least 1."""
-    columns = [np.searchsorted(np.arange(n + 1) / max(n, 1), RECALLS).clip(min=1) for n in num_boxes.tolist()]
-    return np.stack(columns, axis=1)
+    """int64 [A, 101]: the fewest hits whose share of `num_boxes` [A] reaches each recall, at least 1."""
+    return np.stack([np.searchsorted(np.arange(n + 1) / max(n, 1), RECALLS).clip(min=1) for n in num_boxes.tolist()])

@@ -18,8 +18,8 @@ from yolox_lt.data.columns import Bools, Floats, Ints
 from yolox_lt.data.index import AnnotationIndex
 from yolox_lt.errors import UserError
 from yolox_lt.evaluate.curves import RECALLS, interpolated_precision
-from yolox_lt.evaluate.matching import AREA_RANGES, IOU_THRESHOLDS, MATCHED, UNMATCHED, match
-from yolox_lt.evaluate.protocols import Evaluated, Protocol, select, truth_of
+from yolox_lt.evaluate.matching import AREA_RANGES, IOU_THRESHOLDS, MATCHED, UNMATCHED, Evaluated, match
+from yolox_lt.evaluate.protocols import Protocol, select, truth_of
 from yolox_lt.evaluate.report import DROPPED, FALSE_POSITIVE, IGNORED, TRUE_POSITIVE, Report
 from yolox_lt.evaluate.results import Results, labels_and_images, load_detections
 
@@ -79,7 +79,7 @@ def evaluate(
     group_of = _check_groups(index, groups)
     truth = truth_of(index, protocol)
     evaluated = select(labels, images, arrays.boxes, arrays.scores, index, truth, protocol)
-    rows, status = match(evaluated.codes, evaluated.boxes, truth)
+    rows, status = match(evaluated, truth)
     num_categories = len(index.category_ids)
     num_boxes = _boxes_per_category(truth.codes % num_categories, truth.ignored, num_categories)
     precision, recall = _curves_per_category(evaluated, rows, status, num_boxes)
@@ -101,24 +101,24 @@ def evaluate(
         box_counts=num_boxes[:, 0],
         detection_counts=np.bincount(evaluated.labels, minlength=num_categories),
         num_images=len(index),
-        precision=precision[:, :, 0].transpose(0, 2, 1).copy(),  # [C, 101, A, T] -> [C, T, 101]
+        precision=precision[:, 0].copy(),  # [C, A, T, 101] -> [C, T, 101]
         status=_scatter(fate, evaluated.source, len(arrays)),
     )
 
 
 def summarize(precision: Floats, recall: Floats, groups: NDArray[np.str_] | None) -> dict[str, float]:
-    """The 13 metrics from precision [C, 101, A, T] and recall [C, A, T]: means over what is not NaN."""
+    """The 13 metrics from precision [C, A, T, 101] and recall [C, A, T]: means over what is not NaN."""
     in_group = {g: np.zeros(len(precision), bool) if groups is None else groups == g for g in "rcf"}
     return {
-        "AP": _mean(precision[:, :, 0]),
-        "AP50": _mean(precision[:, :, 0, 0]),
-        "AP75": _mean(precision[:, :, 0, 5]),
-        "APs": _mean(precision[:, :, 1]),
-        "APm": _mean(precision[:, :, 2]),
-        "APl": _mean(precision[:, :, 3]),
-        "APr": _mean(precision[in_group["r"], :, 0]),
-        "APc": _mean(precision[in_group["c"], :, 0]),
-        "APf": _mean(precision[in_group["f"], :, 0]),
+        "AP": _mean(precision[:, 0]),
+        "AP50": _mean(precision[:, 0, 0]),
+        "AP75": _mean(precision[:, 0, 5]),
+        "APs": _mean(precision[:, 1]),
+        "APm": _mean(precision[:, 2]),
+        "APl": _mean(precision[:, 3]),
+        "APr": _mean(precision[in_group["r"], 0]),
+        "APc": _mean(precision[in_group["c"], 0]),
+        "APf": _mean(precision[in_group["f"], 0]),
         "AR": _mean(recall[:, 0]),
         "ARs": _mean(recall[:, 1]),
         "ARm": _mean(recall[:, 2]),
@@ -132,12 +132,12 @@ def _mean(values: Floats) -> float:
 
 
 def _category_values(precision: Floats, recall: Floats) -> dict[str, Floats]:
-    """Per-category columns [C] from precision [C, 101, A, T] and recall [C, A, T]."""
-    ap, ar = precision.mean(axis=(1, 3)), recall.mean(axis=2)  # [C, A]; a range is NaN throughout or not at all
+    """Per-category columns [C] from precision [C, A, T, 101] and recall [C, A, T]."""
+    ap, ar = precision.mean(axis=(2, 3)), recall.mean(axis=2)  # [C, A]; a range is NaN throughout or not at all
     return {
         "AP": ap[:, 0],
-        "AP50": precision[:, :, 0, 0].mean(axis=1),
-        "AP75": precision[:, :, 0, 5].mean(axis=1),
+        "AP50": precision[:, 0, 0].mean(axis=1),
+        "AP75": precision[:, 0, 5].mean(axis=1),
         "APs": ap[:, 1],
         "APm": ap[:, 2],
         "APl": ap[:, 3],
@@ -166,9 +166,9 @@ def _boxes_per_category(labels: Ints, ignored: Bools, num_categories: int) -> In
 def _curves_per_category(
     evaluated: Evaluated, rows: Ints, status: NDArray[np.int8], num_boxes: Ints
 ) -> tuple[Floats, Floats]:
-    """precision float64 [C, 101, A, T], recall float64 [C, A, T]."""
+    """precision float64 [C, A, T, 101], recall float64 [C, A, T]."""
     num_categories = len(num_boxes)
-    precision = np.full((num_categories, len(RECALLS), len(AREA_RANGES), len(IOU_THRESHOLDS)), np.nan)
+    precision = np.full((num_categories, len(AREA_RANGES), len(IOU_THRESHOLDS), len(RECALLS)), np.nan)
     recall = np.full((num_categories, len(AREA_RANGES), len(IOU_THRESHOLDS)), np.nan)
     bounds = np.searchsorted(evaluated.labels, np.arange(num_categories + 1))
     row_bounds = np.searchsorted(rows, bounds)
@@ -202,7 +202,7 @@ def _pooled_metrics(
         )
     precision, recall = curves[""]
     metrics = summarize(precision[None], recall[None], None)
-    return metrics | {f"AP{g}": _mean(curves[g][0][:, 0]) for g in "rcf"}
+    return metrics | {f"AP{g}": _mean(curves[g][0][0]) for g in "rcf"}
 
 
 def _fate(

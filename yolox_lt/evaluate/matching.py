@@ -22,9 +22,9 @@ IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 AREA_RANGES = np.array([[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]])
 """all, small, medium, large, in square pixels; both ends belong to the range, so 1024 is small and medium."""
 
-UNMATCHED, MATCHED, MATCHED_IGNORED = 0, 1, 2
+UNMATCHED, MATCHED, MATCHED_IGNORED = np.int8(0), np.int8(1), np.int8(2)
 
-_PAIRS_AT_ONCE = 1 << 22  # bounds the memory of the overlap computation
+_PAIRS_AT_ONCE = 1 << 17  # of the overlap computation: the working set stays in the processor's cache
 _MATCHES_AT_ONCE = 1 << 17  # pairs of one step of the matching: each holds a row of ranges x thresholds
 
 
@@ -44,31 +44,49 @@ class Truth:
     crowd: Bools
 
 
+@dataclass
+class Evaluated:
+    """Detections that take part, sorted by label, then falling score, then image; K of them.
+
+    source: int64 [K], their positions in the input.
+    labels: int64 [K].
+    scores: float64 [K].
+    codes: int64 [K], image * C + label.
+    boxes: float64 [K, 4], x y width height.
+    idle: bool [K, A], a detection that finds nothing counts as nothing in this area range.
+    first_box, num_boxes: int64 [K], the boxes of the same code are rows first_box to first_box + num_boxes of `Truth`.
+    """
+
+    source: Ints
+    labels: Ints
+    scores: Floats
+    codes: Ints
+    boxes: Floats
+    idle: Bools
+    first_box: Ints
+    num_boxes: Ints
+
+
 def outside_ranges(areas: Floats) -> Bools:
     """bool [N, A]: which of the areas [N] are outside which range."""
     return (areas[:, None] < AREA_RANGES[:, 0]) | (areas[:, None] > AREA_RANGES[:, 1])
 
 
-def match(codes: Ints, boxes: Floats, truth: Truth) -> tuple[Ints, NDArray[np.int8]]:
+def match(detections: Evaluated, truth: Truth) -> tuple[Ints, NDArray[np.int8]]:
     """Match detections to boxes of the same code, the best detection of a code first.
 
     A detection takes the free, counted box with the largest IoU at or above the threshold, the later one of equals;
     only if there is none, likewise an ignored box. A box is free until its first match, a crowd region always.
 
-    Args:
-        codes: int64 [K], image * C + label; detections of one code in descending order of their scores.
-        boxes: float64 [K, 4], x y width height.
-        truth: the annotated boxes.
-
     Returns:
         rows: int64 [R], ascending: the detections that reach the lowest threshold with some box.
         status: int8 [R, A, T], UNMATCHED, MATCHED or MATCHED_IGNORED; all other detections are UNMATCHED.
     """
-    detection, box, iou = _overlapping_pairs(codes, boxes, truth)
+    detection, box, iou = _overlapping_pairs(detections, truth)
     starts = np.flatnonzero(np.diff(detection, prepend=-1))  # pairs are grouped by detection
     rows = detection[starts]
     row = np.repeat(np.arange(len(rows)), np.diff(np.append(starts, len(detection))))
-    turn = _rank_inside(codes[rows])[row]
+    turn = _rank_inside(detections.codes[rows])[row]
     # The last available pair of a detection is then its choice: largest IoU, later box.
     order = np.lexsort((box, iou, row, turn))
     row, box, iou = row[order], box[order], iou[order]
@@ -86,12 +104,13 @@ def _match_step(row: Ints, box: Ints, iou: Floats, truth: Truth, status: NDArray
     reached = iou[:, None] >= np.minimum(IOU_THRESHOLDS, 1 - 1e-10)  # [pairs, T]
     available = reached[:, None] & (~taken[box] | truth.crowd[box, None, None])  # [pairs, A, T]
     # Counted boxes rank above all ignored ones; within a kind the later pair wins.
-    rank = np.arange(count)[:, None] + count * ~truth.ignored[box]  # [pairs, A]
+    rank = np.arange(count, dtype=np.int32)[:, None] + np.int32(count) * ~truth.ignored[box]  # [pairs, A]
     starts = np.flatnonzero(np.diff(row, prepend=-1))
-    best = np.maximum.reduceat(np.where(available, rank[:, :, None], -1), starts, axis=0)  # [rows, A, T]
+    best = np.maximum.reduceat(np.where(available, rank[:, :, None], np.int32(-1)), starts, axis=0)  # [rows, A, T]
     status[row[starts]] = np.where(best >= count, MATCHED, np.where(best >= 0, MATCHED_IGNORED, UNMATCHED))
-    _, area, threshold = found = np.nonzero(best >= 0)
-    taken[box[best[found] % count], area, threshold] = True
+    cells = best[0].size  # A * T
+    found = np.flatnonzero(best >= 0)
+    taken.reshape(-1)[box[best.reshape(-1)[found] % count] * cells + found % cells] = True  # [G, A, T] -> [G * A * T]
 
 
 def _steps(turn: Ints, row: Ints) -> Iterator[slice]:
@@ -115,25 +134,23 @@ def _rank_inside(codes: Ints) -> Ints:
     return rank
 
 
-def _overlapping_pairs(codes: Ints, boxes: Floats, truth: Truth) -> tuple[Ints, Ints, Floats]:
+def _overlapping_pairs(detections: Evaluated, truth: Truth) -> tuple[Ints, Ints, Floats]:
     """(detection, box, IoU) of all pairs of one code with at least the lowest IoU, ordered by detection, then box."""
-    first = np.searchsorted(truth.codes, codes, side="left")
-    counts = np.searchsorted(truth.codes, codes, side="right") - first
-    candidates = np.flatnonzero(counts)
-    first, counts = first[candidates], counts[candidates]
+    candidates = np.flatnonzero(detections.num_boxes)
+    first, counts = detections.first_box[candidates], detections.num_boxes[candidates]
     offsets = offsets_of(counts)
     bounds = np.searchsorted(offsets, np.arange(0, offsets[-1], _PAIRS_AT_ONCE))
     parts = []
     for start, end in zip(bounds, [*bounds[1:], len(candidates)]):
         detection = np.repeat(candidates[start:end], counts[start:end])
         box = np.repeat(first[start:end], counts[start:end]) + run_positions(counts[start:end])
-        iou = _iou(boxes[detection], truth.boxes[box], truth.crowd[box])
+        iou = _iou(detections.boxes[detection], truth.boxes[box], truth.crowd[box])
         keep = iou >= IOU_THRESHOLDS[0]
         parts.append((detection[keep], box[keep], iou[keep]))
     if not parts:
         return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
-    detections, matched, ious = zip(*parts)
-    return np.concatenate(detections), np.concatenate(matched), np.concatenate(ious)
+    columns = [np.concatenate(column) for column in zip(*parts)]
+    return columns[0], columns[1], columns[2]
 
 
 def _iou(a: Floats, b: Floats, crowd: Bools) -> Floats:

@@ -9,7 +9,7 @@ import numpy as np
 
 from yolox_lt.data.columns import Bools, Floats, Ints, distinct, look_up, run_positions
 from yolox_lt.data.index import AnnotationIndex
-from yolox_lt.evaluate.matching import Truth, outside_ranges
+from yolox_lt.evaluate.matching import Evaluated, Truth, outside_ranges
 
 Cap = Literal["image", "category", "image and category"]
 
@@ -39,26 +39,6 @@ class Protocol:
         return f"{self.name}, {self.max_dets} detections per {self.cap}"
 
 
-@dataclass
-class Evaluated:
-    """Detections that take part, sorted by label, then falling score, then image; K of them.
-
-    source: int64 [K], their positions in the input.
-    labels: int64 [K].
-    scores: float64 [K].
-    codes: int64 [K], image * C + label.
-    boxes: float64 [K, 4], x y width height.
-    idle: bool [K, A], a detection that finds nothing counts as nothing in this area range.
-    """
-
-    source: Ints
-    labels: Ints
-    scores: Floats
-    codes: Ints
-    boxes: Floats
-    idle: Bools
-
-
 def truth_of(index: AnnotationIndex, protocol: Protocol) -> Truth:
     """The boxes to be found. Boxes with NaN or infinite coordinates are left out under every protocol."""
     keep = np.logical_and.reduce(np.isfinite(index.boxes), axis=1)
@@ -85,20 +65,39 @@ def select(
     codes = images * num_categories + labels
     group = {"image": images, "category": labels, "image and category": codes}[protocol.cap]
     keep = _best_of_group(group, scores, protocol.max_dets)
+    # Everything known about a pair (image, category) is tabled at its place among the verified pairs, with a last place
+    # for all others: the search for the place is the dearest step and runs once, on detections in order of images.
+    negative = _listed_codes(index.negative_offsets, index.negative_labels, num_categories)
+    partial = _listed_codes(index.not_exhaustive_offsets, index.not_exhaustive_labels, num_categories)
+    verified = distinct(np.concatenate([truth.codes, negative]))
+    place, is_verified = look_up(codes, verified)
+    place = np.where(is_verified, place, len(verified))
     areas = boxes[:, 2] * boxes[:, 3]
     if protocol.lvis:
         keep &= areas > 0
         if index.federated:
-            negative = _listed_codes(index.negative_offsets, index.negative_labels, num_categories)
-            keep &= look_up(codes, distinct(np.concatenate([truth.codes, negative])))[1]
+            keep &= is_verified
     kept = np.flatnonzero(keep)
     # Equal scores in ascending order of image ids: it must not matter how processes split the images between them.
-    kept = kept[np.lexsort((images[kept], -scores[kept], labels[kept]))]
+    # Labels as narrow as they go: numpy sorts 16-bit integers several times faster.
+    narrow = labels[kept].astype(np.min_scalar_type(num_categories))
+    kept = kept[np.lexsort((images[kept], -scores[kept], narrow))]
+    place = place[kept]
     idle = outside_ranges(areas[kept])
     if protocol.lvis:
-        partial = _listed_codes(index.not_exhaustive_offsets, index.not_exhaustive_labels, num_categories)
-        idle |= look_up(codes[kept], distinct(partial))[1][:, None]
-    return Evaluated(kept, labels[kept], scores[kept], codes[kept], boxes[kept], idle)
+        idle |= np.append(look_up(verified, distinct(partial))[1], False)[place, None]
+    first = np.searchsorted(truth.codes, verified, side="left")
+    count = np.searchsorted(truth.codes, verified, side="right") - first
+    return Evaluated(
+        source=kept,
+        labels=labels[kept],
+        scores=scores[kept],
+        codes=codes[kept],
+        boxes=boxes[kept],
+        idle=idle,
+        first_box=np.append(first, 0)[place],
+        num_boxes=np.append(count, 0)[place],
+    )
 
 
 def _best_of_group(group: Ints, scores: Floats, limit: int) -> Bools:

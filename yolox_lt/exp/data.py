@@ -32,13 +32,14 @@ class DataExp(BaseExp):
     # root of the data set; None = $YOLOX_DATADIR (or ./datasets), then data_folder
     data_dir: str | None = None
     data_folder: str = "COCO"
-    # annotation files: a path, or a name below data_dir/annotations
+    # annotation files: a path, or a name below data_dir/annotations or data_dir
     train_ann: str = "instances_train2017.json"
     val_ann: str = "instances_val2017.json"
     test_ann: str = "instances_test2017.json"
     # folders below data_dir that hold the images; None = as the annotation file says, then data_dir/images
     train_images: str | None = "train2017"
     val_images: str | None = "val2017"
+    test_images: str | None = "test2017"
     # train on images without objects too
     keep_empty: bool = True
     # replace unreadable images by others and report them, instead of stopping at the first
@@ -94,11 +95,12 @@ class DataExp(BaseExp):
             UserError: no such file, or another number of categories than `num_classes`.
         """
         self.prepare_data()
-        name = self.train_ann if split == "train" else self.val_ann
-        path = Path(name) if Path(name).is_file() else self.data_root() / "annotations" / name
-        if not path.is_file():
+        name, root = (self.train_ann if split == "train" else self.val_ann), self.data_root()
+        places = [Path(name), root / "annotations" / name, root / name]
+        path = next((p for p in places if p.is_file()), None)
+        if path is None:
             raise UserError(
-                f"{path}: annotation file not found; set data_dir (now {str(self.data_root())!r}) or {split}_ann, "
+                f"{places[1]}: annotation file not found; set data_dir (now {str(root)!r}) or {split}_ann, "
                 "or export YOLOX_DATADIR"
             )
         index = AnnotationIndex.load(path)

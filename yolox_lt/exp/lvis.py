@@ -16,6 +16,7 @@ class LVISData:
     # validation images lie in both COCO folders: only coco_url tells
     train_images = None
     val_images = None
+    test_images = None
     # images without annotations are left out, as in the released models
     keep_empty = False
     sampler = "repeat_factor"

@@ -45,6 +45,8 @@ class Exp(DataExp):
     output_dir: str = "./YOLOX_outputs"
     # name of the run's folder below output_dir; empty = the file's stem
     exp_name: str = ""
+    # images of one step when -b is not given
+    batch_size: int = 64
     # iterations between two lines of log
     print_interval: int = 10
     # epochs between two evaluations; in the closing epochs without mosaic every epoch is evaluated

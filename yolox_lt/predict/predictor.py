@@ -46,7 +46,7 @@ class Predictor:
         priors: Priors,
         scales: Tensor,
         original_sizes: Tensor,
-        input_size: tuple[int, int],
+        clip_sizes: Tensor,
     ) -> list[Detections]:
         """One Detections an image, in pixels of the original image, clipped to it, best score first.
 
@@ -54,7 +54,8 @@ class Predictor:
             predictions: of B images. priors: P priors.
             scales: float [B, 2], (y, x) factors from the original image to the input.
             original_sizes: int64 [B, 2], (height, width) before resizing.
-            input_size: (height, width) of the network input, to which boxes are clipped before NMS.
+            clip_sizes: int64 [B, 2], (height, width) in the input to which boxes are clipped before NMS: the padded input
+                for the released YOLOX models, the content for the ResNet ones.
         """
         found = []
         for b in range(len(predictions.cls_logits)):
@@ -64,7 +65,7 @@ class Predictor:
                 predictions.box_deltas[b].float(),
                 None if quality is None else quality[b].float(),
                 priors,
-                input_size,
+                tuple(clip_sizes[b].tolist()),
             )
             groups = torch.zeros_like(labels) if self.class_agnostic else labels
             keep = category_nms(boxes, scores, groups, self.nms_threshold)[: self.max_detections]
@@ -79,12 +80,12 @@ class Predictor:
         box_deltas: Tensor,
         quality_logits: Tensor | None,
         priors: Priors,
-        input_size: tuple[int, int],
+        clip_size: tuple[int, int],
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Candidates of one image before NMS: boxes [K, 4] in input pixels, scores [K], labels int64 [K]."""
         boxes = self.coder.decode(priors.boxes, box_deltas)
         if self.clip:
-            boxes = box_ops.clip(boxes, input_size, priors.legacy)
+            boxes = box_ops.clip(boxes, clip_size, priors.legacy)
         scores = cls_logits.sigmoid()
         if quality_logits is not None:
             scores = scores * quality_logits.sigmoid()[:, None]

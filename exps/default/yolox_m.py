@@ -1,0 +1,9 @@
+"""YOLOX-M on COCO, as official YOLOX."""
+
+from yolox_lt.exp import Exp as YOLOXExp
+
+
+class Exp(YOLOXExp):
+    def __init__(self):
+        super().__init__()
+        self.depth, self.width = 0.67, 0.75

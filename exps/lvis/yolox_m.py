@@ -1,0 +1,9 @@
+"""YOLOX-M as it is on LVIS v1: SimOTA, objectness, sigmoid loss (paper, Table 8)."""
+
+from yolox_lt.exp import LVISExp
+
+
+class Exp(LVISExp):
+    def __init__(self):
+        super().__init__()
+        self.depth, self.width = 0.67, 0.75

@@ -1,0 +1,10 @@
+"""YOLOX-M* on LVIS v1 with quality focal loss (paper, Table 8)."""
+
+from yolox_lt.exp import LVISStarExp
+
+
+class Exp(LVISStarExp):
+    def __init__(self):
+        super().__init__()
+        self.depth, self.width = 0.67, 0.75
+        self.cls_loss = "qfl"

@@ -1,0 +1,11 @@
+"""YOLOX-S* on LVIS v1 with equalized quality focal loss (paper, Table 8)."""
+
+from yolox_lt.exp import LVISStarExp
+
+
+class Exp(LVISStarExp):
+    def __init__(self):
+        super().__init__()
+        self.depth, self.width = 0.33, 0.50
+        self.cls_loss = "eqfl"
+        self.loss_scale = 4.0

@@ -1,0 +1,216 @@
+"""The complete losses against both references: one rank, two gloo ranks, official YOLOX."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from tests.golden_levels import aligned_priors, level_maps, objects, predictions_from
+from yolox_lt import boxes as box_ops
+from yolox_lt.assign import ATSSAssigner, SimOTAAssigner
+from yolox_lt.coders import DeltaCoder, grid_coder
+from yolox_lt.criterion import Criterion, YOLOXCriterion
+from yolox_lt.losses import EqualizedFocalLoss, EqualizedQualityFocalLoss, QualityFocalLoss
+from yolox_lt.models.heads import YOLOXHead
+from yolox_lt.models.priors import AnchorGrid
+from yolox_lt.train.dist import free_port
+from yolox_lt.types import IGNORED, Predictions
+
+C = 30
+LOSSES = {
+    "efl_s4": lambda: EqualizedFocalLoss(C, scale=4.0),
+    "efl_s8": lambda: EqualizedFocalLoss(C, scale=8.0),
+    "eqfl_s4": lambda: EqualizedQualityFocalLoss(C),
+    "qfl": lambda: QualityFocalLoss(),
+}
+
+
+class IgnoringATSS(ATSSAssigner):
+    """ATSS with the reference's ignore boxes, which its released configurations never load but its golden cases have."""
+
+    def assign_batch(self, priors, gt_boxes, gt_labels, image_sizes, predictions=None):
+        results = super().assign_batch(priors, gt_boxes, gt_labels, image_sizes, predictions)
+        points = (priors.boxes[:, :2] + priors.boxes[:, 2:]) / 2
+        for result, ignore in zip(results, self.ignore):
+            inside = (points[:, None] > ignore[:, :2]).all(-1) & (points[:, None] < ignore[:, 2:]).all(-1)
+            result.gt_index[inside.any(1)] = IGNORED
+        return results
+
+
+def released_criterion(cls_loss):
+    return Criterion(IgnoringATSS(18), cls_loss, DeltaCoder(), use_l1=True)
+
+
+def run_iteration(criterion, data, iteration, prefix=""):
+    ignore = [data.get(f"{prefix}it{iteration}_ignore{i}", np.zeros((1, 4), np.float32)) for i in range(2)]
+    object.__setattr__(criterion.assigner, "ignore", [torch.from_numpy(i) for i in ignore])
+    maps = {k: [m.requires_grad_() for m in level_maps(data, f"{prefix}it{iteration}_", k)] for k in ("cls", "loc", "iou")}
+    priors = aligned_priors(data)
+    images = [objects(data[f"{prefix}it{iteration}_gt{i}"]) for i in range(2)]
+    sizes = [(int(h), int(w)) for h, w in data["image_hw"]]
+    predictions = predictions_from(maps["cls"], maps["loc"], maps["iou"])
+    losses = criterion(predictions, priors, [b for b, _ in images], [x for _, x in images], sizes)
+    sum(losses.values()).backward()
+    return losses, maps
+
+
+def check(losses, maps, data, value_prefix, grad_prefixes):
+    def item(name):
+        return losses[name].item()
+
+    np.testing.assert_allclose(item("cls"), data[f"{value_prefix}cls_loss"], rtol=1e-4)
+    np.testing.assert_allclose(item("box") + item("l1"), data[f"{value_prefix}loc_loss"], rtol=1e-4)
+    np.testing.assert_allclose(item("quality"), data[f"{value_prefix}iou_loss"], rtol=1e-4)
+    for kind, levels in maps.items():
+        want = [data[f"{grad_prefixes[kind]}grad_{kind}_lvl{i}"] for i in range(len(levels))]
+        largest = max(np.abs(w).max() for w in want)
+        for level, w in zip(levels, want):
+            np.testing.assert_allclose(level.grad.numpy(), w, rtol=1e-4, atol=1e-6 * largest)
+
+
+@pytest.mark.parametrize("name", [n for n in LOSSES if n != "efl_s8"])
+def test_released__two_iterations_of_the_whole_loss(golden, name):
+    data = golden("post_losses_aligned.npz")
+    criterion = released_criterion(LOSSES[name]())
+    stored = {k.split("_grad_loc")[0] for k in data if "_it0_grad_loc_lvl0" in k}.pop()  # stored once for all losses
+    stored = stored.rsplit("_it", 1)[0]
+    for i in range(2):
+        losses, maps = run_iteration(criterion, data, i)
+        prefixes = {"cls": f"{name}_it{i}_", "loc": f"{stored}_it{i}_", "iou": f"{stored}_it{i}_"}
+        check(losses, maps, data, f"{name}_it{i}_", prefixes)
+        for balance in criterion.balances():
+            for statistic, value in (("pos_grad", balance.pos_grad), ("neg_grad", balance.neg_grad), ("pos_neg", balance.ratio)):
+                np.testing.assert_allclose(value.numpy(), data[f"{name}_it{i}_{statistic}"], rtol=1e-4, atol=1e-7)
+
+
+def two_workers(rank, port, path, queue):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    with np.load(path) as archive:
+        data = dict(archive)
+    criterion = released_criterion(EqualizedFocalLoss(C, scale=4.0))
+    for balance in criterion.balances():
+        balance.auto_commit = False
+    try:
+        for i in range(2):
+            losses, maps = run_iteration(criterion, data, i, f"rank{rank}_")
+            criterion.balances()[0].commit()
+            prefix = f"rank{rank}_it{i}_"
+            check(losses, maps, data, prefix, dict.fromkeys(("cls", "loc", "iou"), prefix))
+            balance = criterion.balances()[0]
+            for name, value in (("pos_grad", balance.pos_grad), ("neg_grad", balance.neg_grad), ("pos_neg", balance.ratio)):
+                np.testing.assert_allclose(value.numpy(), data[f"it{i}_{name}"], rtol=1e-4, atol=1e-7)
+        queue.put((rank, "ok"))
+    finally:
+        dist.destroy_process_group()
+
+
+def test_released__two_gloo_ranks_share_normalisers_and_statistic(golden):
+    from tests.conftest import GOLDEN
+
+    context = mp.get_context("spawn")
+    queue = context.Queue()
+    mp.spawn(two_workers, (free_port(), str(GOLDEN / "post_losses_two_workers.npz"), queue), nprocs=2)
+    assert sorted(queue.get(timeout=5) for _ in range(2)) == [(0, "ok"), (1, "ok")]
+
+
+def test_released__batch_without_objects_gives_zero_box_losses_and_gradients_everywhere(golden):
+    data = golden("post_losses_aligned.npz")
+    maps = {k: [m.requires_grad_() for m in level_maps(data, "it0_", k)] for k in ("cls", "loc", "iou")}
+    criterion = Criterion(ATSSAssigner(18), EqualizedQualityFocalLoss(C), DeltaCoder(), use_l1=True)
+    empty, none = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
+    predictions = predictions_from(maps["cls"], maps["loc"], maps["iou"])
+    losses = criterion(predictions, aligned_priors(data), [empty] * 2, [none] * 2, [(100, 100)] * 2)
+    assert losses["cls"] > 0
+    assert losses["box"] == losses["l1"] == losses["quality"] == 0
+    sum(losses.values()).backward()
+    assert all((m.grad == 0).all() for k in ("loc", "iou") for m in maps[k])
+    assert all((m.grad > 0).all() for m in maps["cls"])  # every entry is a negative
+    assert criterion.balances()[0].pos_grad.sum() == 0
+
+
+# ------------------------------------------------------------------------------------------------- official YOLOX
+
+
+def yolox_head(data):
+    c, width = int(data["num_classes"]), float(data["width"])
+    head = YOLOXHead(c, width)
+    head.load_state_dict({k.removeprefix("w/"): torch.from_numpy(v) for k, v in data.items() if k.startswith("w/")})
+    return head.train()
+
+
+def yolox_case(data):
+    head = yolox_head(data)
+    features = [torch.from_numpy(data[f"feat{i}"]) for i in range(3)]
+    priors = AnchorGrid([int(s) for s in data["strides"]], [1])([f.shape[2:] for f in features])
+    rows = torch.from_numpy(data["labels"])
+    counts = data["num_gt"].tolist()
+    boxes = [box_ops.cxcywh_to_xyxy(rows[b, :n, 1:]) for b, n in enumerate(counts)]
+    labels = [rows[b, :n, 0].long() for b, n in enumerate(counts)]
+    return head, head(features), priors, boxes, labels
+
+
+@pytest.mark.parametrize("case", ["c20", "c3"])
+def test_simota__assignment_of_every_image(golden, case):
+    data = golden(f"yolox_head_simota_{case}.npz")
+    _, predictions, priors, boxes, labels = yolox_case(data)
+    predictions.boxes = grid_coder().decode(priors.boxes, predictions.box_deltas.detach())
+    want = torch.from_numpy(data["train_outputs"])
+    torch.testing.assert_close(predictions.cls_logits.detach(), want[..., 5:], rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(predictions.boxes, box_ops.cxcywh_to_xyxy(want[..., :4]), rtol=1e-3, atol=1e-2)
+    assigner = SimOTAAssigner()
+    sizes = [tuple(data["image_hw"].tolist())] * len(boxes)
+    for b, result in enumerate(assigner.assign_batch(priors, boxes, labels, sizes, predictions)):
+        window = assigner.center_window(priors, boxes[b]).any(dim=0) if len(boxes[b]) else torch.zeros(len(priors.boxes))
+        np.testing.assert_array_equal(window.bool().numpy(), data["candidate_mask"][b])
+        np.testing.assert_array_equal((result.gt_index >= 0).numpy(), data["fg_mask"][b])
+        np.testing.assert_array_equal(result.gt_index.numpy(), data["matched_gt"][b])
+        np.testing.assert_allclose(result.iou.numpy(), data["matched_iou"][b], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", ["c20", "c3"])
+@pytest.mark.parametrize("use_l1", [False, True])
+def test_official__losses_and_gradients(golden, case, use_l1):
+    data = golden(f"yolox_head_simota_{case}.npz")
+    head, predictions, priors, boxes, labels = yolox_case(data)
+    criterion = YOLOXCriterion(SimOTAAssigner(), grid_coder(), use_l1)
+    losses = criterion(predictions, priors, boxes, labels, [tuple(data["image_hw"].tolist())] * len(boxes))
+    prefix = "l1_" if use_l1 else ""
+    for ours, theirs in (("box", "loss_iou_x5"), ("obj", "loss_obj"), ("cls", "loss_cls")):
+        np.testing.assert_allclose(losses[ours].item(), data[prefix + theirs], rtol=1e-4)
+    if use_l1:
+        np.testing.assert_allclose(losses["l1"].item(), data["l1_loss_l1"], rtol=1e-4)
+    total = sum(losses.values())
+    np.testing.assert_allclose(total.item(), data[prefix + "loss_total"], rtol=1e-4)
+    total.backward()
+    for branch in ("cls", "reg", "obj"):
+        for level in range(3):
+            got = getattr(head, f"{branch}_preds")[level].bias.grad.numpy()
+            np.testing.assert_allclose(got, data[f"{prefix}grad/{branch}_preds.{level}.bias"], rtol=1e-3, atol=1e-5)
+    for level in range(3):
+        norm = head.stems[level].conv.weight.grad.norm().item()
+        np.testing.assert_allclose(norm, data[f"{prefix}grad/stems.{level}.conv.weight_l2"], rtol=1e-3)
+
+
+def test_simota__no_prior_in_any_window_assigns_nothing():
+    priors = AnchorGrid([8], [1])([(2, 2)])
+    predictions = Predictions(torch.zeros(4, 3), torch.zeros(4, 4), torch.zeros(4), priors.boxes)
+    far = torch.tensor([[200.0, 200, 210, 210]])
+    assert (SimOTAAssigner()(priors, far, torch.tensor([2]), (16, 16), predictions).gt_index == -1).all()
+
+
+def test_statistics__are_part_of_the_state_and_survive_a_round_trip():
+    criterion = Criterion(ATSSAssigner(18), EqualizedFocalLoss(4), DeltaCoder(), use_l1=False)
+    criterion.balances()[0].accumulate(torch.tensor([1.0, 0, 2, 0]), torch.tensor([2.0, 1, 1, 0]))
+    other = copy.deepcopy(criterion)
+    for buffer in other.buffers():
+        buffer.zero_()
+    other.load_state_dict(criterion.state_dict())
+    assert other.balances()[0].ratio.tolist() == pytest.approx([0.5, 0.0, 1.0, 0.0])
+    json.dumps(list(criterion.state_dict()))

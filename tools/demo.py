@@ -1,0 +1,143 @@
+#!/usr/bin/env python
+"""Detect objects in images, a video or a camera's stream and save what was found; needs no display."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import common
+import cv2
+import numpy as np
+from loguru import logger
+
+import yolox_lt
+from yolox_lt.api import LoadedDetector, read_image
+from yolox_lt.errors import UserError
+from yolox_lt.report.draw import draw_detections
+from yolox_lt.train.dist import pick_device
+from yolox_lt.types import Detections
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = common.parser(__doc__)
+    parser.add_argument("kind", choices=("image", "video", "webcam"), help="what to look at")
+    parser.add_argument("--path", help="image file, folder of images, or video file")
+    parser.add_argument("--camid", type=int, default=0, help="number of the camera")
+    parser.add_argument("-c", "--ckpt", required=True, help="checkpoint of a trained detector")
+    parser.add_argument("--conf", type=float, default=0.3, help="lowest score that is shown")
+    parser.add_argument("--nms", type=float, help="NMS threshold; the checkpoint's if not given")
+    parser.add_argument("--tsize", type=int, help="side of a square test size; the checkpoint's if not given")
+    parser.add_argument("--save", metavar="DIR", default="demo_output", help="folder for pictures or the video")
+    parser.add_argument("--json", metavar="FILE", help="write every detection as json")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="a GPU if there is one")
+    parser.add_argument("--frames", type=int, help="stop a video or camera after so many frames")
+    return parser
+
+
+def image_files(path: Path) -> list[Path]:
+    """The image itself, or the images of a folder in the order of their names."""
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+        if not files:
+            raise UserError(f"{path}: no image in this folder; give a folder with {', '.join(sorted(IMAGE_SUFFIXES))} files")
+        return files
+    return [path]
+
+
+def frames(source: str | int, limit: int | None) -> Iterator[np.ndarray]:
+    """Frames of a video file or camera."""
+    capture = cv2.VideoCapture(source)
+    if not capture.isOpened():
+        raise UserError(f"{source}: cannot be opened as a video; check the path or --camid")
+    count = 0
+    try:
+        while limit is None or count < limit:
+            ok, frame = capture.read()
+            if not ok:
+                break
+            count += 1
+            yield frame
+    finally:
+        capture.release()
+    if count == 0:
+        raise UserError(f"{source}: no frame could be read; give a video that OpenCV can decode")
+
+
+def as_json(name: str, detections: Detections) -> dict[str, Any]:
+    rows = zip(detections.boxes.tolist(), detections.scores.tolist(), detections.labels.tolist())
+    found = [
+        {"name": detections.names[label], "label": label, "score": round(score, 5), "box": [round(v, 2) for v in box]}
+        for box, score, label in rows
+    ]
+    return {"source": name, "detections": found}
+
+
+def run_images(detector: LoadedDetector, args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    records = []
+    for path in image_files(Path(args.path)):
+        image = read_image(path)
+        start = time.perf_counter()
+        detections = detector(image, conf=args.conf)
+        milliseconds = 1000 * (time.perf_counter() - start)
+        target = folder / f"{path.stem}.jpg"
+        if not cv2.imwrite(str(target), draw_detections(image, detections)):
+            raise UserError(f"{target}: picture could not be written; check the folder given with --save")
+        logger.info(f"{path}: {len(detections)} objects in {milliseconds:.0f} ms -> {target}")
+        records.append(as_json(str(path), detections))
+    return records
+
+
+def run_stream(detector: LoadedDetector, args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    source = args.path if args.kind == "video" else args.camid
+    rate = cv2.VideoCapture(source).get(cv2.CAP_PROP_FPS) or 25.0
+    target = folder / (f"{Path(args.path).stem}.mp4" if args.kind == "video" else "webcam.mp4")
+    writer, records = None, []
+    try:
+        for number, frame in enumerate(frames(source, args.frames)):
+            detections = detector(frame, conf=args.conf)
+            picture = draw_detections(frame, detections)
+            if writer is None:
+                size = (picture.shape[1], picture.shape[0])
+                writer = cv2.VideoWriter(str(target), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
+                if not writer.isOpened():
+                    raise UserError(f"{target}: video could not be written; check the folder given with --save")
+            writer.write(picture)
+            records.append(as_json(f"{source}#{number}", detections))
+    except KeyboardInterrupt:
+        logger.info("stopped; what was recorded is kept")
+    finally:
+        if writer is not None:
+            writer.release()
+    logger.info(f"{source}: {len(records)} frames -> {target}")
+    return records
+
+
+def main(args: argparse.Namespace) -> None:
+    if args.kind != "webcam" and args.path is None:
+        raise UserError(f"{args.kind}: give the file or folder with --path")
+    if args.kind != "webcam" and not Path(args.path).exists():
+        raise UserError(f"{args.path}: not found; check --path")
+    detector = yolox_lt.load(args.ckpt, pick_device(args.device, 0))
+    # Below --conf nothing is shown, so nothing below it needs to pass NMS either.
+    detector.exp.test_conf = args.conf
+    if args.nms is not None:
+        detector.exp.nmsthre = args.nms
+    if args.tsize is not None:
+        detector.test_size = (args.tsize, args.tsize)
+    folder = Path(args.save)
+    folder.mkdir(parents=True, exist_ok=True)
+    records = run_images(detector, args, folder) if args.kind == "image" else run_stream(detector, args, folder)
+    if args.json:
+        Path(args.json).write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+        logger.info(f"detections written to {args.json}")
+
+
+if __name__ == "__main__":
+    common.run(main, make_parser())

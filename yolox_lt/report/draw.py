@@ -1,0 +1,60 @@
+"""Boxes and names on pictures, for any number of categories."""
+
+from __future__ import annotations
+
+import colorsys
+
+import cv2
+import numpy as np
+
+from yolox_lt.types import Detections
+
+GOLDEN_ANGLE = 0.6180339887498949
+
+
+def color_of(label: int) -> tuple[int, int, int]:
+    """A BGR colour for any label >= 0; neighbouring labels differ strongly in hue."""
+    red, green, blue = colorsys.hsv_to_rgb((label * GOLDEN_ANGLE) % 1.0, 0.75, 0.95 - 0.3 * (label // 8 % 2))
+    return round(blue * 255), round(green * 255), round(red * 255)
+
+
+def draw_boxes(
+    image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, texts: list[str], min_side: int = 400
+) -> np.ndarray:
+    """A copy of `image` (uint8 [H, W, 3] BGR) with boxes [N, 4] x1 y1 x2 y2 and a text on each.
+
+    A picture with a shorter side than `min_side` pixels is enlarged by a whole factor first, so that texts stay legible.
+    """
+    factor = max(1, -(-min_side // min(image.shape[:2])))
+    canvas = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST) if factor > 1 else image.copy()
+    size = max(0.4, min(canvas.shape[:2]) / 1200)
+    line = max(1, round(size * 2))
+    # Large boxes first: a small object's frame stays visible on top.
+    order = np.argsort(-np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)) if len(boxes) else []
+    for i in order:
+        color = color_of(int(labels[i]))
+        x1, y1, x2, y2 = (round(v) for v in (boxes[i] * factor).tolist())
+        cv2.rectangle(canvas, (x1, y1), (x2, y2), color, line)
+        if not texts[i]:
+            continue
+        (width, height), baseline = cv2.getTextSize(texts[i], cv2.FONT_HERSHEY_SIMPLEX, size, 1)
+        top = y1 - height - baseline if y1 >= height + baseline else y1
+        left = max(0, min(x1, canvas.shape[1] - width))
+        cv2.rectangle(canvas, (left, top), (left + width, top + height + baseline), color, -1)
+        ink = (0, 0, 0) if sum(color) > 380 else (255, 255, 255)
+        place = (left, top + height + baseline // 2)
+        cv2.putText(canvas, ascii_text(texts[i]), place, cv2.FONT_HERSHEY_SIMPLEX, size, ink, 1, cv2.LINE_AA)
+    return canvas
+
+
+def draw_detections(image: np.ndarray, detections: Detections) -> np.ndarray:
+    """A copy of `image` with every detection's box, name and score in percent."""
+    labels = detections.labels.cpu().numpy()
+    scores = detections.scores.cpu().numpy()
+    texts = [f"{detections.names[label]} {100 * score:.0f}" for label, score in zip(labels, scores)]
+    return draw_boxes(image, detections.boxes.cpu().numpy(), labels, texts)
+
+
+def ascii_text(text: str) -> str:
+    """OpenCV's font knows ASCII only; anything else shows as "?"."""
+    return text.encode("ascii", "replace").decode()
