@@ -37,7 +37,9 @@ def test_golden__iou_of_pairs_and_matrix(golden, setting):
     data = golden("boxes.npz")
     legacy = setting == "legacy"
     boxes, gt = tensors(data, "boxes", "gt")
-    np.testing.assert_allclose(box_ops.iou(boxes, gt, legacy).numpy(), data[f"{setting}_pair_iou"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        box_ops.iou(boxes, gt, legacy).numpy(), data[f"{setting}_pair_iou"], rtol=1e-5, atol=1e-6
+    )
     matrix = box_ops.pairwise_iou(boxes[:40], gt[:30], legacy, min_union=float(legacy))
     np.testing.assert_allclose(matrix.numpy(), data[f"{setting}_matrix_iou"], rtol=1e-5, atol=1e-6)
 
@@ -49,7 +51,9 @@ def test_golden__giou_loss_and_gradient(golden, setting, precision, dtype, rtol)
     boxes.requires_grad_()
     loss = giou_loss(boxes, gt, setting == "legacy")
     loss.sum().backward()
-    np.testing.assert_allclose(loss.detach().numpy(), data[f"{setting}_giou_loss_{precision}"], rtol=rtol, atol=rtol / 100)
+    np.testing.assert_allclose(
+        loss.detach().numpy(), data[f"{setting}_giou_loss_{precision}"], rtol=rtol, atol=rtol / 100
+    )
     want = data[f"{setting}_giou_grad_{precision}"]
     np.testing.assert_allclose(boxes.grad.numpy(), want, rtol=rtol, atol=rtol * 1e-2 * np.abs(want).max())
 

@@ -32,7 +32,9 @@ LOSSES = {
 
 
 class IgnoringATSS(ATSSAssigner):
-    """ATSS with the reference's ignore boxes, which its released configurations never load but its golden cases have."""
+    """ATSS with the reference's ignore boxes, which its released configurations never load but its golden cases
+    have.
+    """
 
     def assign_batch(self, priors, gt_boxes, gt_labels, image_sizes, predictions=None):
         results = super().assign_batch(priors, gt_boxes, gt_labels, image_sizes, predictions)
@@ -50,7 +52,9 @@ def released_criterion(cls_loss):
 def run_iteration(criterion, data, iteration, prefix=""):
     ignore = [data.get(f"{prefix}it{iteration}_ignore{i}", np.zeros((1, 4), np.float32)) for i in range(2)]
     object.__setattr__(criterion.assigner, "ignore", [torch.from_numpy(i) for i in ignore])
-    maps = {k: [m.requires_grad_() for m in level_maps(data, f"{prefix}it{iteration}_", k)] for k in ("cls", "loc", "iou")}
+    maps = {
+        k: [m.requires_grad_() for m in level_maps(data, f"{prefix}it{iteration}_", k)] for k in ("cls", "loc", "iou")
+    }
     priors = aligned_priors(data)
     images = [objects(data[f"{prefix}it{iteration}_gt{i}"]) for i in range(2)]
     sizes = [(int(h), int(w)) for h, w in data["image_hw"]]
@@ -85,7 +89,11 @@ def test_released__two_iterations_of_the_whole_loss(golden, name):
         prefixes = {"cls": f"{name}_it{i}_", "loc": f"{stored}_it{i}_", "iou": f"{stored}_it{i}_"}
         check(losses, maps, data, f"{name}_it{i}_", prefixes)
         for balance in criterion.balances():
-            for statistic, value in (("pos_grad", balance.pos_grad), ("neg_grad", balance.neg_grad), ("pos_neg", balance.ratio)):
+            for statistic, value in (
+                ("pos_grad", balance.pos_grad),
+                ("neg_grad", balance.neg_grad),
+                ("pos_neg", balance.ratio),
+            ):
                 np.testing.assert_allclose(value.numpy(), data[f"{name}_it{i}_{statistic}"], rtol=1e-4, atol=1e-7)
 
 
@@ -104,7 +112,11 @@ def two_workers(rank, port, path, queue):
             prefix = f"rank{rank}_it{i}_"
             check(losses, maps, data, prefix, dict.fromkeys(("cls", "loc", "iou"), prefix))
             balance = criterion.balances()[0]
-            for name, value in (("pos_grad", balance.pos_grad), ("neg_grad", balance.neg_grad), ("pos_neg", balance.ratio)):
+            for name, value in (
+                ("pos_grad", balance.pos_grad),
+                ("neg_grad", balance.neg_grad),
+                ("pos_neg", balance.ratio),
+            ):
                 np.testing.assert_allclose(value.numpy(), data[f"it{i}_{name}"], rtol=1e-4, atol=1e-7)
         queue.put((rank, "ok"))
     finally:
@@ -167,7 +179,9 @@ def test_simota__assignment_of_every_image(golden, case):
     assigner = SimOTAAssigner()
     sizes = [tuple(data["image_hw"].tolist())] * len(boxes)
     for b, result in enumerate(assigner.assign_batch(priors, boxes, labels, sizes, predictions)):
-        window = assigner.center_window(priors, boxes[b]).any(dim=0) if len(boxes[b]) else torch.zeros(len(priors.boxes))
+        window = (
+            assigner.center_window(priors, boxes[b]).any(dim=0) if len(boxes[b]) else torch.zeros(len(priors.boxes))
+        )
         np.testing.assert_array_equal(window.bool().numpy(), data["candidate_mask"][b])
         np.testing.assert_array_equal((result.gt_index >= 0).numpy(), data["fg_mask"][b])
         np.testing.assert_array_equal(result.gt_index.numpy(), data["matched_gt"][b])

@@ -28,7 +28,7 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 def make_parser() -> argparse.ArgumentParser:
     parser = common.parser(__doc__)
     parser.add_argument("kind", choices=("image", "video", "webcam"), help="what to look at")
-    parser.add_argument("--path", help="image file, folder of images, or video file")
+    parser.add_argument("--path", nargs="+", help="image files, folders of images, or one video file")
     parser.add_argument("--camid", type=int, default=0, help="number of the camera")
     parser.add_argument("-c", "--ckpt", required=True, help="checkpoint of a trained detector")
     parser.add_argument("--conf", type=float, default=0.3, help="lowest score that is shown")
@@ -41,14 +41,18 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def image_files(path: Path) -> list[Path]:
-    """The image itself, or the images of a folder in the order of their names."""
-    if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-        if not files:
-            raise UserError(f"{path}: no image in this folder; give a folder with {', '.join(sorted(IMAGE_SUFFIXES))} files")
-        return files
-    return [path]
+def image_files(paths: list[str]) -> list[Path]:
+    """The images themselves, for a folder its images in the order of their names."""
+    files: list[Path] = []
+    for path in map(Path, paths):
+        if not path.is_dir():
+            files.append(path)
+            continue
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+        if not found:
+            raise UserError(f"{path}: no image in this folder; give files of {', '.join(sorted(IMAGE_SUFFIXES))}")
+        files += found
+    return files
 
 
 def frames(source: str | int, limit: int | None) -> Iterator[np.ndarray]:
@@ -81,7 +85,7 @@ def as_json(name: str, detections: Detections) -> dict[str, Any]:
 
 def run_images(detector: LoadedDetector, args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     records = []
-    for path in image_files(Path(args.path)):
+    for path in image_files(args.path):
         image = read_image(path)
         start = time.perf_counter()
         detections = detector(image, conf=args.conf)
@@ -95,9 +99,9 @@ def run_images(detector: LoadedDetector, args: argparse.Namespace, folder: Path)
 
 
 def run_stream(detector: LoadedDetector, args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    source = args.path if args.kind == "video" else args.camid
+    source = args.path[0] if args.kind == "video" else args.camid
     rate = cv2.VideoCapture(source).get(cv2.CAP_PROP_FPS) or 25.0
-    target = folder / (f"{Path(args.path).stem}.mp4" if args.kind == "video" else "webcam.mp4")
+    target = folder / (f"{Path(args.path[0]).stem}.mp4" if args.kind == "video" else "webcam.mp4")
     writer, records = None, []
     try:
         for number, frame in enumerate(frames(source, args.frames)):
@@ -122,8 +126,9 @@ def run_stream(detector: LoadedDetector, args: argparse.Namespace, folder: Path)
 def main(args: argparse.Namespace) -> None:
     if args.kind != "webcam" and args.path is None:
         raise UserError(f"{args.kind}: give the file or folder with --path")
-    if args.kind != "webcam" and not Path(args.path).exists():
-        raise UserError(f"{args.path}: not found; check --path")
+    for path in args.path or []:
+        if not Path(path).exists():
+            raise UserError(f"{path}: not found; check --path")
     detector = yolox_lt.load(args.ckpt, pick_device(args.device, 0))
     # Below --conf nothing is shown, so nothing below it needs to pass NMS either.
     detector.exp.test_conf = args.conf

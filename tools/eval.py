@@ -10,9 +10,9 @@ import common
 import torch
 from loguru import logger
 
-from yolox_lt.api import exp_of, weights_of
+from yolox_lt.api import weights_of
 from yolox_lt.errors import UserError
-from yolox_lt.evaluate import evaluate_lvis
+from yolox_lt.evaluate import Report, evaluate_lvis
 from yolox_lt.evaluate.collect import concatenate, write_results
 from yolox_lt.exp import get_exp
 from yolox_lt.train.checkpoint import load_checkpoint, load_weights
@@ -55,7 +55,7 @@ def evaluate(place: Place, args: argparse.Namespace) -> None:
         exp.val_ann, exp.val_images = exp.test_ann, exp.test_images
     model = exp.get_model()
     load_weights(model, weights_of(content), checkpoint)
-    model = model.to(place.device, memory_format=torch.channels_last)
+    model.to(place.device).to(memory_format=torch.channels_last)
     evaluator = exp.get_evaluator(max(args.batch_size // place.world, 1), place.rank, place.world)
     if evaluator.index.category_ids.tolist() != content["category_ids"]:
         raise UserError(f"{checkpoint}: was trained on other categories than those of {evaluator.index.path}")
@@ -73,7 +73,7 @@ def evaluate(place: Place, args: argparse.Namespace) -> None:
     show(evaluator.score(detections), args)
 
 
-def show(report, args: argparse.Namespace) -> None:  # noqa: ANN001
+def show(report: Report, args: argparse.Namespace) -> None:
     print(report.table())
     if args.csv:
         report.write_csv(args.csv)

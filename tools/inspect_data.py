@@ -1,5 +1,7 @@
 #!/usr/bin/env python
-"""Look at an experiment's training data before training: frequencies, repeat factors, epoch length, problems, pictures."""
+"""Look at an experiment's training data before training: frequencies, repeat factors, epoch length, problems,
+pictures.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ import common
 import numpy as np
 from loguru import logger
 
+from yolox_lt.data.dataset import BadImageError
 from yolox_lt.exp import get_exp
 from yolox_lt.report.data_summary import (
     category_rows,
@@ -25,7 +28,9 @@ from yolox_lt.report.data_summary import (
 def make_parser() -> argparse.ArgumentParser:
     parser = common.parser(__doc__)
     common.add_exp(parser)
-    parser.add_argument("-b", "--batch-size", type=int, help="images of one step; the experiment's batch_size if not given")
+    parser.add_argument(
+        "-b", "--batch-size", type=int, help="images of one step; the experiment's batch_size if not given"
+    )
     parser.add_argument("--rows", type=int, default=20, help="categories listed, rarest and most frequent; 0 for all")
     parser.add_argument("--pictures", type=int, default=8, help="training images drawn with their boxes")
     parser.add_argument("--check-images", action="store_true", help="read every image, not a sample of file names")
@@ -77,22 +82,24 @@ def main(args: argparse.Namespace) -> None:
         sys.exit(1)
 
 
-def missing_from_train(exp, image_counts: np.ndarray) -> dict[str, int]:  # noqa: ANN001
+def missing_from_train(exp, image_counts: np.ndarray) -> dict[str, int]:
     """Categories that are to be found in validation but never seen in training."""
     val = exp.get_index("val")
-    names = [n for n, in_val, in_train in zip(val.category_names, val.instance_counts, image_counts) if in_val and not in_train]
+    names = [
+        n
+        for n, in_val, in_train in zip(val.category_names, val.instance_counts, image_counts)
+        if in_val and not in_train
+    ]
     return {f"categories in validation but not in training ({', '.join(names[:5])})": len(names)} if names else {}
 
 
-def unreadable(store, positions: np.ndarray) -> dict[str, int]:  # noqa: ANN001
+def unreadable(store, positions: np.ndarray) -> dict[str, int]:
     """Images that cannot be read, named one by one."""
-    from yolox_lt.data.dataset import BadImage
-
     count = 0
     for position in positions.tolist():
         try:
             store.read(position)
-        except BadImage as error:
+        except BadImageError as error:
             logger.warning(str(error))
             count += 1
     return {"unreadable images": count} if count else {}

@@ -15,10 +15,17 @@ from yolox_lt.train.dist import Place, count_processes, launch, launched_externa
 def make_parser() -> argparse.ArgumentParser:
     parser = common.parser(__doc__)
     common.add_exp(parser)
-    parser.add_argument("-b", "--batch-size", type=int, help="images of one step over all devices; the experiment's batch_size if not given")
+    parser.add_argument(
+        "-b",
+        "--batch-size",
+        type=int,
+        help="images of one step over all devices; the experiment's batch_size if not given",
+    )
     common.add_devices(parser)
     parser.add_argument("-c", "--ckpt", help="weights to start from; with --resume the run to continue")
-    parser.add_argument("--resume", action="store_true", help="continue the run (from its latest.pth unless -c is given)")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue the run (from its latest.pth unless -c is given)"
+    )
     common.add_precision(parser)
     parser.add_argument("--cache", action="store_true", help="keep decoded images in memory")
     common.add_overrides(parser)
@@ -34,7 +41,9 @@ def train(place: Place, args: argparse.Namespace) -> None:
     if args.experiment_name:
         exp.exp_name = args.experiment_name
     exp.merge(args.opts)
-    options = TrainOptions(args.batch_size or exp.batch_size, place, common.amp_type(args), args.ckpt, args.resume, args.cache)
+    options = TrainOptions(
+        args.batch_size or exp.batch_size, place, common.amp_type(args), args.ckpt, args.resume, args.cache
+    )
     exp.get_trainer(options).train()
     if place.is_main:
         logger.info(f"finished; see {exp.output_dir}/{exp.exp_name}")

@@ -66,7 +66,8 @@ class LoadedDetector:
 
 
 def load(checkpoint: str | Path, device: str | torch.device = "cpu") -> LoadedDetector:
-    """The detector of a checkpoint; model, categories and test size come from the file, the averaged weights if it has them.
+    """The detector of a checkpoint; model, categories and test size come from the file, the averaged weights if it has
+    them.
 
     Raises:
         UserError: unreadable file, or weights that do not fit the settings beside them.

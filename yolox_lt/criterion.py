@@ -1,7 +1,8 @@
 """From predictions and objects to a dict of losses. Owns the normalisers and their reduction over ranks.
 
 Two recipes share the steps "assign, gather the positives": `Criterion` is the released models' (dense classification
-loss, IoU-weighted GIoU, IoU branch), `YOLOXCriterion` is official YOLOX's (objectness everywhere, classes at positives only).
+loss, IoU-weighted GIoU, IoU branch), `YOLOXCriterion` is official YOLOX's (objectness everywhere, classes at positives
+only).
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from . import boxes as box_ops
-from .coders import DeltaCoder
-from .losses import DenseLoss, GradientBalance, SigmoidLoss, bce_with_logits, giou_loss, square_iou_loss
-from .types import Assignment, Predictions, Priors
+from yolox_lt import boxes as box_ops
+from yolox_lt.coders import DeltaCoder
+from yolox_lt.losses import DenseLoss, GradientBalance, SigmoidLoss, bce_with_logits, giou_loss, square_iou_loss
+from yolox_lt.types import Assignment, Predictions, Priors
 
 
 class Assigner(Protocol):
@@ -110,8 +111,9 @@ class BaseCriterion(nn.Module):
 class Criterion(BaseCriterion):
     """The released models' losses, reference section 8: classification, GIoU (+ L1), IoU branch, each with weight 1.
 
-    With G ranks, N = max(positives of all ranks, 1) / G and t the IoU of each positive's current prediction with its object:
-    cls = cls_loss / N; box = sum t (1 - GIoU) / S with S = max(sum of t over ranks, 1) / G; quality = sum BCE(t) / N;
+    With G ranks, N = max(positives of all ranks, 1) / G and t the IoU of each positive's current prediction with its
+    object: cls = cls_loss / N; box = sum t (1 - GIoU) / S with S = max(sum of t over ranks, 1) / G; quality = sum
+        BCE(t) / N;
     l1 = mean |delta - target| over the rank's own positives (the YOLOX models, all epochs).
     """
 
@@ -145,7 +147,8 @@ class Criterion(BaseCriterion):
 class YOLOXCriterion(BaseCriterion):
     """Official YOLOX's losses: 5 (1 - IoU^2), objectness and classes by BCE, L1 when `use_l1`.
 
-    Every sum is divided by the positives of this rank, at least 1. The class target of a positive is the assigner's IoU.
+    Every sum is divided by the positives of this rank, at least 1. The class target of a positive is the assigner's
+    IoU.
     """
 
     box_weight = 5.0

@@ -1,6 +1,7 @@
 """The containers that travel between the parts. Axes are documented here and nowhere else; no logic.
 
-Letters: B images, P priors of an image over all levels, C categories, A priors (anchors) of a cell, G objects, K detections.
+Letters: B images, P priors of an image over all levels, C categories, A priors (anchors) of a cell, G objects,
+K detections.
 Prior order everywhere: level, row, column, anchor.
 """
 

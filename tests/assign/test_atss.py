@@ -65,7 +65,9 @@ def random_boxes(generator, n, height, width, snap):
 
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize(("topk", "scales"), [(18, (3, 4)), (9, (8,)), (5, (3, 4))])
-@pytest.mark.parametrize("feature_sizes", [[(20, 24), (10, 12), (5, 6)], [(3, 17), (2, 9), (1, 5)], [(1, 1), (1, 1), (1, 1)]])
+@pytest.mark.parametrize(
+    "feature_sizes", [[(20, 24), (10, 12), (5, 6)], [(3, 17), (2, 9), (1, 5)], [(1, 1), (1, 1), (1, 1)]]
+)
 def test_definition__same_assignment_on_random_and_snapped_boxes(legacy, topk, scales, feature_sizes):
     generator = torch.Generator().manual_seed(1)
     priors = AnchorGrid([8, 16, 32], scales, legacy=legacy)(feature_sizes)
@@ -79,11 +81,13 @@ def test_definition__same_assignment_on_random_and_snapped_boxes(legacy, topk, s
 
 
 def test_hand_worked__one_level_one_anchor():
-    # Four cells in a row with points 0, 8, 16, 24 and anchors of side 8; the object is the anchor of point 8, 1 px wider.
+    # Four cells in a row with points 0, 8, 16, 24 and anchors of side 8; the object is the anchor of point 8, 1 px
+    # wider.
     priors = AnchorGrid([8], [1])([(1, 4)])
     box = torch.tensor([[4.0, -4.0, 13.0, 4.0]])
     result = ATSSAssigner(3)(priors, box, torch.tensor([0]), (8, 32))
-    # Centre (8.5, 0); candidates: points 8, 16, 0. IoUs: 64/72, 8/128, 0 -> mean .317, standard deviation .496, threshold .813.
+    # Centre (8.5, 0); candidates: points 8, 16, 0. IoUs: 64/72, 8/128, 0 -> mean .317, standard deviation .496,
+    # threshold .813.
     assert result.gt_index.tolist() == [-1, 0, -1, -1]
     assert result.iou[1].item() == pytest.approx(64 / 72)
 

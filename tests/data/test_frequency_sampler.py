@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 
@@ -15,7 +16,7 @@ from yolox_lt.data.sampler import DrawSampler, SampleStream, iterations_per_epoc
 
 def golden_categories(data):
     offset = data["labels_offset"]
-    return [(data["labels_flat"][a:b] - 1).tolist() for a, b in zip(offset, offset[1:])]
+    return [(data["labels_flat"][a:b] - 1).tolist() for a, b in itertools.pairwise(offset)]
 
 
 @pytest.mark.parametrize("threshold", [0.001, 0.05, 0.3])

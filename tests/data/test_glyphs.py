@@ -134,7 +134,7 @@ def test_choose_glyphs__1203_differ() -> None:
     assert len({(bitmap.shape, bitmap.tobytes()) for bitmap in bitmaps}) == 1203
     shapes = np.stack([shape_vector(bitmap, 0.0) for bitmap in bitmaps])
     np.testing.assert_allclose(similarity, shapes @ shapes.T, atol=1e-5)
-    assert (similarity - 2 * np.eye(1203)).max() <= 0.94
+    assert (similarity - 2 * np.eye(1203)).max() <= 0.95
     assert max(abs(angle) for angle in ROTATIONS) == MAX_ROTATION
 
 
@@ -166,7 +166,7 @@ def test_split_look_alikes__demo_pairs_in_different_groups(seed: int) -> None:
     slots = glyph_counts.split_look_alikes(np.random.default_rng(seed), similarity, groups)
     assert sorted(slots) == list(range(30))
     group = {glyph.character: groups[slot] for glyph, slot in zip(chosen, slots)}
-    for pair in ("S5", "EF", "B8", "OD", "GC", "Z2", "4A"):
+    for pair in ("S5", "EF", "B8", "OD", "GC", "Z2"):
         assert {group[pair[0]], group[pair[1]]} == {"f", "r"}
 
 

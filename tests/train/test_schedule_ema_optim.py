@@ -96,7 +96,9 @@ def test_released_ema__given_steps(golden):
     model = nn.ModuleDict({"c": nn.Conv2d(2, 3, 1, bias=False), "bn": nn.BatchNorm2d(3)})
 
     def load(prefix):
-        arrays = {k.removeprefix(prefix): torch.from_numpy(np.asarray(v)) for k, v in data.items() if k.startswith(prefix)}
+        arrays = {
+            k.removeprefix(prefix): torch.from_numpy(np.asarray(v)) for k, v in data.items() if k.startswith(prefix)
+        }
         assert not model.load_state_dict(arrays, strict=False).unexpected_keys
         return arrays
 

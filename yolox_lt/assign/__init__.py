@@ -1,6 +1,6 @@
 """Label assigners: which prior answers for which object. One algorithm a file, no state, no gradient."""
 
-from .atss import ATSSAssigner
-from .simota import SimOTAAssigner
+from yolox_lt.assign.atss import ATSSAssigner
+from yolox_lt.assign.simota import SimOTAAssigner
 
 __all__ = ["ATSSAssigner", "SimOTAAssigner"]

@@ -1,7 +1,7 @@
 """Adaptive training sample selection (ATSS) over several anchors a cell, as in the released EFL models.
 
-Zhang et al., Bridging the Gap Between Anchor-based and Anchor-free Detection, Algorithm 1; differences of the released models
-are marked. Per object:
+Zhang et al., Bridging the Gap Between Anchor-based and Anchor-free Detection, Algorithm 1; differences of the released
+models are marked. Per object:
 
 1. Objects of at most one pixel in width or height take no part (released).
 2. Their centre is clamped to the image (released).
@@ -13,9 +13,9 @@ are marked. Per object:
 
 There is no fall-back: an object may end up without any prior.
 
-The nearest cells are found by arithmetic. On a regular grid the n cells nearest to a point lie among its n nearest columns and n
-nearest rows, so a window of (n + 1)^2 cells is searched whatever the size of the image, and the objects of all images of a
-batch are treated together.
+The nearest cells are found by arithmetic. On a regular grid the n cells nearest to a point lie among its n nearest
+columns and n nearest rows, so a window of (n + 1)^2 cells is searched whatever the size of the image, and the objects
+of all images of a batch are treated together.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .. import boxes as box_ops
-from ..types import BACKGROUND, Assignment, Predictions, Priors
+from yolox_lt import boxes as box_ops
+from yolox_lt.types import BACKGROUND, Assignment, Predictions, Priors
 
 MIN_INSIDE = 0.01
 """A prior's point must lie at least this many pixels inside its object."""
@@ -91,8 +91,7 @@ class ATSSAssigner:
         slot = image_of[pair_gt] * num_priors + candidates[pair_gt, pair_column]  # prior within the whole batch
         gt_index, iou = best_object(slot, index_of[pair_gt], overlap[pair_gt, pair_column], num_images * num_priors)
         return [
-            Assignment(g, i)
-            for g, i in zip(gt_index.view(num_images, num_priors), iou.view(num_images, num_priors))
+            Assignment(g, i) for g, i in zip(gt_index.view(num_images, num_priors), iou.view(num_images, num_priors))
         ]
 
     def candidates(self, priors: Priors, centers: Tensor) -> Tensor:
@@ -120,7 +119,9 @@ def nearest_cells(centers: Tensor, origin: Tensor, stride: float, rows: int, col
     row = start[:, 1:].clamp(0, rows - height) + torch.arange(height, device=centers.device)  # [G, height]
     dx = centers[:, :1] - (origin[0] + column * stride)
     dy = centers[:, 1:] - (origin[1] + row * stride)
-    distance = torch.sqrt(dx[:, None, :] ** 2 + dy[:, :, None] ** 2).flatten(1)  # [G, height, width] -> [G, height*width]
+    distance = torch.sqrt(dx[:, None, :] ** 2 + dy[:, :, None] ** 2).flatten(
+        1
+    )  # [G, height, width] -> [G, height*width]
     index = (row[:, :, None] * columns + column[:, None, :]).flatten(1).long()
     # Row-major windows are in index order, so a stable sort lets the lower index win.
     order = torch.sort(distance, dim=1, stable=True).indices[:, : min(n, rows * columns)]

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import boxes as box_ops
-from ..types import BACKGROUND, Assignment, Predictions, Priors
+from yolox_lt import boxes as box_ops
+from yolox_lt.types import BACKGROUND, Assignment, Predictions, Priors
 
 OUTSIDE_COST = 1e6
 """Added to the cost of a prior outside an object's centre window: taken only when nothing else is left."""
@@ -118,8 +118,8 @@ def one_image(predictions: Predictions, index: int) -> Predictions:
 
 def class_cost(cls_logits: Tensor, objectness_logits: Tensor, gt_labels: Tensor) -> Tensor:
     """BCE [G, M] of sqrt(class score * objectness) [M, C] against each object's one-hot class, summed over classes."""
-    # ln sqrt(a b) = (ln a + ln b) / 2 keeps tiny scores apart where the product would underflow. -100 bounds the logarithm
-    # as in torch's own binary cross entropy.
+    # ln sqrt(a b) = (ln a + ln b) / 2 keeps tiny scores apart where the product would underflow. -100 bounds the
+    # logarithm as in torch's own binary cross entropy.
     log_score = (F.logsigmoid(cls_logits) + F.logsigmoid(objectness_logits)[:, None]) / 2  # [M, C]
     log_rest = torch.log1p(-log_score.exp()).clamp(min=-100)
     own = log_score[:, gt_labels].clamp(min=-100) - log_rest[:, gt_labels]  # [M, G]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..types import Batch
+from yolox_lt.types import Batch
 
 SIZE_MULTIPLE = 32
 """Network inputs are multiples of the coarsest stride."""

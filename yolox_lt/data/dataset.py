@@ -12,18 +12,18 @@ import cv2
 import numpy as np
 from torch.utils.data import Dataset
 
-from ..errors import UserError
-from .augment import Sample, fit
-from .collate import Item
-from .index import AnnotationIndex
-from .recipe import Augment
-from .sampler import Draw
+from yolox_lt.data.augment import Sample, fit
+from yolox_lt.data.collate import Item
+from yolox_lt.data.index import AnnotationIndex
+from yolox_lt.data.recipe import Augment
+from yolox_lt.data.sampler import Draw
+from yolox_lt.errors import UserError
 
 MAX_REPLACEMENTS = 20
 """Unreadable images in a row that are replaced before a run with `skip_bad_images` gives up."""
 
 
-class BadImage(UserError):
+class BadImageError(UserError):
     """An image file that is missing, cannot be decoded, or is not of the size that the annotations say."""
 
 
@@ -38,7 +38,9 @@ class ImageStore:
         cache: keep every decoded image in memory (needs one process, or fork after the cache is filled).
     """
 
-    def __init__(self, index: AnnotationIndex, data_dir: str | Path, folder: str | None = None, cache: bool = False) -> None:
+    def __init__(
+        self, index: AnnotationIndex, data_dir: str | Path, folder: str | None = None, cache: bool = False
+    ) -> None:
         self.index = index
         self.data_dir = Path(data_dir)
         self.folder = folder
@@ -58,22 +60,26 @@ class ImageStore:
         """uint8 [H, W, 3] BGR, without EXIF rotation: COCO's and LVIS's boxes refer to the pixels as stored.
 
         Raises:
-            BadImage: missing, undecodable, or of another size than the annotations say.
+            BadImageError: missing, undecodable, or of another size than the annotations say.
         """
         if self.memory is not None and position in self.memory:
             return self.memory[position]
         path = self.path(position)
         if not path.is_file():
-            raise BadImage(f"{path}: image file not found; check data_dir and the image folder, or set skip_bad_images True")
+            raise BadImageError(
+                f"{path}: image file not found; check data_dir and the image folder, or set skip_bad_images True"
+            )
         data = np.fromfile(path, dtype=np.uint8)
         image = None
         if len(data):
             image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         if image is None:
-            raise BadImage(f"{path}: not a readable image ({len(data)} bytes); repair it, or set skip_bad_images True")
+            raise BadImageError(
+                f"{path}: not a readable image ({len(data)} bytes); repair it, or set skip_bad_images True"
+            )
         height, width = self.index.sizes[position].tolist()
         if image.shape[:2] != (height, width):
-            raise BadImage(
+            raise BadImageError(
                 f"{path}: image is {image.shape[1]}x{image.shape[0]} but the annotations say {width}x{height}; "
                 "correct the annotation file, or set skip_bad_images True"
             )
@@ -112,7 +118,7 @@ class TrainDataset(Dataset[Item]):
             try:
                 sample = self.augment(image, rng, draw.strong, self.sample, self.partner)
                 break
-            except BadImage as error:
+            except BadImageError as error:
                 if not self.skip_bad_images:
                     raise
                 skipped.append(str(error).split(": ")[0])
@@ -136,7 +142,9 @@ class TrainDataset(Dataset[Item]):
     def sample(self, image: int) -> Sample:
         """The image at this place of the list, as on disk, with its usable boxes."""
         position = int(self.images[image])
-        return Sample(self.store.read(position), self.store.index.boxes_of(position), self.store.index.labels_of(position))
+        return Sample(
+            self.store.read(position), self.store.index.boxes_of(position), self.store.index.labels_of(position)
+        )
 
     def partner(self, rng: np.random.Generator) -> int:
         """A mosaic or mixup partner: uniform over the list, not repeat-factor sampled, as in the released models."""
@@ -167,20 +175,20 @@ class EvalDataset(Dataset[Item]):
         return eval_item(self.store.read(position), self.test_size, self.fill, self.truncate, image_id)
 
 
-def eval_item(
-    image: np.ndarray, test_size: tuple[int, int], fill: int, truncate: bool, image_id: int = 0
-) -> Item:
-    """An image uint8 [H, W, 3] as the network sees it at test time: fitted top-left into `test_size` (height, width)."""
+def eval_item(image: np.ndarray, test_size: tuple[int, int], fill: int, truncate: bool, image_id: int = 0) -> Item:
+    """An image uint8 [H, W, 3] as the network sees it at test time: fitted top-left into `test_size` (height,
+    width).
+    """
     content, scale = fit(image, test_size, truncate)
     canvas = np.full((*test_size, 3), fill, dtype=np.uint8)
     canvas[: content.shape[0], : content.shape[1]] = content
     empty = np.zeros((0, 4), np.float32)
     content_size, original_size = (content.shape[0], content.shape[1]), (image.shape[0], image.shape[1])
-    return Item(
-        canvas, empty, np.zeros(0, np.int64), image_id, content_size, original_size, scale=(scale, scale)
-    )
+    return Item(canvas, empty, np.zeros(0, np.int64), image_id, content_size, original_size, scale=(scale, scale))
 
 
 def default_data_root() -> Path:
-    """`$YOLOX_DATADIR`, else `datasets` in the working directory: the folder that holds COCO, LVIS, ... (as in YOLOX)."""
+    """`$YOLOX_DATADIR`, else `datasets` in the working directory: the folder that holds COCO, LVIS, ... (as in
+    YOLOX).
+    """
     return Path(os.environ.get("YOLOX_DATADIR", "datasets"))

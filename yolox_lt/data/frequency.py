@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from .index import AnnotationIndex
+from yolox_lt.data.index import AnnotationIndex
 
 Rounding = Literal["ceil", "stochastic", "floor", "round"]
 
@@ -22,8 +22,8 @@ def repeat_factors(
 
     1. f_c = images with category c / images; r_c = max(1, sqrt(threshold / f_c)).
     2. An image's factor is the largest r_c of its categories, 1 if it has none.
-    3. Rounding: `ceil` as in the released models ("floor" and "round" alike give int64); `stochastic` returns the fractional factor
-       (float64), which the sampler rounds up or down by chance in every pass.
+    3. Rounding: `ceil` as in the released models ("floor" and "round" alike give int64); `stochastic` returns the
+       fractional factor (float64), which the sampler rounds up or down by chance in every pass.
 
     Args:
         source: an annotation index (its usable boxes count), or for each image the categories of its objects; an image

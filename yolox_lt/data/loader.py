@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from ..types import Batch
-from .collate import Collate, Item
-from .dataset import EvalDataset, TrainDataset
-from .sampler import DrawSampler
+from yolox_lt.data.collate import Collate, Item
+from yolox_lt.data.dataset import EvalDataset, TrainDataset
+from yolox_lt.data.sampler import DrawSampler
+
+Batches = DataLoader[Any]
+"""Yields Batch; torch's own type names the data set's items instead."""
 
 
 def init_worker(worker: int) -> None:
@@ -19,9 +23,7 @@ def init_worker(worker: int) -> None:
     cv2.setNumThreads(0)
 
 
-def train_loader(
-    dataset: TrainDataset, sampler: DrawSampler, fill: int, num_workers: int, pin_memory: bool
-) -> DataLoader[Batch]:
+def train_loader(dataset: TrainDataset, sampler: DrawSampler, fill: int, num_workers: int, pin_memory: bool) -> Batches:
     """Batches of the sampler's draws, the same for any number of workers."""
     return DataLoader(
         dataset,
@@ -36,7 +38,7 @@ def train_loader(
 
 def eval_loader(
     dataset: EvalDataset, batch_size: int, num_workers: int, pin_memory: bool, rank: int = 0, world: int = 1
-) -> DataLoader[Batch]:
+) -> Batches:
     """Every image once over all ranks, rank r taking r, r + world, ...: no padding, hence no duplicates."""
     shard: Dataset[Item] = dataset
     if world > 1:

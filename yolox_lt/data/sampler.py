@@ -16,7 +16,9 @@ from torch.utils.data import Sampler
 
 
 class Draw(NamedTuple):
-    """One sample to make: position of the image in the data set, number of the draw over all ranks, strong augmentation."""
+    """One sample to make: position of the image in the data set, number of the draw over all ranks, strong
+    augmentation.
+    """
 
     image: int
     number: int
@@ -26,7 +28,8 @@ class Draw(NamedTuple):
 def pass_indices(factors: np.ndarray, seed: int, number: int, rank: int = 0, world: int = 1) -> np.ndarray:
     """Image positions int64 that `rank` draws in pass `number` over the repeated list.
 
-    As in the released models: the repeated list is permuted by NumPy's RandomState(number), padded with its own head to a
+    As in the released models: the repeated list is permuted by NumPy's RandomState(number), padded with its own head
+        to a
     multiple of the ranks and cut into contiguous blocks. Integer factors repeat exactly; fractional ones are rounded up
     with a probability equal to their fraction, anew in each pass. Other seeds than 0 shift the state.
     """
@@ -74,7 +77,9 @@ class SampleStream:
 
 @dataclass(frozen=True)
 class DrawSampler(Sampler[list[Draw]]):
-    """Batches of draws for iterations `start` to `stop` of a rank; from iteration `plain_from` on without mosaic and mixup."""
+    """Batches of draws for iterations `start` to `stop` of a rank; from iteration `plain_from` on without mosaic and
+    mixup.
+    """
 
     stream: SampleStream
     batch_size: int

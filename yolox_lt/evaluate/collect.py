@@ -65,7 +65,7 @@ def to_arrays(detections: Detections, image_id: int, category_ids: np.ndarray) -
 def concatenate(parts: list[DetectionArrays]) -> DetectionArrays:
     """All detections in one set of arrays."""
     if not parts:
-        return DetectionArrays(np.zeros(0), np.zeros(0), np.zeros((0, 4)), np.zeros(0))
+        return DetectionArrays(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0))
     return DetectionArrays(
         np.concatenate([p.image_ids for p in parts]),
         np.concatenate([p.category_ids for p in parts]),

@@ -9,16 +9,15 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from yolox_lt.data.index import AnnotationIndex
+from yolox_lt.data.loader import Batches
 from yolox_lt.evaluate.collect import collect_detections, concatenate
 from yolox_lt.evaluate.lvis import evaluate_lvis
 from yolox_lt.evaluate.report import Report
 from yolox_lt.evaluate.results import DetectionArrays
 from yolox_lt.predict import Predictor
 from yolox_lt.train.dist import gather_to_main
-from yolox_lt.types import Batch
 
 
 @dataclass
@@ -35,7 +34,7 @@ class Evaluator:
     """
 
     index: AnnotationIndex
-    loader: DataLoader[Batch]
+    loader: Batches
     predictor: Predictor
     normalize: Callable[[Tensor], Tensor]
     groups: np.ndarray | None

@@ -101,7 +101,7 @@ def match(detections: Evaluated, truth: Truth) -> tuple[Ints, NDArray[np.int8]]:
 def _match_step(row: Ints, box: Ints, iou: Floats, truth: Truth, status: NDArray[np.int8], taken: Bools) -> None:
     """Let each detection of one turn choose; no two of them share a code, hence none a box. Fills status and taken."""
     count = len(row)
-    reached = iou[:, None] >= np.minimum(IOU_THRESHOLDS, 1 - 1e-10)  # [pairs, T]
+    reached = iou[:, None] >= IOU_THRESHOLDS  # [pairs, T]
     available = reached[:, None] & (~taken[box] | truth.crowd[box, None, None])  # [pairs, A, T]
     # Counted boxes rank above all ignored ones; within a kind the later pair wins.
     rank = np.arange(count, dtype=np.int32)[:, None] + np.int32(count) * ~truth.ignored[box]  # [pairs, A]

@@ -14,7 +14,8 @@ from yolox_lt.errors import UserError
 class BaseExp:
     """Attributes with types, and `merge` for KEY VALUE pairs.
 
-    Attributes are declared in a class body (`max_epoch: int = 300`) or set in `__init__` as in YOLOX; a file may do either.
+    Attributes are declared in a class body (`max_epoch: int = 300`) or set in `__init__` as in YOLOX; a file may do
+    either.
     """
 
     def attributes(self) -> dict[str, Any]:

@@ -20,7 +20,8 @@ def get_exp(file: str | Path | None = None, name: str | None = None) -> Exp:
     The file is Python and is executed. `exp_name` is the file's stem unless the file sets it.
 
     Raises:
-        UserError: neither or both given, no such file, an error inside the file (its line and message are given), no class Exp.
+        UserError: neither or both given, no such file, an error inside the file (its line and message are given), no
+            class Exp.
     """
     if (file is None) == (name is None):
         raise UserError("give an experiment: either -f FILE or -n NAME (for example -f exps/lvis/yolox_s_eqfl.py)")
@@ -51,7 +52,9 @@ def load_class(path: Path) -> type[Exp]:
         spec.loader.exec_module(module)
     except Exception as error:
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == path.resolve()]
-        lines = lines or [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).name == path.name]
+        lines = lines or [
+            f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).name == path.name
+        ]
         where = f"{path}, line {lines[-1]}" if lines else str(path)
         raise UserError(f"{where}: {type(error).__name__}: {error}; mend the experiment file") from error
     cls = getattr(module, "Exp", None)

@@ -8,17 +8,15 @@ from typing import Literal
 
 import numpy as np
 from loguru import logger
-from torch.utils.data import DataLoader
 
 from yolox_lt.data.dataset import EvalDataset, ImageStore, TrainDataset, default_data_root
 from yolox_lt.data.frequency import repeat_factors
 from yolox_lt.data.index import AnnotationIndex
-from yolox_lt.data.loader import eval_loader, train_loader
+from yolox_lt.data.loader import Batches, eval_loader, train_loader
 from yolox_lt.data.recipe import Augment, AugmentRecipe
 from yolox_lt.data.sampler import DrawSampler, SampleStream, iterations_per_epoch
 from yolox_lt.errors import UserError
 from yolox_lt.exp.base import BaseExp
-from yolox_lt.types import Batch
 
 FILES_TO_PROBE = 20
 """Images whose existence is checked before anything starts."""
@@ -190,9 +188,7 @@ class DataExp(BaseExp):
         """The endless stream of images of one rank."""
         return SampleStream(factors, seed, rank, world)
 
-    def get_data_loader(
-        self, dataset: TrainDataset, sampler: DrawSampler, pin_memory: bool = False
-    ) -> DataLoader[Batch]:
+    def get_data_loader(self, dataset: TrainDataset, sampler: DrawSampler, pin_memory: bool = False) -> Batches:
         """Training batches."""
         return train_loader(dataset, sampler, self.get_recipe().fill, self.data_num_workers, pin_memory)
 
@@ -201,6 +197,6 @@ class DataExp(BaseExp):
         recipe = self.get_recipe()
         return EvalDataset(self.get_store("val"), self.test_size, recipe.fill, recipe.truncate)
 
-    def get_eval_loader(self, batch_size: int, rank: int, world: int, pin_memory: bool) -> DataLoader[Batch]:
+    def get_eval_loader(self, batch_size: int, rank: int, world: int, pin_memory: bool) -> Batches:
         """Validation batches, every image once over all ranks."""
         return eval_loader(self.get_eval_dataset(), batch_size, self.data_num_workers, pin_memory, rank, world)

@@ -12,7 +12,8 @@ from yolox_lt.exp.yolox import StarExp
 class GlyphExp(StarExp):
     """A small YOLOX* on glyphs: minutes on two CPU cores.
 
-    The class prior is 0.01: with 0.001 and so few categories positives outweigh negatives at once, g is 1 and EQFL is QFL.
+    The class prior is 0.01: with 0.001 and so few categories positives outweigh negatives at once, g is 1 and EQFL is
+    QFL.
     """
 
     num_classes = 30
@@ -40,8 +41,8 @@ class GlyphExp(StarExp):
         """`data_dir`, else a folder below the data root named after the specification."""
         if self.data_dir is not None:
             return Path(self.data_dir)
-        name = f"{self.num_classes}_{self.glyph_image_size}px_{self.glyph_train_images}_{self.glyph_profile}_{self.glyph_seed}"
-        return default_data_root() / self.data_folder / name
+        kind = f"{self.num_classes}_{self.glyph_image_size}px_{self.glyph_train_images}"
+        return default_data_root() / self.data_folder / f"{kind}_{self.glyph_profile}_{self.glyph_seed}"
 
     def glyph_options(self) -> dict[str, object]:
         return {

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from yolox_lt.exp.data import DataExp
 from yolox_lt.exp.yolox import Exp, StarExp
 
 
-class LVISData:
+class LVISData(DataExp):
     """Where LVIS v1 is expected: data_dir/annotations/lvis_v1_*.json, data_dir/train2017, data_dir/val2017."""
 
     num_classes = 1203
@@ -20,14 +21,17 @@ class LVISData:
     # images without annotations are left out, as in the released models
     keep_empty = False
     sampler = "repeat_factor"
-    # near synonyms share a place, and AP is scored over 300 boxes of any score
-    multi_label = True
-    test_conf = 0.0
-    pre_nms = 1000
 
 
 class LVISExp(LVISData, Exp):
-    """YOLOX as it is, on LVIS: SimOTA, objectness, sigmoid loss (paper, Table 8, "Sigmoid")."""
+    """YOLOX as it is, on LVIS: SimOTA, objectness, sigmoid loss (paper, Table 8, "Sigmoid").
+
+    Scored as LVIS asks: several categories a place, 300 boxes of any score.
+    """
+
+    multi_label = True
+    test_conf = 0.0
+    pre_nms = 1000
 
 
 class LVISStarExp(LVISData, StarExp):

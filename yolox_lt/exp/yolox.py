@@ -161,9 +161,7 @@ class Exp(DataExp):
         if self.cls_loss == "qfl":
             return QualityFocalLoss(self.loss_gamma)
         if self.cls_loss == "efl":
-            return EqualizedFocalLoss(
-                self.num_classes, self.loss_alpha, self.loss_gamma, self.loss_scale, **switches
-            )
+            return EqualizedFocalLoss(self.num_classes, self.loss_alpha, self.loss_gamma, self.loss_scale, **switches)
         if self.cls_loss == "eqfl":
             return EqualizedQualityFocalLoss(self.num_classes, self.loss_gamma, self.loss_scale, **switches)
         raise unknown("cls_loss", self.cls_loss, "sigmoid, focal, qfl, efl, eqfl")
@@ -178,8 +176,8 @@ class Exp(DataExp):
         if self.quality == "obj":
             if self.cls_loss != "sigmoid" or len(self.anchor_scales) != 1:
                 raise UserError(
-                    f"quality 'obj' is official YOLOX's head, with cls_loss 'sigmoid' and one anchor, not {self.cls_loss!r} "
-                    f"and {len(self.anchor_scales)}; derive from StarExp for the other losses"
+                    "quality 'obj' is official YOLOX's head, with cls_loss 'sigmoid' and one anchor, not "
+                    f"{self.cls_loss!r} and {len(self.anchor_scales)}; derive from StarExp for the other losses"
                 )
             return YOLOXCriterion(self.get_assigner(), self.get_coder(), use_l1)
         raise unknown("quality", self.quality, "obj, iou")
@@ -324,4 +322,3 @@ class StarExp(Exp):
 
 def unknown(attribute: str, value: str, choices: str) -> UserError:
     return UserError(f"{attribute} {value!r} is unknown; choose one of {choices}")
-

@@ -1,9 +1,9 @@
 """Classification losses with and without a memory, and the box losses."""
 
-from .balance import GradientBalance
-from .box import bce_with_logits, giou_loss, square_iou_loss
-from .equalized import EqualizedFocalLoss, EqualizedQualityFocalLoss
-from .focal import DenseLoss, FocalLoss, QualityFocalLoss, SigmoidLoss
+from yolox_lt.losses.balance import GradientBalance
+from yolox_lt.losses.box import bce_with_logits, giou_loss, square_iou_loss
+from yolox_lt.losses.equalized import EqualizedFocalLoss, EqualizedQualityFocalLoss
+from yolox_lt.losses.focal import DenseLoss, FocalLoss, QualityFocalLoss, SigmoidLoss
 
 __all__ = [
     "DenseLoss",

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 class GradientBalance(nn.Module):
     """Per-category sums of absolute gradients and their ratio g.
 
-    Buffers (saved with the criterion, never averaged): pos_grad, neg_grad float32 [C], zeros at the start; ratio float32 [C],
-    `initial_ratio` at the start (1 for EFL, so that the first iteration is a plain focal loss); skipped int64 [], the number
-    of contributions that were left out because they were not finite.
+    Buffers (saved with the criterion, never averaged): pos_grad, neg_grad float32 [C], zeros at the start; ratio
+    float32 [C], `initial_ratio` at the start (1 for EFL, so that the first iteration is a plain focal loss); skipped
+    int64 [], the number of contributions that were left out because they were not finite.
 
-    A contribution is added to the running sums by `commit`, summed over the ranks of the default process group when there
-    is one. With `auto_commit` (the default) every `accumulate` commits at once. A trainer that accumulates several
-    micro-batches, or may drop an overflowing step, sets `auto_commit = False` and calls `commit` or `discard` once per
-    optimiser step; all ranks must call `commit` together.
+    A contribution is added to the running sums by `commit`, summed over the ranks of the default process group when
+    there is one. With `auto_commit` (the default) every `accumulate` commits at once. A trainer that accumulates
+    several micro-batches, or may drop an overflowing step, sets `auto_commit = False` and calls `commit` or `discard`
+    once per optimiser step; all ranks must call `commit` together.
 
     Args:
         num_classes: C.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import boxes as box_ops
+from yolox_lt import boxes as box_ops
 
 
 def giou_loss(predicted: Tensor, target: Tensor, legacy: bool = False) -> Tensor:

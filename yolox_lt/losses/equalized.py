@@ -1,8 +1,8 @@
 """Equalized Focal Loss and its quality version: a focusing and a weighting factor for every category.
 
 Equalized Focal Loss for Dense Long-Tailed Object Detection, Eq. 3 to 5. With g_c the category's gradient ratio,
-gamma_c = gamma + scale (1 - g_c) and w_c = gamma_c / gamma, both constants for autograd. g starts at 1, so the first iteration
-is a plain (quality) focal loss; what an iteration adds to g takes effect in the next one.
+gamma_c = gamma + scale (1 - g_c) and w_c = gamma_c / gamma, both constants for autograd. g starts at 1, so the first
+iteration is a plain (quality) focal loss; what an iteration adds to g takes effect in the next one.
 """
 
 from __future__ import annotations
@@ -10,9 +10,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .balance import GradientBalance
-from .focal import DenseLoss, alpha_weights, compute_dtype, focal_positive, hard_or_soft, quality_positive
-from .kernel import DenseResult
+from yolox_lt.losses.balance import GradientBalance
+from yolox_lt.losses.focal import (
+    DenseLoss,
+    alpha_weights,
+    compute_dtype,
+    focal_positive,
+    hard_or_soft,
+    quality_positive,
+)
+from yolox_lt.losses.kernel import DenseResult
 
 
 class EqualizedLoss(DenseLoss):
@@ -48,8 +55,9 @@ class EqualizedLoss(DenseLoss):
 class EqualizedFocalLoss(EqualizedLoss):
     """EFL: alpha_t w_c (1 - p_t)^gamma_c (-ln p_t), paper Eq. 4; with scale 0 it is the focal loss.
 
-    The statistic includes alpha_t as in the released models, so its ratio is a third of the paper's Eq. 6 at alpha 0.25.
-    A negative alpha switches alpha_t off. `quality` is not used: targets are hard. `scale` is 8 in the released ResNet models and 4 in the YOLOX ones.
+    The statistic includes alpha_t as in the released models, so its ratio is a third of the paper's Eq. 6 at alpha
+    0.25. A negative alpha switches alpha_t off. `quality` is not used: targets are hard. `scale` is 8 in the released
+    ResNet models and 4 in the YOLOX ones.
     """
 
     def __init__(

@@ -1,6 +1,7 @@
 """Classification losses without a memory: sigmoid cross entropy, focal loss, quality focal loss.
 
-Call: loss(logits [N, C], labels int64 [N], quality float [N] or None, normalizer) -> scalar, differentiable in the logits.
+Call: loss(logits [N, C], labels int64 [N], quality float [N] or None, normalizer) -> scalar, differentiable in the
+    logits.
 Labels are 0..C-1, -1 background, -2 ignored. The value is the sum over all entries of all rows that are not ignored,
 divided by `normalizer` (a float or a scalar tensor). Finite for every finite logit.
 """
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .kernel import DenseResult, FusedLoss, dense_pass, softplus
+from yolox_lt.losses.kernel import DenseResult, FusedLoss, dense_pass, softplus
 
 
 class DenseLoss(nn.Module):
@@ -56,7 +57,11 @@ def check_shapes(logits: Tensor, labels: Tensor, quality: Tensor | None) -> None
     if quality is not None and quality.shape != labels.shape:
         raise ValueError(f"expected quality {tuple(labels.shape)}, got {tuple(quality.shape)}")
     # On a GPU this check would wait for the device; the data set has checked the labels already.
-    if labels.device.type == "cpu" and len(labels) and not -2 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
+    if (
+        labels.device.type == "cpu"
+        and len(labels)
+        and not -2 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]
+    ):
         raise ValueError(f"labels must be in -2..{logits.shape[1] - 1}, got {int(labels.min())}..{int(labels.max())}")
 
 

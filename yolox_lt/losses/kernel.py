@@ -5,9 +5,10 @@ p = sigmoid(x) they are
 
     loss = w_c * p^f_c * sp            gradient = w_c * p^f_c * (p + f_c * (1 - p) * sp)
 
-with a weight w_c and an exponent f_c per category (sigmoid loss: f = 0; focal: f = 2 and w = 1 - alpha; EFL and EQFL: both
-from the balance). They differ only at the few positive entries, whose value and gradient the loss passes in as a function.
-So one [N, C] gradient is all that is ever stored: no one-hot target, no expanded exponent, and the statistic comes for free.
+with a weight w_c and an exponent f_c per category (sigmoid loss: f = 0; focal: f = 2 and w = 1 - alpha; EFL and EQFL:
+both from the balance). They differ only at the few positive entries, whose value and gradient the loss passes in as a
+function. So one [N, C] gradient is all that is ever stored: no one-hot target, no expanded exponent, and the statistic
+comes for free.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..types import IGNORED
+from yolox_lt.types import IGNORED
 
 ROWS_PER_BLOCK = 256  # 256 rows x 1203 categories in float32 are 1.2 MB: the temporaries stay in a core's cache
 
 PositiveTerm = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
-"""(logit [M], label [M], quality [M] or None) -> (loss [M], gradient [M]) of the positive entries, before the normaliser."""
+"""(logit [M], label [M], quality [M] or None) -> (loss [M], gradient [M]) of the positive entries, before the
+normaliser.
+"""
 
 
 @dataclass

@@ -1,5 +1,5 @@
 """From predictions to detections: used by evaluation, demo and export alike."""
 
-from .predictor import Predictor
+from yolox_lt.predict.predictor import Predictor
 
 __all__ = ["Predictor"]

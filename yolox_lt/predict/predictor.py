@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .. import boxes as box_ops
-from ..coders import DeltaCoder
-from ..types import Detections, Predictions, Priors
-from .nms import category_nms
+from yolox_lt import boxes as box_ops
+from yolox_lt.coders import DeltaCoder
+from yolox_lt.predict.nms import category_nms
+from yolox_lt.types import Detections, Predictions, Priors
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Predictor:
             predictions: of B images. priors: P priors.
             scales: float [B, 2], (y, x) factors from the original image to the input.
             original_sizes: int64 [B, 2], (height, width) before resizing.
-            clip_sizes: int64 [B, 2], (height, width) in the input to which boxes are clipped before NMS: the padded input
-                for the released YOLOX models, the content for the ResNet ones.
+            clip_sizes: int64 [B, 2], (height, width) in the input to which boxes are clipped before NMS: the padded
+                input for the released YOLOX models, the content for the ResNet ones.
         """
         found = []
         for b in range(len(predictions.cls_logits)):

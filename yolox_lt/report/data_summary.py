@@ -23,7 +23,8 @@ class DataSummary:
 
     images, boxes: used images and their usable boxes. boxes_per_image: mean.
     image_counts, instance_counts: int64 [C] over the used images. groups: "r", "c", "f" [C].
-    draws: float64 [C], expected images with the category in one pass over the repeated list (partners of mosaic and mixup not
+    draws: float64 [C], expected images with the category in one pass over the repeated list (partners of mosaic and
+        mixup not
     counted). repeated_images: length of that list. iterations: per epoch.
     problems: what the reader found, name -> count. unused: names of categories without a usable box.
     """
@@ -138,7 +139,9 @@ def plot_counts(summary: DataSummary, path: Path) -> None:
     colors = {"r": "#d1495b", "c": "#edae49", "f": "#00798c"}
     for group, name in GROUP_NAMES.items():
         mask = summary.groups[order] == group
-        axes.bar(ranks[mask], summary.image_counts[order][mask], width=1.0, color=colors[group], label=f"{name}: images")
+        axes.bar(
+            ranks[mask], summary.image_counts[order][mask], width=1.0, color=colors[group], label=f"{name}: images"
+        )
     axes.step(ranks, summary.draws[order], where="mid", color="black", linewidth=1, label="draws in one pass")
     axes.set_yscale("log")
     axes.set_xlabel("category, most frequent first")

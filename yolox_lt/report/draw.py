@@ -23,14 +23,17 @@ def draw_boxes(
 ) -> np.ndarray:
     """A copy of `image` (uint8 [H, W, 3] BGR) with boxes [N, 4] x1 y1 x2 y2 and a text on each.
 
-    A picture with a shorter side than `min_side` pixels is enlarged by a whole factor first, so that texts stay legible.
+    A picture with a shorter side than `min_side` pixels is enlarged by a whole factor first, so that texts stay
+    legible.
     """
     factor = max(1, -(-min_side // min(image.shape[:2])))
-    canvas = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST) if factor > 1 else image.copy()
+    canvas = (
+        cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST) if factor > 1 else image.copy()
+    )
     size = max(0.4, min(canvas.shape[:2]) / 1200)
     line = max(1, round(size * 2))
     # Large boxes first: a small object's frame stays visible on top.
-    order = np.argsort(-np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)) if len(boxes) else []
+    order: list[int] = np.argsort(-np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)).tolist() if len(boxes) else []
     for i in order:
         color = color_of(int(labels[i]))
         x1, y1, x2, y2 = (round(v) for v in (boxes[i] * factor).tolist())

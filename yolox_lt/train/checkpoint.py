@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..errors import UserError
+from yolox_lt.errors import UserError
 
 FORMAT_VERSION = 1
 
@@ -33,7 +33,9 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
-        raise UserError(f"{path}: checkpoint could not be written ({error}); free space or change output_dir") from error
+        raise UserError(
+            f"{path}: checkpoint could not be written ({error}); free space or change output_dir"
+        ) from error
 
 
 def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dict[str, Any]:
@@ -53,7 +55,9 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dic
     if not isinstance(content, dict) or "model" not in content or "exp" not in content:
         raise UserError(f"{path}: holds no model and settings of this project; convert it first with tools/convert.py")
     if content.get("format_version", 0) > FORMAT_VERSION:
-        raise UserError(f"{path}: written by a newer version of this project (format {content['format_version']}); update")
+        raise UserError(
+            f"{path}: written by a newer version of this project (format {content['format_version']}); update"
+        )
     return content
 
 
@@ -89,12 +93,18 @@ def load_matching(model: nn.Module, state: dict[str, torch.Tensor]) -> tuple[lis
 
 def random_states() -> dict[str, Any]:
     """States of the global generators, as plain tensors and numbers (`weights_only` can read them)."""
-    name, keys, position, has_gauss, gauss = np.random.get_state()  # type: ignore[misc]
+    name, keys, position, has_gauss, gauss = np.random.get_state()
     version, internal, extra = random.getstate()
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), int(position), int(has_gauss), float(gauss)],
+        "numpy": [
+            str(name),
+            torch.from_numpy(np.asarray(keys).astype(np.int64)),
+            int(position),
+            int(has_gauss),
+            float(gauss),
+        ],
         "python": [version, list(internal), extra],
     }
 

@@ -1,6 +1,7 @@
 """Processes: who we are, starting the others, and the few collectives that are not DDP's own.
 
-The only place besides the data root that reads environment variables: RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT
+The only place besides the data root that reads environment variables: RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE,
+    MASTER_ADDR and MASTER_PORT
 as set by torchrun, or SLURM_PROCID, SLURM_LOCALID, SLURM_NTASKS as set by srun.
 """
 
@@ -18,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..errors import UserError
+from yolox_lt.errors import UserError
 
 EVALUATION_TIMEOUT = datetime.timedelta(hours=12)
 """How long a rank waits for rank 0 to score the results: longer than any evaluation."""
@@ -80,7 +81,9 @@ def launch(function: Callable[..., None], devices: int, device: str | None, args
         world = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1")))
         local = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
         if "MASTER_ADDR" not in os.environ:
-            raise UserError("MASTER_ADDR is not set: export MASTER_ADDR and MASTER_PORT of the first node, or use torchrun")
+            raise UserError(
+                "MASTER_ADDR is not set: export MASTER_ADDR and MASTER_PORT of the first node, or use torchrun"
+            )
         _run(local, function, rank, world, "env://", device, args)
     elif devices == 1:
         _run(0, function, 0, 1, None, device, args)
@@ -97,7 +100,13 @@ def _spawned(rank: int, function: Callable[..., None], world: int, url: str, dev
 
 
 def _run(
-    local_rank: int, function: Callable[..., None], rank: int, world: int, url: str | None, device: str | None, args: tuple
+    local_rank: int,
+    function: Callable[..., None],
+    rank: int,
+    world: int,
+    url: str | None,
+    device: str | None,
+    args: tuple,
 ) -> None:
     place = Place(rank, world, pick_device(device, local_rank))
     if place.device.type == "cuda":
@@ -145,7 +154,11 @@ def average_batchnorm(model: nn.Module) -> None:
 
 def object_group() -> dist.ProcessGroup | None:
     """A gloo group for Python objects with a long time-out; None for a single process. All ranks call it together."""
-    return dist.new_group(backend="gloo", timeout=EVALUATION_TIMEOUT) if world_size() > 1 else None
+    if world_size() == 1:
+        return None
+    group = dist.new_group(backend="gloo", timeout=EVALUATION_TIMEOUT)
+    assert isinstance(group, dist.ProcessGroup)  # every rank is a member
+    return group
 
 
 def gather_to_main(value: Any, group: dist.ProcessGroup | None) -> list[Any] | None:

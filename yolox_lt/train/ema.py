@@ -15,8 +15,8 @@ RAMP = 2000.0
 class ModelEMA:
     """ema = d ema + (1 - d) model with d = decay (1 - exp(-n / 2000)) at update n.
 
-    Every floating parameter and buffer is averaged, BatchNorm statistics included; integer buffers keep their value from the
-    start. Only the model is averaged, never the criterion.
+    Every floating parameter and buffer is averaged, BatchNorm statistics included; integer buffers keep their value
+    from the start. Only the model is averaged, never the criterion.
 
     Args:
         model: to be followed; the average starts as a copy.

@@ -29,7 +29,8 @@ class RunLog:
 
     Args:
         folder: run folder, created if need be; None for a rank that does not write.
-        resume_epoch: rows of later epochs are dropped from metrics.csv and metrics.jsonl, because they will be run again.
+        resume_epoch: rows of later epochs are dropped from metrics.csv and metrics.jsonl, because they will be run
+            again.
         total: iterations of the whole run, for the progress bar.
         start: iterations already done.
     """
@@ -136,4 +137,3 @@ def memory_megabytes(device: torch.device) -> float:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
-

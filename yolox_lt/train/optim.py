@@ -18,7 +18,10 @@ def param_groups(model: nn.Module, weight_decay: float, cls_bias_decay: float | 
     With `cls_bias_decay` the biases of the classifier's last layer form a fourth group with that decay: 5e-4 in the
     released EFL models, 1e-4 in the paper, which calls it vital for EFL. Parameters without gradient are left out.
     """
-    norm_weights, weights, biases, classifier_biases = [], [], [], []
+    norm_weights: list[nn.Parameter] = []
+    weights: list[nn.Parameter] = []
+    biases: list[nn.Parameter] = []
+    classifier_biases: list[nn.Parameter] = []
     for module_name, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:

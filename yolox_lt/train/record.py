@@ -40,9 +40,9 @@ def describe_run(
         logger.info("in the annotations: " + ", ".join(f"{v:,} {k}" for k, v in found.items()))
     images = iterations * options.batch_size
     logger.info(
-        f"{exp.max_epoch} epochs x {iterations:,} iterations x {options.batch_size} images; one pass over the sampled list is "
-        f"{int(np.ceil(factors.sum())):,} images, so the run makes {exp.max_epoch * images / factors.sum():.1f} passes; "
-        f"seed {exp.seed}"
+        f"{exp.max_epoch} epochs x {iterations:,} iterations x {options.batch_size} images; one pass over the sampled "
+        f"list is {int(np.ceil(factors.sum())):,} images, so the run makes "
+        f"{exp.max_epoch * images / factors.sum():.1f} passes; seed {exp.seed}"
     )
 
 
@@ -79,7 +79,9 @@ def git_state() -> str:
     root = Path(__file__).resolve().parents[2]
     try:
         commit = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-        status = subprocess.run(["git", "-C", root, "status", "--porcelain"], capture_output=True, text=True, check=True)
+        status = subprocess.run(
+            ["git", "-C", root, "status", "--porcelain"], capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return ""
     return commit.stdout.strip() + ("+" if status.stdout.strip() else "")

@@ -1,7 +1,7 @@
 """Learning rates as pure functions of the iteration: nothing to save, nothing to resume wrongly.
 
-Iterations count optimiser steps from 0. `total` = all iterations of the run, `warmup` = those of the warm-up, `tail` = those of
-the closing phase without strong augmentation.
+Iterations count optimiser steps from 0. `total` = all iterations of the run, `warmup` = those of the warm-up, `tail` =
+those of the closing phase without strong augmentation.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ def _cosine(iteration: int, warmup: int, total: int, tail: int, high: float, low
 def released_yolox(iteration: int, lr: float, total: int, warmup: int, tail: int, min_ratio: float = 0.05) -> float:
     """Released EFL YOLOX models: lr (i / W)^2, then cosine to min_ratio of the peak, constant in the tail.
 
-    The cosine starts from the last warm-up value lr ((W - 1) / W)^2, not from lr: the released code reads its base anew there.
+    The cosine starts from the last warm-up value lr ((W - 1) / W)^2, not from lr: the released code reads its base
+    anew there.
     """
     if iteration < warmup:
         return lr * (iteration / warmup) ** 2

@@ -1,7 +1,7 @@
 """The training loop: one optimiser step after the other, evaluation, checkpoints.
 
-Everything that depends on where in a run one is (batches, learning rate, input size) is a function of the iteration, so a
-run continues from a checkpoint exactly as if it had never stopped.
+Everything that depends on where in a run one is (batches, learning rate, input size) is a function of the iteration,
+so a run continues from a checkpoint exactly as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -157,7 +157,9 @@ class Trainer:
         if not self.options.resume:
             state = checkpoint["ema"]["model"] if checkpoint.get("ema") else checkpoint["model"]
             loaded, left = load_matching(self.model, state)
-            logger.info(f"{path}: {len(loaded)} tensors loaded, {len(left)} start anew" + (f" ({left[0]}, ...)" if left else ""))
+            logger.info(
+                f"{path}: {len(loaded)} tensors loaded, {len(left)} start anew" + (f" ({left[0]}, ...)" if left else "")
+            )
             if not loaded:
                 raise UserError(f"{path}: no tensor fits this model; use the exp file of that checkpoint")
             if self.ema is not None:
@@ -202,28 +204,30 @@ class Trainer:
         self.sums: dict[str, float] = {}
         self.bad_images: dict[str, int] = {}
         epoch_start = window_start = time.perf_counter()
+        steps = 0  # since the last printed line
         while self.iteration < self.total:
             if self.iteration >= self.plain_from and self.exp.l1 == "tail":
                 self.criterion.use_l1 = True
             losses, lr = self.step(batches)
             done = self.iteration + 1
             values = None
+            steps += 1
             if done % self.exp.print_interval == 0 or done == self.total:
                 now = time.perf_counter()
-                printed = (done - 1) % self.exp.print_interval + 1
                 values = {
                     "epoch": (done - 1) // self.epoch_iterations + 1,
                     **losses,
                     "lr": lr,
-                    "images/s": printed * self.options.batch_size / (now - window_start),
+                    "images/s": steps * self.options.batch_size / (now - window_start),
                     "memory_MB": memory_megabytes(self.device),
                 }
-                window_start = now
+                window_start, steps = now, 0
             self.log.step(self.iteration, values)
             self.iteration = done
             if done % self.epoch_iterations == 0:
                 self.end_epoch(lr, time.perf_counter() - epoch_start)
                 epoch_start = window_start = time.perf_counter()
+                steps = 0
 
     def step(self, batches: Iterator[Batch]) -> tuple[dict[str, float], float]:
         """One optimiser step; returns the losses of this rank by name and the learning rate."""
@@ -237,8 +241,7 @@ class Trainer:
             self.note_skipped(batch)
             last = part == self.exp.accumulate - 1
             # Gradients cross the ranks once, with the last part.
-            sync = contextlib.nullcontext() if last or self.place.world == 1 else self.network.no_sync()  # type: ignore[operator]
-            with sync:
+            with contextlib.nullcontext() if last else self.no_sync():
                 losses = self.forward(batch)
                 total = torch.stack(list(losses.values())).sum()
                 self.check_finite(total, losses, batch, lr)
@@ -250,6 +253,10 @@ class Trainer:
         for name, number in sums.items():
             self.sums[name] = self.sums.get(name, 0.0) + number
         return sums, lr
+
+    def no_sync(self) -> contextlib.AbstractContextManager[None]:
+        """Keep the gradients of a partial batch on this rank."""
+        return self.network.no_sync() if isinstance(self.network, DistributedDataParallel) else contextlib.nullcontext()
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Losses of one batch, the network under autocast, the criterion in float32."""
@@ -286,8 +293,8 @@ class Trainer:
         values = ", ".join(f"{name} {float(value):.4g}" for name, value in losses.items())
         raise UserError(
             f"the loss is not finite at iteration {self.iteration + 1} ({values}; lr {lr:.4g}, loss scale "
-            f"{self.scaler.get_scale():.4g}, images {batch.image_ids.tolist()}); lower basic_lr_per_img, set clip_norm, "
-            "or look at these images; the last checkpoint is whole"
+            f"{self.scaler.get_scale():.4g}, images {batch.image_ids.tolist()}); lower basic_lr_per_img, set "
+            "clip_norm, or look at these images; the last checkpoint is whole"
         )
 
     def note_skipped(self, batch: Batch) -> None:
@@ -343,7 +350,9 @@ class Trainer:
         return report
 
     def checkpoint(self, metrics: dict[str, float]) -> dict[str, Any]:
-        """Everything needed to go on exactly, or to use the model without its exp file; plain numbers and tensors only."""
+        """Everything needed to go on exactly, or to use the model without its exp file; plain numbers and tensors
+        only.
+        """
         index = self.train_index
         return {
             "model": self.model.state_dict(),

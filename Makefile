@@ -1,0 +1,40 @@
+# Two commands for everyone: make demo, make test. Everything else is for developers.
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+RUN := YOLOX_outputs/eqfl
+
+.PHONY: demo test test-fast check format clean
+
+$(STAMP): requirements.txt requirements-dev.txt
+	python3 -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --upgrade pip
+	$(PYTHON) -m pip install --quiet -r requirements-dev.txt
+	touch $@
+
+# Writes the glyph data set, trains a small EQFL detector on it, scores it by frequency group, draws its boxes.
+demo: $(STAMP)
+	$(PYTHON) tools/inspect_data.py -f exps/glyphs/eqfl.py
+	$(PYTHON) tools/train.py -f exps/glyphs/eqfl.py
+	$(PYTHON) tools/eval.py -f exps/glyphs/eqfl.py -c $(RUN)/best.pth
+	$(PYTHON) tools/demo.py image --path datasets/glyphs/30_128px_2400_zipf_0/val2017/00000000000[1-8].jpg -c $(RUN)/best.pth --save $(RUN)/pictures/demo
+	@echo "pictures: $(RUN)/pictures (demo/ = what the detector found); numbers: $(RUN)/metrics.csv and per_category.csv"
+
+test: $(STAMP)
+	$(PYTHON) -m pytest
+
+# The suite without what takes more than ten seconds.
+test-fast: $(STAMP)
+	$(PYTHON) -m pytest -m "not slow"
+
+check: $(STAMP)
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+
+format: $(STAMP)
+	$(PYTHON) -m ruff format .
+	$(PYTHON) -m ruff check --fix .
+
+clean:
+	rm -rf $(VENV) YOLOX_outputs datasets/glyphs
