@@ -12,8 +12,8 @@ from loguru import logger
 
 from yolox_lt.api import weights_of
 from yolox_lt.errors import UserError
-from yolox_lt.evaluate import Report, evaluate_lvis
-from yolox_lt.evaluate.collect import concatenate, write_results
+from yolox_lt.evaluate import DetectionArrays, Report, evaluate_lvis
+from yolox_lt.evaluate.collect import write_results
 from yolox_lt.exp import get_exp
 from yolox_lt.train.checkpoint import load_checkpoint, load_weights
 from yolox_lt.train.dist import Place, count_processes, gather_to_main, launch, launched_externally, object_group
@@ -63,7 +63,7 @@ def evaluate(place: Place, args: argparse.Namespace) -> None:
     parts = gather_to_main(found, object_group())
     if parts is None:
         return
-    detections = concatenate(parts)
+    detections = DetectionArrays.concatenate(parts)
     if args.save:
         write_results(args.save, detections)
         logger.info(f"{len(detections):,} detections written to {args.save}")

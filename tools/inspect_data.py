@@ -82,7 +82,7 @@ def main(args: argparse.Namespace) -> None:
         sys.exit(1)
 
 
-def missing_from_train(exp, image_counts: np.ndarray) -> dict[str, int]:
+def missing_from_train(exp: Exp, image_counts: np.ndarray) -> dict[str, int]:
     """Categories that are to be found in validation but never seen in training."""
     val = exp.get_index("val")
     names = [
@@ -93,7 +93,7 @@ def missing_from_train(exp, image_counts: np.ndarray) -> dict[str, int]:
     return {f"categories in validation but not in training ({', '.join(names[:5])})": len(names)} if names else {}
 
 
-def unreadable(store, positions: np.ndarray) -> dict[str, int]:
+def unreadable(store: ImageStore, positions: np.ndarray) -> dict[str, int]:
     """Images that cannot be read, named one by one."""
     count = 0
     for position in positions.tolist():

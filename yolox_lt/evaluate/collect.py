@@ -49,7 +49,7 @@ def collect_detections(
         found = predict(predictions, priors, batch.scales, batch.original_sizes, clip_sizes)
         parts += [to_arrays(d, int(i), index.category_ids) for d, i in zip(found, batch.image_ids)]
     model.train(was_training)
-    return concatenate(parts)
+    return DetectionArrays.concatenate(parts)
 
 
 def to_arrays(detections: Detections, image_id: int, category_ids: np.ndarray) -> DetectionArrays:
@@ -59,18 +59,6 @@ def to_arrays(detections: Detections, image_id: int, category_ids: np.ndarray) -
         category_ids[detections.labels.cpu().numpy()],
         xyxy_to_xywh(detections.boxes.cpu().double()).numpy(),
         detections.scores.cpu().double().numpy(),
-    )
-
-
-def concatenate(parts: list[DetectionArrays]) -> DetectionArrays:
-    """All detections in one set of arrays."""
-    if not parts:
-        return DetectionArrays(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0))
-    return DetectionArrays(
-        np.concatenate([p.image_ids for p in parts]),
-        np.concatenate([p.category_ids for p in parts]),
-        np.concatenate([p.boxes for p in parts]),
-        np.concatenate([p.scores for p in parts]),
     )
 
 

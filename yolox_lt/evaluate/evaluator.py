@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from yolox_lt.data.index import AnnotationIndex
 from yolox_lt.data.loader import Batches
-from yolox_lt.evaluate.collect import collect_detections, concatenate
+from yolox_lt.evaluate.collect import collect_detections
 from yolox_lt.evaluate.lvis import evaluate_lvis
 from yolox_lt.evaluate.report import Report
 from yolox_lt.evaluate.results import DetectionArrays
@@ -58,7 +58,7 @@ class Evaluator:
     ) -> Report | None:
         """Detect on every rank, score on rank 0; None on the others. `group`: gloo group, None for one process."""
         parts = gather_to_main(self.detect(model, device, autocast, progress), group)
-        return None if parts is None else self.score(concatenate(parts))
+        return None if parts is None else self.score(DetectionArrays.concatenate(parts))
 
     def score(self, detections: DetectionArrays) -> Report:
         """LVIS AP of detections of the whole set; plain COCO files are scored by the same rules."""

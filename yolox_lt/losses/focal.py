@@ -95,7 +95,7 @@ class SigmoidLoss(DenseLoss):
         return softplus(x) - target * x, torch.sigmoid(x) - target
 
     def negative_factors(self, logits: Tensor) -> tuple[Tensor, Tensor | None]:
-        return torch.ones(logits.shape[1], device=logits.device), None
+        return torch.ones(logits.shape[1], dtype=torch.float64, device=logits.device), None
 
 
 class FocalLoss(DenseLoss):

@@ -1,0 +1,227 @@
+"""Whole runs on a tiny data set: exact resume, one rank against two, mixed precision, what a run leaves behind."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from tests.tiny import tiny_data, tiny_exp
+from yolox_lt.data.collate import Collate
+from yolox_lt.data.sampler import DrawSampler
+from yolox_lt.errors import UserError
+from yolox_lt.train.checkpoint import load_checkpoint
+from yolox_lt.train.dist import Place, free_port
+from yolox_lt.train.trainer import Trainer, TrainOptions
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return tiny_data(tmp_path_factory)
+
+
+def flat(state, prefix=""):
+    """Nested checkpoint content as {path: leaf}."""
+    items = state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, (list, tuple)) else None
+    if items is None:
+        return {prefix: state}
+    return {k: v for key, value in items for k, v in flat(value, f"{prefix}/{key}").items()}
+
+
+def assert_same_bits(a, b, skip=()):
+    a, b = flat(a), flat(b)
+    assert a.keys() == b.keys()
+    for key, value in a.items():
+        if any(s in key for s in skip):
+            continue
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, b[key]), key
+        elif isinstance(value, float) and math.isnan(value):
+            assert math.isnan(b[key]), key
+        else:
+            assert value == b[key], key
+
+
+class Interrupted(Trainer):
+    """Stops as a killed process would, right after the checkpoint of the first epoch."""
+
+    def end_epoch(self, lr, seconds):
+        super().end_epoch(lr, seconds)
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resume__twenty_steps_equal_ten_and_ten_bit_for_bit(data, tmp_path, workers):
+    straight = tiny_exp(data, tmp_path / "straight")
+    Trainer(straight, TrainOptions(4)).train()
+    parts = tiny_exp(data, tmp_path / "parts", data_num_workers=workers)
+    with pytest.raises(KeyboardInterrupt):
+        Interrupted(parts, TrainOptions(4)).train()
+    assert load_checkpoint(tmp_path / "parts/tiny/latest.pth")["iteration"] == 10
+    torch.manual_seed(999)  # whatever happened in between
+    parts = tiny_exp(data, tmp_path / "parts", seed=None, data_num_workers=workers)
+    Trainer(parts, TrainOptions(4, resume=True)).train()
+    a, b = (load_checkpoint(tmp_path / f"{name}/tiny/latest.pth") for name in ("straight", "parts"))
+    assert a["iteration"] == 20
+    assert_same_bits(a, b, skip=("output_dir", "data_num_workers", "/exp/seed"))
+    assert a["criterion"]["cls_loss.balance.pos_grad"].sum() > 0
+    rows = [list(csv.DictReader((tmp_path / f"{name}/tiny/metrics.csv").open())) for name in ("straight", "parts")]
+    timing = ("seconds", "images_per_second", "memory_MB")
+    assert [{k: v for k, v in r.items() if k not in timing} for r in rows[0]] == [
+        {k: v for k, v in r.items() if k not in timing} for r in rows[1]
+    ]
+
+
+# ------------------------------------------------------------------------------------------------- ranks
+
+
+class SharedBatches(Trainer):
+    """Every rank takes its share of the same global batches of four; BatchNorm stays frozen."""
+
+    def batches(self):
+        stream = self.exp.get_sampler(self.factors, self.seed, 0, 1)
+        share = 4 // self.place.world
+        for draws in DrawSampler(stream, 4, 0, self.total, self.total):
+            mine = draws[self.place.rank * share : (self.place.rank + 1) * share]
+            yield Collate(0)([self.dataset[d] for d in mine])
+
+    def step(self, batches):
+        for module in self.model.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
+        losses, lr = super().step(batches)
+        self.history = [*getattr(self, "history", []), losses["loss"]]
+        return losses, lr
+
+
+def run_rank(rank, world, port, data, output, queue):
+    torch.set_num_threads(1)
+    if world > 1:
+        dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
+    # The released L1 is a mean over the rank's own positives, so it is left out of the comparison.
+    exp = tiny_exp(data, output, l1="never", max_iter=5, max_epoch=1)
+    trainer = SharedBatches(exp, TrainOptions(4, Place(rank, world, CPU)))
+    trainer.train()
+    queue.put((rank, trainer.history))
+    if world > 1:
+        dist.destroy_process_group()
+
+
+def test_ranks__two_equal_one_on_the_same_global_batches(data, tmp_path):
+    context = mp.get_context("spawn")
+    histories = {}
+    for world in (1, 2):
+        queue = context.Queue()
+        mp.spawn(run_rank, (world, free_port(), data, tmp_path / str(world), queue), nprocs=world)
+        histories[world] = dict(queue.get(timeout=10) for _ in range(world))
+    one, two = (load_checkpoint(tmp_path / f"{world}/tiny/latest.pth") for world in (1, 2))
+    for step, loss in enumerate(histories[1][0]):
+        mean = (histories[2][0][step] + histories[2][1][step]) / 2
+        assert mean == pytest.approx(loss, rel=1e-4)
+    for name in ("pos_grad", "neg_grad", "ratio"):
+        key = f"cls_loss.balance.{name}"
+        torch.testing.assert_close(two["criterion"][key], one["criterion"][key], rtol=1e-4, atol=1e-7)
+    for part in ("model", "ema"):
+        states = [c["ema"]["model"] if part == "ema" else c["model"] for c in (one, two)]
+        for key, value in states[0].items():
+            torch.testing.assert_close(states[1][key], value, rtol=1e-4, atol=1e-5, msg=lambda m, k=key: f"{k}: {m}")
+
+
+# ------------------------------------------------------------------------------------------------- precision
+
+
+def statistic_after(data, output, amp):
+    exp = tiny_exp(data, output, max_epoch=1, max_iter=20, warmup_epochs=0, eval_interval=100)
+    trainer = Trainer(exp, TrainOptions(8, amp=amp))
+    trainer.evaluate = lambda: None
+    trainer.train()
+    return trainer.criterion.balances()[0]
+
+
+def test_bf16__statistic_stays_within_two_percent_of_float32(data, tmp_path):
+    full, half = (statistic_after(data, tmp_path / str(amp), amp) for amp in (None, torch.bfloat16))
+    for name in ("pos_grad", "neg_grad"):
+        a, b = getattr(full, name), getattr(half, name)
+        assert (a > 0).any()
+        torch.testing.assert_close(b.sum(), a.sum(), rtol=0.02, atol=0)
+    torch.testing.assert_close(half.ratio, full.ratio, rtol=0.02, atol=0.01)
+    assert full.pos_grad.dtype == half.pos_grad.dtype == torch.float32
+
+
+# ------------------------------------------------------------------------------------------------- the run folder
+
+
+def test_run_folder__holds_what_the_contract_names(data, tmp_path):
+    exp = tiny_exp(data, tmp_path, max_iter=3, max_epoch=3, eval_interval=1, keep_checkpoints=2, print_interval=2)
+    Trainer(exp, TrainOptions(4)).train()
+    folder = tmp_path / "tiny"
+    names = {p.name for p in folder.iterdir()}
+    assert {"train.log", "config.json", "metrics.csv", "metrics.jsonl", "latest.pth", "best.pth"} <= names
+    assert {"per_category.csv", "epoch_2.pth", "epoch_3.pth"} <= names
+    assert "epoch_1.pth" not in names  # only the latest two are kept
+    assert any(n.startswith("events.out.tfevents") for n in names)
+    rows = list(csv.DictReader((folder / "metrics.csv").open()))
+    assert [r["epoch"] for r in rows] == ["1", "2", "3"]
+    assert all(0 <= float(r["AP"]) <= 1 for r in rows)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in lines] == [1, 3, 5, 7, 8]
+    config = json.loads((folder / "config.json").read_text())
+    assert config["exp"]["num_classes"] == 4
+    assert config["batch_size"] == 4
+    content = load_checkpoint(folder / "best.pth")
+    assert len(content["names"]) == len(content["category_ids"]) == 4
+    assert content["best"] == max(float(r["AP"]) for r in rows)
+
+
+def test_accumulation__counts_the_statistic_once_a_step(data, tmp_path):
+    exp = tiny_exp(data, tmp_path, max_iter=2, max_epoch=1, accumulate=2, warmup_epochs=0)
+    trainer = Trainer(exp, TrainOptions(8))
+    seen = []
+    trainer.evaluate = lambda: None
+    original = Trainer.update
+    trainer.update = lambda: (seen.append(trainer.criterion.balances()[0].ratio.clone()), original(trainer))
+    trainer.train()
+    assert trainer.micro_batch == 4
+    assert (seen[0] == 1).all()  # both parts of the first step still saw the initial ratio
+    assert (seen[1] != 1).any()
+
+
+def test_fine_tuning__loads_what_fits_and_starts_the_classifier_anew(data, tmp_path):
+    Trainer(tiny_exp(data, tmp_path, max_iter=1, max_epoch=1), TrainOptions(4)).train()
+    source = tmp_path / "tiny/latest.pth"
+    exp = tiny_exp(data, tmp_path / "other", anchor_scales=(3,), max_iter=1, max_epoch=1)
+    trainer = Trainer(exp, TrainOptions(4, checkpoint=str(source)))
+    trainer.objects = None
+    trainer.choose_seed(None)
+    trainer.build_data()
+    trainer.build_model()
+    before = trainer.model.head.cls_preds[0].weight.clone()
+    trainer.restore(load_checkpoint(source))
+    content = load_checkpoint(source)
+    stem = "backbone.backbone.stem.conv.conv.weight"
+    assert torch.equal(trainer.model.state_dict()[stem], content["ema"]["model"][stem])
+    assert torch.equal(trainer.model.head.cls_preds[0].weight, before)
+    assert torch.equal(trainer.ema.model.state_dict()[stem], content["ema"]["model"][stem])
+
+
+def test_non_finite_loss__stops_with_the_losses_and_leaves_the_statistic(data, tmp_path):
+    exp = tiny_exp(data, tmp_path, max_iter=4, max_epoch=1)
+    trainer = Trainer(exp, TrainOptions(4))
+    original = Trainer.forward
+
+    def poisoned(batch):
+        losses = original(trainer, batch)
+        return losses | {"box": losses["box"] * math.nan} if trainer.iteration == 2 else losses
+
+    trainer.forward = poisoned
+    with pytest.raises(UserError, match=r"not finite at iteration 3 \(cls .*box nan.*images"):
+        trainer.train()
+    assert torch.isfinite(trainer.criterion.balances()[0].ratio).all()
