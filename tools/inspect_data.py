@@ -13,8 +13,8 @@ import common
 import numpy as np
 from loguru import logger
 
-from yolox_lt.data.dataset import BadImageError
-from yolox_lt.exp import get_exp
+from yolox_lt.data.dataset import BadImageError, ImageStore
+from yolox_lt.exp import Exp, get_exp
 from yolox_lt.report.data_summary import (
     category_rows,
     draw_samples,

@@ -1,0 +1,212 @@
+"""Reading, replacing, batching: what reaches the network, whoever reads it."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from tests.tiny import tiny_data, tiny_exp
+from yolox_lt.data.collate import Collate, Item
+from yolox_lt.data.dataset import BadImageError, EvalDataset, ImageStore, eval_item
+from yolox_lt.data.index import AnnotationIndex
+from yolox_lt.data.sampler import DrawSampler
+from yolox_lt.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return tiny_data(tmp_path_factory)
+
+
+def batches_of(exp, workers, iterations=4):
+    exp.data_num_workers = workers
+    dataset = exp.get_dataset(seed=3)
+    factors = exp.get_factors(dataset.store.index, dataset.images)
+    sampler = DrawSampler(exp.get_sampler(factors, 3, 0, 1), 3, 0, iterations, iterations - 1)
+    return list(exp.get_data_loader(dataset, sampler))
+
+
+def test_batches__are_the_same_for_any_number_of_workers(data, tmp_path):
+    exp = tiny_exp(data, tmp_path, multiscale_range=0)
+    alone = batches_of(exp, 0)
+    for workers in (1, 2):
+        for a, b in zip(alone, batches_of(exp, workers), strict=True):
+            assert torch.equal(a.images, b.images)
+            assert torch.equal(a.image_ids, b.image_ids)
+            assert all(torch.equal(x, y) for x, y in zip(a.boxes, b.boxes))
+            assert all(torch.equal(x, y) for x, y in zip(a.labels, b.labels))
+
+
+def test_dataset__pickles_as_a_path(data, tmp_path):
+    dataset = tiny_exp(data, tmp_path).get_dataset()
+    assert len(pickle.dumps(dataset)) < 10_000
+    assert len(pickle.loads(pickle.dumps(dataset))) == len(dataset)
+
+
+def item(height, width, value, boxes=()):
+    image = np.full((height, width, 3), value, np.uint8)
+    boxes = np.array(boxes, np.float32).reshape(-1, 4)
+    return Item(image, boxes, np.zeros(len(boxes), np.int64), 5, (height, width), (9, 9))
+
+
+def test_collate__pads_to_a_multiple_of_32_and_keeps_an_image_without_boxes():
+    batch = Collate(fill=114)([item(33, 64, 1), item(20, 70, 2, [[1, 2, 3, 4]])])
+    assert batch.images.shape == (2, 3, 64, 96)
+    assert batch.images.dtype == torch.uint8
+    assert batch.images.is_contiguous(memory_format=torch.channels_last)
+    assert (batch.images[0, :, :33, :64] == 1).all()
+    assert (batch.images[0, :, 33:] == 114).all()
+    assert (batch.images[1, :, :20, 70:] == 114).all()
+    assert [len(b) for b in batch.boxes] == [0, 1]
+    assert batch.image_sizes.tolist() == [[33, 64], [20, 70]]
+
+
+def write_set(folder, files, **image):
+    """Annotation file for image files of 20 x 10 pixels."""
+    images = [{"id": i, "width": 20, "height": 10, **keys, **image} for i, keys in enumerate(files, 1)]
+    content = {
+        "images": images,
+        "categories": [{"id": 3, "name": "a"}],
+        "annotations": [
+            {"id": i, "image_id": i, "category_id": 3, "bbox": [1, 1, 5, 5]} for i in range(1, len(files) + 1)
+        ],
+    }
+    path = folder / "ann.json"
+    path.write_text(json.dumps(content))
+    return AnnotationIndex.load(path)
+
+
+def write_image(path, height=10, width=20):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.full((height, width, 3), 200, np.uint8))
+
+
+def test_paths__coco_url_file_name_images_folder_and_given_folder(tmp_path):
+    files = [{"coco_url": "http://host/val2017/7.jpg"}, {"file_name": "sub/8.jpg"}, {"file_name": "9.jpg"}]
+    index = write_set(tmp_path, files)
+    names = ["val2017/7.jpg", "sub/8.jpg", "images/9.jpg"]
+    for name in names:
+        write_image(tmp_path / name)
+    store = ImageStore(index, tmp_path)
+    assert [store.path(i).relative_to(tmp_path).as_posix() for i in range(3)] == [
+        "val2017/7.jpg",
+        "sub/8.jpg",
+        "images/9.jpg",
+    ]
+    assert [store.read(i).shape for i in range(3)] == [(10, 20, 3)] * 3
+    given = ImageStore(index, tmp_path, "train2017")
+    assert given.path(0).relative_to(tmp_path).as_posix() == "train2017/7.jpg"
+
+
+def test_read__names_what_is_wrong_with_a_file(tmp_path):
+    files = [{"file_name": f"{name}.jpg"} for name in ("missing", "empty", "text", "size")]
+    store = ImageStore(write_set(tmp_path, files), tmp_path)
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.jpg").write_text("hello")
+    write_image(tmp_path / "size.jpg", 12, 20)
+    for i, message in enumerate(
+        (
+            r"missing\.jpg: image file not found",
+            r"empty\.jpg: not a readable",
+            r"text\.jpg: not a readable",
+            r"20x12 .* 20x10",
+        )
+    ):
+        with pytest.raises(BadImageError, match=message):
+            store.read(i)
+
+
+def test_read__ignores_exif_rotation(tmp_path):
+    # Orientation 6 (rotate by 90 degrees) in a minimal EXIF segment behind the JPEG's first two bytes.
+    ok, jpeg = cv2.imencode(".jpg", np.zeros((10, 20, 3), np.uint8))
+    assert ok
+    tiff = b"II*\x00\x08\x00\x00\x00\x01\x00\x12\x01\x03\x00\x01\x00\x00\x00\x06\x00\x00\x00\x00\x00\x00\x00"
+    segment = b"Exif\x00\x00" + tiff
+    app1 = b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment
+    data = jpeg.tobytes()
+    (tmp_path / "turned.jpg").write_bytes(data[:2] + app1 + data[2:])
+    assert cv2.imread(str(tmp_path / "turned.jpg")).shape == (20, 10, 3)  # the flag does what it says
+    store = ImageStore(write_set(tmp_path, [{"file_name": "turned.jpg"}]), tmp_path)
+    assert store.read(0).shape == (10, 20, 3)
+
+
+def test_eval_item__records_how_to_come_back():
+    got = eval_item(np.full((333, 251, 3), 9, np.uint8), (64, 96), 0, truncate=False)
+    assert got.image.shape == (64, 96, 3)
+    assert got.scale == (64 / 333, 64 / 333)
+    assert got.content_size == (64, 48)  # 251 * 64 / 333 = 48.2
+    assert (got.image[:, 48:] == 0).all()
+    assert (got.image[:, :48] == 9).all()
+
+
+def test_eval_dataset__covers_every_image_also_without_boxes(tmp_path):
+    index = write_set(tmp_path, [{"file_name": "1.jpg"}, {"file_name": "2.jpg"}])
+    write_image(tmp_path / "1.jpg")
+    write_image(tmp_path / "2.jpg")
+    dataset = EvalDataset(ImageStore(index, tmp_path), (32, 32), 114, truncate=True)
+    assert [dataset[i].image_id for i in range(len(dataset))] == [1, 2]
+
+
+def test_experiment__refuses_data_it_cannot_train_on(data, tmp_path):
+    exp = tiny_exp(data, tmp_path, num_classes=9)
+    exp.prepare_data = lambda: None
+    with pytest.raises(UserError, match=r"has 4 categories but num_classes is 9; set num_classes 4"):
+        exp.get_index("train")
+    with pytest.raises(UserError, match=r"annotations/none\.json: annotation file not found; set data_dir"):
+        tiny_exp(data, tmp_path, train_ann="none.json").get_index("train")
+    empty = tmp_path / "empty.json"
+    categories = [{"id": i, "name": str(i)} for i in range(4)]
+    images = [{"id": 1, "width": 5, "height": 5, "file_name": "a.jpg"}]
+    empty.write_text(json.dumps({"images": images, "annotations": [], "categories": categories}))
+    exp = tiny_exp(data, tmp_path, train_ann=str(empty))
+    with pytest.raises(UserError, match="no image has a usable box"):
+        exp.train_positions(exp.get_index("train"))
+    with pytest.raises(UserError, match=r"a\.jpg: no image of .*empty\.json found there"):
+        exp.get_store("train")
+
+
+def test_images_without_boxes__are_left_out_or_kept_as_background(data, tmp_path):
+    content = json.loads((data / "annotations/glyphs_train.json").read_text())
+    lonely = content["images"][0]["id"]
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] != lonely]
+    with_boxes = len({a["image_id"] for a in content["annotations"]})
+    path = tmp_path / "some.json"
+    path.write_text(json.dumps(content))
+    exp = tiny_exp(data, tmp_path, train_ann=str(path))
+    index = exp.get_index("train")
+    assert 0 not in exp.train_positions(index)
+    assert len(exp.train_positions(index)) == with_boxes
+    exp.keep_empty = True
+    assert len(exp.train_positions(index)) == len(index)
+    sample = exp.get_dataset().sample(0)
+    assert len(sample.boxes) == 0
+    assert sample.boxes.shape == (0, 4)
+
+
+def test_skip_bad_images__replaces_the_same_way_every_time_and_names_the_file(data, tmp_path):
+    import shutil
+
+    broken = tmp_path / "broken"
+    shutil.copytree(data, broken)
+    victim = sorted((broken / "train2017").glob("*.jpg"))[0]
+    victim.write_bytes(b"")
+    exp = tiny_exp(broken, tmp_path)
+    dataset = exp.get_dataset()
+    draw = next(
+        d
+        for batch in DrawSampler(exp.get_sampler(np.ones(len(dataset), int), 0, 0, 1), 1, 0, 999, 0)
+        for d in batch
+        if d.image == 0
+    )
+    with pytest.raises(BadImageError, match=str(victim)):
+        dataset[draw]
+    dataset.skip_bad_images = True
+    first, second = dataset[draw], dataset[draw]
+    assert first.skipped == (str(victim),)
+    assert first.image_id == second.image_id != 1
+    assert np.array_equal(first.image, second.image)

@@ -1,0 +1,152 @@
+"""The command lines as a user types them: status, one sentence, files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.tiny import TINY, tiny_data
+from yolox_lt.evaluate import evaluate_lvis
+
+ROOT = Path(__file__).resolve().parents[2]
+SETTINGS = [
+    *("num_classes", TINY["num_categories"], "glyph_image_size", 64, "glyph_train_images", TINY["train_images"]),
+    *("glyph_val_images", TINY["val_images"], "width", 0.125, "input_size", "(64,64)", "test_size", "(64,64)"),
+    *("max_iter", 3, "max_epoch", 1, "warmup_epochs", 0, "no_aug_epochs", 0, "data_num_workers", 0),
+]
+
+
+def tool(name: str, *args: object, cwd: Path = ROOT, status: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), *map(str, args)]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == status, done.stderr[-3000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A trained tiny run on two ranks: (folder of the run, settings that reproduce its data)."""
+    data, output = tiny_data(tmp_path_factory), tmp_path_factory.mktemp("runs")
+    settings = [*SETTINGS, "data_dir", data, "output_dir", output]
+    tool("train", "-f", "exps/glyphs/eqfl.py", "-d", 2, "-b", 4, "--device", "cpu", *settings)
+    return output / "eqfl", settings, data
+
+
+def test_train_eval__two_ranks_score_what_one_rank_scores(run, tmp_path):
+    folder, settings, data = run
+    assert {"latest.pth", "best.pth", "metrics.csv", "train.log", "report"} - {"report"} <= {
+        p.name for p in folder.iterdir()
+    }
+    tables = []
+    for devices in (1, 2):
+        saved = tmp_path / f"results{devices}.json"
+        args = ["-f", "exps/glyphs/eqfl.py", "-c", folder / "best.pth", "-d", devices, "--device", "cpu"]
+        done = tool("eval", *args, "--save", saved, "--csv", tmp_path / "per_category.csv", *settings)
+        tables.append(done.stdout)
+    assert tables[0] == tables[1]
+    assert "AP50" in tables[0]
+    # The saved file, scored on its own, gives the same table.
+    ann = data / "annotations/glyphs_val.json"
+    again = tool("eval", "--ann", ann, "--results", tmp_path / "results1.json").stdout
+    assert again == tables[0]
+    assert evaluate_lvis(ann, tmp_path / "results2.json").table().strip() == again.strip()
+    assert len((tmp_path / "per_category.csv").read_text().splitlines()) == 1 + TINY["num_categories"]
+
+
+def test_demo__images_video_and_json(run, tmp_path):
+    folder, _, data = run
+    images = sorted((data / "val2017").glob("*.jpg"))[:3]
+    out, record = tmp_path / "out", tmp_path / "found.json"
+    tool("demo", "image", "--path", *images, "-c", folder / "best.pth", "--conf", 0, "--save", out, "--json", record)
+    assert sorted(p.name for p in out.iterdir()) == [p.name for p in images]
+    picture = cv2.imread(str(out / images[0].name))
+    assert min(picture.shape[:2]) >= 400  # enlarged so that names can be read
+    found = json.loads(record.read_text())
+    assert [f["source"] for f in found] == [str(p) for p in images]
+    for entry in found[0]["detections"]:
+        x1, y1, x2, y2 = entry["box"]
+        assert 0 <= x1 <= x2 <= 64
+        assert 0 <= y1 <= y2 <= 64
+    video = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 64))
+    for path in images:
+        writer.write(cv2.imread(str(path)))
+    writer.release()
+    tool("demo", "video", "--path", video, "-c", folder / "best.pth", "--save", out, "--json", record)
+    capture = cv2.VideoCapture(str(out / "clip.mp4"))
+    assert int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) == 3
+    assert len(json.loads(record.read_text())) == 3
+
+
+def test_inspect__table_and_pictures(run, tmp_path):
+    _, settings, _ = run
+    done = tool("inspect_data", "-f", "exps/glyphs/eqfl.py", *settings, "output_dir", tmp_path)
+    assert "repeat_factor" in done.stdout
+    assert "90 iterations of 4" not in done.stdout
+    assert (tmp_path / "eqfl/pictures/labels.png").stat().st_size > 5000
+    assert len(list((tmp_path / "eqfl/pictures").glob("labels_*.jpg"))) == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "message"),
+    [
+        ("train", ["-f", "exps/lvis/yolox_m_eqfl.py", "-d", "8", "-b", "64"], ["lvis_v1_train.json", "data_dir"]),
+        ("train", ["-f", "exps/glyphs/eqfl.py", "max_epochs", "3"], ["max_epochs", "did you mean 'max_epoch'"]),
+        ("train", ["-n", "yolox-s", "-d", "500", "--device", "cpu"], ["instances_train2017.json"]),
+        ("eval", ["-f", "exps/glyphs/eqfl.py", "-c", "none.pth"], ["none.pth", "not found"]),
+        ("eval", ["--ann", "a.json"], ["--results", "belong together"]),
+        ("demo", ["image", "--path", "none.jpg", "-c", "none.pth"], ["none.jpg", "not found"]),
+        ("inspect_data", ["-f", "none.py"], ["none.py", "not found"]),
+    ],
+)
+def test_error__is_one_sentence_and_status_1(name, args, message, tmp_path):
+    shutil.copytree(ROOT / "exps", tmp_path / "exps")  # a folder without data
+    done = tool(name, *args, cwd=tmp_path, status=1)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert "Traceback" not in done.stderr
+    for part in message:
+        assert part in lines[0]
+
+
+def test_too_many_devices__says_what_to_use(run):
+    _, settings, _ = run
+    done = tool("train", "-f", "exps/glyphs/eqfl.py", "-d", 999, "-b", 999, "--device", "cpu", *settings, status=1)
+    assert "-d 999: this machine has no GPU and" in done.stderr
+    assert "use -d 1" in done.stderr
+
+
+def test_corrupt_image__stops_by_name_or_is_skipped_and_counted(run, tmp_path):
+    _, settings, data = run
+    broken = tmp_path / "broken"
+    shutil.copytree(data, broken)
+    victim = sorted((broken / "train2017").glob("*.jpg"))[0]
+    victim.write_bytes(b"not a jpeg")
+    settings = [*settings, "data_dir", broken, "output_dir", tmp_path, "seed", 0, "max_iter", 90]
+    settings += ["data_num_workers", 1]
+    done = tool("train", "-f", "exps/glyphs/eqfl.py", "-b", 4, *settings, status=1)
+    assert f"error: {victim}: not a readable image (10 bytes)" in done.stderr
+    tool("train", "-f", "exps/glyphs/eqfl.py", "-b", 4, *settings, "skip_bad_images", True)
+    header, row = (tmp_path / "eqfl/metrics.csv").read_text().splitlines()
+    assert int(row.split(",")[header.split(",").index("skipped_images")]) >= 1
+    assert str(victim) in (tmp_path / "eqfl/train.log").read_text()
+
+
+def test_torchrun__starts_the_same_tool(run, tmp_path):
+    _, settings, _ = run
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29511"),
+        *("tools/train.py", "-f", "exps/glyphs/eqfl.py", "-b", "4", "--device", "cpu"),
+        *map(str, [*settings, "output_dir", tmp_path, "max_iter", 2]),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "2 rank(s)" in (tmp_path / "eqfl/train.log").read_text()
+    assert np.isfinite(float((tmp_path / "eqfl/metrics.csv").read_text().splitlines()[1].split(",")[1]))
