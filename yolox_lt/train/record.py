@@ -17,6 +17,7 @@ from torch import nn
 
 import yolox_lt
 from yolox_lt.data.index import AnnotationIndex
+from yolox_lt.models.complexity import model_info
 
 if TYPE_CHECKING:
     from yolox_lt.exp.yolox import Exp
@@ -27,8 +28,8 @@ def describe_run(
     exp: Exp, model: nn.Module, index: AnnotationIndex, factors: np.ndarray, iterations: int, options: TrainOptions
 ) -> None:
     """The first lines of every training: model, data, schedule, device."""
-    millions = sum(p.numel() for p in model.parameters()) / 1e6
-    logger.info(f"{exp.exp_name}: {millions:.2f} M parameters on {options.place.device}, {options.place.world} rank(s)")
+    info = model_info(model, exp.test_size)
+    logger.info(f"{exp.exp_name}: {info} on {options.place.device}, {options.place.world} rank(s)")
     groups = index.groups()
     counts = "" if groups is None else " (" + ", ".join(f"{(groups == g).sum()} {g}" for g in "rcf") + ")"
     logger.info(
