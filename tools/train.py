@@ -52,9 +52,9 @@ def train(place: Place, args: argparse.Namespace) -> None:
 def main(args: argparse.Namespace) -> None:
     exp = get_exp(args.exp_file, args.name)  # errors of the file and of overrides before any process starts
     exp.merge(args.opts)
-    devices = 1 if launched_externally() else count_processes(args.devices, args.device)
-    exp.get_index("train")
+    exp.get_store("train")
     exp.get_store("val")
+    devices = 1 if launched_externally() else count_processes(args.devices, args.device)
     launch(train, devices, args.device, (args,))
 
 

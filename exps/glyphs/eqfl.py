@@ -15,7 +15,7 @@ class Exp(GlyphExp):
         self.enable_mixup = False
         self.flip_prob = 0.0  # a mirrored glyph is another glyph
         self.basic_lr_per_img = 0.02 / 16
-        self.warmup_epochs, self.max_epoch, self.no_aug_epochs = 1, 10, 3
-        self.eval_interval = 5
+        self.warmup_epochs, self.max_epoch, self.no_aug_epochs = 1, 8, 2
+        self.batch_size, self.eval_interval = 16, 4
         self.ema_decay = 0.998
         self.data_num_workers = 1

@@ -23,6 +23,11 @@ def init_worker(worker: int) -> None:
     cv2.setNumThreads(0)
 
 
+def own_generator() -> torch.Generator:
+    """Keeps torch's loader from drawing its workers' seeds, which nothing here uses, from the run's global generator."""
+    return torch.Generator().manual_seed(0)
+
+
 def train_loader(dataset: TrainDataset, sampler: DrawSampler, fill: int, num_workers: int, pin_memory: bool) -> Batches:
     """Batches of the sampler's draws, the same for any number of workers."""
     return DataLoader(
@@ -33,6 +38,7 @@ def train_loader(dataset: TrainDataset, sampler: DrawSampler, fill: int, num_wor
         pin_memory=pin_memory,
         worker_init_fn=init_worker,
         prefetch_factor=4 if num_workers else None,
+        generator=own_generator(),
     )
 
 
@@ -50,4 +56,5 @@ def eval_loader(
         collate_fn=Collate(dataset.fill),
         pin_memory=pin_memory,
         worker_init_fn=init_worker,
+        generator=own_generator(),
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from loguru import logger
 from torch import Tensor
 
 from yolox_lt.assign import ATSSAssigner, SimOTAAssigner
@@ -251,12 +252,9 @@ class Exp(DataExp):
         total, tail = iters_per_epoch * self.max_epoch, iters_per_epoch * self.no_aug_epochs
         warmup = int(iters_per_epoch * self.warmup_epochs)
         if warmup + tail >= total and self.scheduler.startswith("yoloxwarmcos"):
-            raise UserError(
-                f"warmup_epochs {self.warmup_epochs} and no_aug_epochs {self.no_aug_epochs} leave nothing of "
-                f"max_epoch {self.max_epoch}; lower them, for example warmup_epochs 1 no_aug_epochs 1"
-                if self.max_epoch > 2
-                else f"max_epoch {self.max_epoch} is too short for warmup_epochs {self.warmup_epochs} and "
-                f"no_aug_epochs {self.no_aug_epochs}; set both to 0"
+            logger.warning(
+                f"warmup_epochs {self.warmup_epochs} and no_aug_epochs {self.no_aug_epochs} leave nothing of max_epoch "
+                f"{self.max_epoch}: the learning rate never reaches its plateau; set them lower for a short run"
             )
         if self.scheduler == "yoloxwarmcos":
             return lambda i: schedule.official_yolox(i, lr, total, warmup, tail, self.min_lr_ratio, self.warmup_lr)

@@ -131,7 +131,7 @@ class Trainer:
         self.factors = exp.get_factors(self.train_index, dataset.images)
         self.epoch_iterations = exp.iterations_per_epoch(self.factors, self.options.batch_size, place.world)
         self.total = self.epoch_iterations * exp.max_epoch
-        self.plain_from = self.epoch_iterations * (exp.max_epoch - exp.no_aug_epochs)
+        self.plain_from = self.epoch_iterations * max(exp.max_epoch - exp.no_aug_epochs, 0)
         self.dataset = dataset
 
     def build_model(self) -> None:
@@ -243,12 +243,12 @@ class Trainer:
             # Gradients cross the ranks once, with the last part.
             with contextlib.nullcontext() if last else self.no_sync():
                 losses = self.forward(batch)
-                total = torch.stack(list(losses.values())).sum()
-                self.check_finite(total, losses, batch, lr)
-                self.scaler.scale(total / self.exp.accumulate).backward()
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + float(value.detach()) / self.exp.accumulate
-            sums["loss"] = sums.get("loss", 0.0) + float(total.detach()) / self.exp.accumulate
+                values = torch.stack(list(losses.values()))
+                numbers = dict(zip(losses, values.tolist()))  # the one point of a step where the host waits for a GPU
+                self.check_finite(numbers, batch, lr)
+                self.scaler.scale(values.sum() / self.exp.accumulate).backward()
+            for name, number in (numbers | {"loss": sum(numbers.values())}).items():
+                sums[name] = sums.get(name, 0.0) + number / self.exp.accumulate
         self.update()
         for name, number in sums.items():
             self.sums[name] = self.sums.get(name, 0.0) + number
@@ -287,10 +287,10 @@ class Trainer:
         if self.ema is not None and not overflowed:
             self.ema.update(self.model)
 
-    def check_finite(self, total: Tensor, losses: dict[str, Tensor], batch: Batch, lr: float) -> None:
-        if torch.isfinite(total):
+    def check_finite(self, losses: dict[str, float], batch: Batch, lr: float) -> None:
+        if all(map(math.isfinite, losses.values())):
             return
-        values = ", ".join(f"{name} {float(value):.4g}" for name, value in losses.items())
+        values = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
         raise UserError(
             f"the loss is not finite at iteration {self.iteration + 1} ({values}; lr {lr:.4g}, loss scale "
             f"{self.scaler.get_scale():.4g}, images {batch.image_ids.tolist()}); lower basic_lr_per_img, set "
