@@ -32,6 +32,9 @@ class GlyphExp(StarExp):
     train_images = None
     val_images = None
     prior_prob = 0.01
+    # colour says nothing about a glyph: hue, saturation and value change by up to these shares
+    hsv_strength: tuple[float, float, float] = (0.5, 0.7, 0.4)
+    flip_prob = 0.0  # a mirrored glyph is another glyph
 
     def prepare_data(self) -> None:
         """Write the data set unless it is there."""
@@ -41,7 +44,7 @@ class GlyphExp(StarExp):
         """`data_dir`, else a folder below the data root named after the specification."""
         if self.data_dir is not None:
             return Path(self.data_dir)
-        kind = f"{self.num_classes}_{self.glyph_image_size}px_{self.glyph_train_images}"
+        kind = f"{self.num_classes}_{self.glyph_image_size}px_{self.glyph_train_images}_{self.glyph_val_images}"
         return default_data_root() / self.data_folder / f"{kind}_{self.glyph_profile}_{self.glyph_seed}"
 
     def glyph_options(self) -> dict[str, object]:

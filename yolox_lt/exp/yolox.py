@@ -29,7 +29,7 @@ from yolox_lt.losses import (
 from yolox_lt.models import Detector, build_yolox
 from yolox_lt.predict import Predictor
 from yolox_lt.train import schedule
-from yolox_lt.train.optim import build_sgd, param_groups
+from yolox_lt.train.optim import build_adamw, build_sgd, param_groups
 
 if TYPE_CHECKING:
     from yolox_lt.evaluate.evaluator import Evaluator
@@ -104,6 +104,8 @@ class Exp(DataExp):
     milestones: tuple[int, ...] = ()
     # closing epochs without mosaic and mixup
     no_aug_epochs: int = 15
+    # sgd (Nesterov, official and released) or adamw
+    optimizer: str = "sgd"
     ema: bool = True
     ema_decay: float = 0.9998
     weight_decay: float = 5e-4
@@ -243,9 +245,13 @@ class Exp(DataExp):
     # ------------------------------------------------------------------------------------------- training
 
     def get_optimizer(self, batch_size: int, model: torch.nn.Module) -> torch.optim.Optimizer:
-        """SGD with Nesterov momentum over three or four groups, see `param_groups`."""
+        """The optimiser named by `optimizer` over three or four groups, see `param_groups`."""
         groups = param_groups(model, self.weight_decay, self.cls_bias_decay)
-        return build_sgd(groups, self.basic_lr_per_img * batch_size, self.momentum)
+        if self.optimizer == "sgd":
+            return build_sgd(groups, self.basic_lr_per_img * batch_size, self.momentum)
+        if self.optimizer == "adamw":
+            return build_adamw(groups, self.basic_lr_per_img * batch_size)
+        raise unknown("optimizer", self.optimizer, "sgd, adamw")
 
     def get_lr_scheduler(self, lr: float, iters_per_epoch: int) -> schedule.Schedule:
         """Learning rate as a function of the iteration."""

@@ -43,6 +43,11 @@ def param_groups(model: nn.Module, weight_decay: float, cls_bias_decay: float | 
     return groups
 
 
+def build_adamw(groups: list[dict[str, Any]], lr: float) -> torch.optim.AdamW:
+    """AdamW over the groups, for small data from scratch, where SGD can rest on a plateau for long."""
+    return torch.optim.AdamW(groups, lr=lr)
+
+
 def build_sgd(groups: list[dict[str, Any]], lr: float, momentum: float, nesterov: bool = True) -> torch.optim.SGD:
     """SGD over the groups; fused on a GPU is torch's own choice (foreach)."""
     return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
