@@ -1,0 +1,60 @@
+"""1203 categories in LVIS format through the paper's experiment file, small enough for a test."""
+
+from __future__ import annotations
+
+import csv
+import math
+
+import pytest
+import torch
+
+from tests.conftest import GOLDEN
+from yolox_lt.data.glyphs import write_glyphs
+from yolox_lt.exp import get_exp
+from yolox_lt.train.checkpoint import load_checkpoint
+from yolox_lt.train.trainer import Trainer, TrainOptions
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def lvis_folder(tmp_path_factory):
+    """The real category table and count profile on a few hundred glyph images."""
+    folder = tmp_path_factory.mktemp("lvis") / "data"
+    write_glyphs(
+        folder,
+        num_categories=1203,
+        train_images=240,
+        val_images=210,
+        image_size=160,
+        objects_per_image=(5, 8),
+        object_size=(10, 30),
+        min_val_images=1,
+        profile="lvis",
+        categories_json=GOLDEN / "lvis_v1_categories.json",
+    )
+    return folder
+
+
+def run(folder, output, amp, iterations):
+    exp = get_exp("exps/lvis/yolox_s_eqfl.py")
+    exp.merge(["data_dir", str(folder), "train_ann", "glyphs_train.json", "val_ann", "glyphs_val.json"])
+    exp.merge(["output_dir", str(output), "seed", "0", "max_iter", str(iterations), "max_epoch", "1"])
+    exp.merge(["input_size", "(192,192)", "test_size", "(128,128)", "data_num_workers", "0"])
+    exp.merge(["width", "0.25", "warmup_epochs", "1", "no_aug_epochs", "0"])
+    trainer = Trainer(exp, TrainOptions(4, amp=amp))
+    trainer.train()
+    return trainer, output / "yolox_s_eqfl"
+
+
+@pytest.mark.parametrize("amp", [None, torch.bfloat16], ids=["float32", "bf16"])
+def test_epoch__of_a_few_iterations_trains_scores_and_saves(lvis_folder, tmp_path, amp):
+    trainer, folder = run(lvis_folder, tmp_path, amp, 3)
+    (row,) = csv.DictReader((folder / "metrics.csv").open())
+    assert all(math.isfinite(float(row[name])) for name in ("cls", "box", "quality", "l1", "APr", "APc", "APf"))
+    balance = trainer.criterion.balances()[0]
+    assert torch.isfinite(balance.ratio).all()
+    assert (balance.neg_grad > 0).all()
+    assert 0 < (balance.pos_grad > 0).sum() < 1203
+    assert len(load_checkpoint(folder / "latest.pth")["names"]) == 1203
+    assert len((folder / "per_category.csv").read_text().splitlines()) == 1204
