@@ -17,7 +17,7 @@ demo: $(STAMP)
 	$(PYTHON) tools/inspect_data.py -f exps/glyphs/eqfl.py
 	$(PYTHON) tools/train.py -f exps/glyphs/eqfl.py
 	$(PYTHON) tools/eval.py -f exps/glyphs/eqfl.py -c $(RUN)/best.pth
-	$(PYTHON) tools/demo.py image --path datasets/glyphs/30_128px_2400_400_zipf_0/val2017/00000000000[1-8].jpg -c $(RUN)/best.pth --save $(RUN)/pictures/demo
+	$(PYTHON) tools/demo.py image --path datasets/glyphs/30_128px_2400_400_zipf_0/val2017/00000000240[1-8].jpg -c $(RUN)/best.pth --save $(RUN)/pictures/demo
 	@echo "pictures: $(RUN)/pictures (demo/ = what the detector found); numbers: $(RUN)/metrics.csv and per_category.csv"
 
 test: $(STAMP)

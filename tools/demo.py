@@ -32,7 +32,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--camid", type=int, default=0, help="number of the camera")
     parser.add_argument("-c", "--ckpt", required=True, help="checkpoint of a trained detector")
     parser.add_argument("--conf", type=float, default=0.3, help="lowest score that is shown")
-    parser.add_argument("--nms", type=float, help="NMS threshold; the checkpoint's if not given")
+    parser.add_argument("--nms", type=float, default=0.45, help="overlap above which the weaker of two boxes goes")
+    parser.add_argument("--all-labels", action="store_true", help="let several categories share a place")
     parser.add_argument("--tsize", type=int, help="side of a square test size; the checkpoint's if not given")
     parser.add_argument("--save", metavar="DIR", default="demo_output", help="folder for pictures or the video")
     parser.add_argument("--json", metavar="FILE", help="write every detection as json")
@@ -88,7 +89,7 @@ def run_images(detector: LoadedDetector, args: argparse.Namespace, folder: Path)
     for path in image_files(args.path):
         image = read_image(path)
         start = time.perf_counter()
-        detections = detector(image, conf=args.conf)
+        detections = detector(image, args.conf, class_agnostic=not args.all_labels)
         milliseconds = 1000 * (time.perf_counter() - start)
         target = folder / f"{path.stem}.jpg"
         if not cv2.imwrite(str(target), draw_detections(image, detections)):
@@ -105,7 +106,7 @@ def run_stream(detector: LoadedDetector, args: argparse.Namespace, folder: Path)
     writer, records = None, []
     try:
         for number, frame in enumerate(frames(source, args.frames)):
-            detections = detector(frame, conf=args.conf)
+            detections = detector(frame, args.conf, class_agnostic=not args.all_labels)
             picture = draw_detections(frame, detections)
             if writer is None:
                 size = (picture.shape[1], picture.shape[0])
@@ -132,8 +133,7 @@ def main(args: argparse.Namespace) -> None:
     detector = yolox_lt.load(args.ckpt, pick_device(args.device, 0))
     # Below --conf nothing is shown, so nothing below it needs to pass NMS either.
     detector.exp.test_conf = args.conf
-    if args.nms is not None:
-        detector.exp.nmsthre = args.nms
+    detector.exp.nmsthre = args.nms
     if args.tsize is not None:
         detector.test_size = (args.tsize, args.tsize)
     folder = Path(args.save)

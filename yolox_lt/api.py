@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -34,16 +35,21 @@ class LoadedDetector:
         self.test_size = exp.test_size
 
     @overload
-    def __call__(self, images: Image, conf: float | None = None) -> Detections: ...
+    def __call__(self, images: Image, conf: float | None = None, class_agnostic: bool = False) -> Detections: ...
     @overload
-    def __call__(self, images: list[Image], conf: float | None = None) -> list[Detections]: ...
+    def __call__(
+        self, images: list[Image], conf: float | None = None, class_agnostic: bool = False
+    ) -> list[Detections]: ...
     @torch.no_grad()
-    def __call__(self, images: Image | list[Image], conf: float | None = None) -> Detections | list[Detections]:
+    def __call__(
+        self, images: Image | list[Image], conf: float | None = None, class_agnostic: bool = False
+    ) -> Detections | list[Detections]:
         """Detections in original pixels, best first; a list for a list.
 
         Args:
             images: one image or several; several run as one batch.
             conf: lowest score to report, None for the experiment's `test_conf`.
+            class_agnostic: keep one category per place, the best; otherwise look-alikes may share it.
 
         Raises:
             UserError: a path that is no readable image, or an array that is not uint8 [H, W, 3].
@@ -58,7 +64,7 @@ class LoadedDetector:
         network_input = self.exp.normalize(batch.images.to(self.device))
         predictions, priors = self.model(network_input)
         clip_sizes = torch.tensor([network_input.shape[2:]] * len(arrays))
-        predictor = self.exp.get_predictor(self.names)
+        predictor = replace(self.exp.get_predictor(self.names), class_agnostic=class_agnostic)
         found = predictor(predictions, priors, batch.scales, batch.original_sizes, clip_sizes)
         if conf is not None:
             found = [above(d, conf) for d in found]

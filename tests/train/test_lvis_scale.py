@@ -25,7 +25,7 @@ def lvis_folder(tmp_path_factory):
         folder,
         num_categories=1203,
         train_images=240,
-        val_images=210,
+        val_images=380,
         image_size=160,
         objects_per_image=(5, 8),
         object_size=(10, 30),

@@ -31,7 +31,7 @@ def draw_boxes(
         cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST) if factor > 1 else image.copy()
     )
     size = max(0.4, min(canvas.shape[:2]) / 1200)
-    line = max(1, round(size * 2))
+    line = max(2, round(size * 4))
     # Large boxes first: a small object's frame stays visible on top.
     order: list[int] = np.argsort(-np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)).tolist() if len(boxes) else []
     for i in order:
