@@ -127,8 +127,8 @@ def test_ranks__two_equal_one_on_the_same_global_batches(data, tmp_path):
     for step, loss in enumerate(histories[1][0]):
         mean = (histories[2][0][step] + histories[2][1][step]) / 2
         assert mean == pytest.approx(loss, rel=1e-4)
-    # As in the reference every rank's loss has a normaliser per rank, so the summed gradients are `ranks` times as large
-    # and their ratio is the same.
+    # As in the reference every rank's loss has a normaliser per rank, so the summed gradients are `ranks` times as
+    # large and their ratio is the same.
     for name, factor in (("pos_grad", 2), ("neg_grad", 2), ("ratio", 1)):
         key = f"cls_loss.balance.{name}"
         torch.testing.assert_close(two["criterion"][key], factor * one["criterion"][key], rtol=1e-4, atol=1e-7)
@@ -143,7 +143,7 @@ def test_ranks__two_equal_one_on_the_same_global_batches(data, tmp_path):
 
 
 def test_bf16__statistic_is_exact_for_the_logits_that_the_network_gives(data, tmp_path):
-    """Twenty steps under autocast; a shadow in float64 sees the same logits. What is left is the network's own rounding."""
+    """Twenty steps under autocast; a shadow in float64 sees the same logits."""
     exp = tiny_exp(data, tmp_path, max_epoch=1, max_iter=20, warmup_epochs=0)
     trainer = Trainer(exp, TrainOptions(8, amp=torch.bfloat16))
     trainer.evaluate = lambda: None

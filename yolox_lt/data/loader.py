@@ -24,7 +24,7 @@ def init_worker(worker: int) -> None:
 
 
 def own_generator() -> torch.Generator:
-    """Keeps torch's loader from drawing its workers' seeds, which nothing here uses, from the run's global generator."""
+    """Keeps torch's loader from drawing its workers' seeds, which nothing here uses, from the global generator."""
     return torch.Generator().manual_seed(0)
 
 
