@@ -12,11 +12,14 @@ $(STAMP): requirements.txt requirements-dev.txt
 	$(PYTHON) -m pip install --quiet -r requirements-dev.txt
 	touch $@
 
+# The data set of the demo lies below this folder wherever the user keeps other data.
+unexport YOLOX_DATADIR
+
 # Writes the glyph data set, trains a small EQFL detector on it, scores it by frequency group, draws its boxes.
 demo: $(STAMP)
 	$(PYTHON) tools/inspect_data.py -f exps/glyphs/eqfl.py
-	$(PYTHON) tools/train.py -f exps/glyphs/eqfl.py
-	$(PYTHON) tools/eval.py -f exps/glyphs/eqfl.py -c $(RUN)/best.pth
+	$(PYTHON) tools/train.py -f exps/glyphs/eqfl.py -d 1
+	$(PYTHON) tools/eval.py -f exps/glyphs/eqfl.py -c $(RUN)/best.pth -d 1
 	$(PYTHON) tools/demo.py image --path datasets/glyphs/30_128px_2400_400_zipf_0/val2017/00000000240[1-8].jpg -c $(RUN)/best.pth --save $(RUN)/pictures/demo
 	@echo "pictures: $(RUN)/pictures (demo/ = what the detector found); numbers: $(RUN)/metrics.csv and per_category.csv"
 

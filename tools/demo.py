@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,12 +87,17 @@ def as_json(name: str, detections: Detections) -> dict[str, Any]:
 
 def run_images(detector: LoadedDetector, args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     records = []
-    for path in image_files(args.path):
+    files = image_files(args.path)
+    names, sources = Counter(p.stem for p in files), {p.resolve() for p in files}
+    for path in files:
         image = read_image(path)
         start = time.perf_counter()
         detections = detector(image, args.conf, class_agnostic=not args.all_labels)
         milliseconds = 1000 * (time.perf_counter() - start)
-        target = folder / f"{path.stem}.jpg"
+        name = path.stem if names[path.stem] == 1 else f"{path.parent.name}_{path.stem}_{path.suffix[1:]}"
+        target = folder / f"{name}.jpg"
+        if target.exists() and target.resolve() in sources:
+            raise UserError(f"{target}: would overwrite an input image; give another folder with --save")
         if not cv2.imwrite(str(target), draw_detections(image, detections)):
             raise UserError(f"{target}: picture could not be written; check the folder given with --save")
         logger.info(f"{path}: {len(detections)} objects in {milliseconds:.0f} ms -> {target}")

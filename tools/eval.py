@@ -7,12 +7,15 @@ import argparse
 from pathlib import Path
 
 import common
+import numpy as np
 import torch
 from loguru import logger
 
 from yolox_lt.api import weights_of
+from yolox_lt.data.index import AnnotationIndex
 from yolox_lt.errors import UserError
 from yolox_lt.evaluate import DetectionArrays, Report, evaluate_lvis
+from yolox_lt.evaluate.coco import evaluate_coco
 from yolox_lt.evaluate.collect import write_results
 from yolox_lt.exp import get_exp
 from yolox_lt.train.checkpoint import load_checkpoint, load_weights
@@ -34,7 +37,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--csv", metavar="FILE", help="write one line per category")
     parser.add_argument("--ann", metavar="FILE", help="annotation file, to score --results without a model")
     parser.add_argument("--results", metavar="FILE", help="result file in COCO's format")
-    parser.add_argument("--max-dets", type=int, default=300, help="detections of an image that count (with --ann)")
+    parser.add_argument(
+        "--protocol",
+        choices=("auto", "lvis", "coco"),
+        default="auto",
+        help="lvis: 300 detections an image; coco: 100 an image and category; auto: by the file's federated lists",
+    )
     common.add_overrides(parser)
     return parser
 
@@ -43,9 +51,9 @@ def evaluate(place: Place, args: argparse.Namespace) -> None:
     """One rank of the evaluation."""
     common.setup_process(place)
     exp = get_exp(args.exp_file, args.name)
+    exp.merge(args.opts)
     checkpoint = args.ckpt or str(Path(exp.output_dir) / (args.experiment_name or exp.exp_name) / "best.pth")
     content = load_checkpoint(checkpoint)
-    exp.merge(args.opts)
     for attribute, value in (("test_conf", args.conf), ("nmsthre", args.nms)):
         if value is not None:
             setattr(exp, attribute, value)
@@ -70,7 +78,26 @@ def evaluate(place: Place, args: argparse.Namespace) -> None:
     if len(evaluator.index.labels) == 0:
         logger.warning(f"{evaluator.index.path}: has no annotations, nothing to score; use --save")
         return
-    show(evaluator.score(detections), args)
+    show(score(evaluator.index, detections, args, evaluator.groups), args)
+
+
+def score(
+    index: AnnotationIndex,
+    detections: str | DetectionArrays,
+    args: argparse.Namespace,
+    groups: np.ndarray | None = None,
+) -> Report:
+    """By the LVIS protocol or COCO's."""
+    if args.protocol == "lvis" or (args.protocol == "auto" and index.federated):
+        return evaluate_lvis(index, detections, groups=groups)
+    return evaluate_coco(index, detections, groups=groups)
+
+
+def check_outputs(args: argparse.Namespace) -> None:
+    """Refuse a file that cannot be written before anything is computed."""
+    for path in (args.save, args.csv):
+        if path is not None and not Path(path).absolute().parent.is_dir():
+            raise UserError(f"{path}: its folder does not exist; create it or give another path")
 
 
 def show(report: Report, args: argparse.Namespace) -> None:
@@ -81,10 +108,11 @@ def show(report: Report, args: argparse.Namespace) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
+    check_outputs(args)
     if (args.ann is None) != (args.results is None):
         raise UserError("--ann and --results belong together: the annotation file and the result file to score")
     if args.ann is not None:
-        show(evaluate_lvis(args.ann, args.results, max_dets=args.max_dets), args)
+        show(score(AnnotationIndex.load(args.ann), args.results, args), args)
         return
     exp = get_exp(args.exp_file, args.name)
     exp.merge(args.opts)

@@ -42,6 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     exp = get_exp(args.exp_file, args.name)
     exp.merge(args.opts)
+    exp.exp_name = args.experiment_name or exp.exp_name
     store = exp.get_store("train")
     index = store.index
     positions = exp.train_positions(index)

@@ -35,15 +35,14 @@ def make_parser() -> argparse.ArgumentParser:
 def train(place: Place, args: argparse.Namespace) -> None:
     """One rank of the run."""
     common.setup_process(place)
-    from yolox_lt.train.trainer import TrainOptions
+    from yolox_lt.train.options import TrainOptions
 
     exp = get_exp(args.exp_file, args.name)
     if args.experiment_name:
         exp.exp_name = args.experiment_name
     exp.merge(args.opts)
-    options = TrainOptions(
-        args.batch_size or exp.batch_size, place, common.amp_type(args), args.ckpt, args.resume, args.cache
-    )
+    batch_size = exp.batch_size if args.batch_size is None else args.batch_size
+    options = TrainOptions(batch_size, place, common.amp_type(args), args.ckpt, args.resume, args.cache)
     exp.get_trainer(options).train()
     if place.is_main:
         logger.info(f"finished; see {exp.output_dir}/{exp.exp_name}")

@@ -145,7 +145,7 @@ class Criterion(BaseCriterion):
 
 
 class YOLOXCriterion(BaseCriterion):
-    """Official YOLOX's losses: 5 (1 - IoU^2), objectness and classes by BCE, L1 when `use_l1`.
+    """Official YOLOX's losses: 5 (1 - IoU^2), objectness and classes by BCE, L1 when `use_l1` (else 0).
 
     Every sum is divided by the positives of this rank, at least 1. The class target of a positive is the assigner's
     IoU.
@@ -173,7 +173,7 @@ class YOLOXCriterion(BaseCriterion):
             "box": self.box_weight * square_iou_loss(decoded, matches.boxes).sum() / normalizer,
             "obj": bce_with_logits(predictions.quality_logits, objectness).sum() / normalizer,
         }
-        if self.use_l1:
-            target = self.coder.encode(prior_boxes, matches.boxes)
-            losses["l1"] = (deltas - target).abs().sum() / normalizer
+        # Always present, so that the columns of a run's csv stay the same when the closing epochs switch it on.
+        target = self.coder.encode(prior_boxes, matches.boxes)
+        losses["l1"] = float(self.use_l1) * (deltas - target).abs().sum() / normalizer
         return losses

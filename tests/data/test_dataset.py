@@ -210,3 +210,22 @@ def test_skip_bad_images__replaces_the_same_way_every_time_and_names_the_file(da
     assert first.skipped == (str(victim),)
     assert first.image_id == second.image_id != 1
     assert np.array_equal(first.image, second.image)
+
+
+def test_eval_dataset__skips_an_unreadable_image_only_when_asked(tmp_path):
+    index = write_set(tmp_path, [{"file_name": "1.jpg"}])
+    (tmp_path / "1.jpg").write_text("hello")
+    store = ImageStore(index, tmp_path)
+    with pytest.raises(BadImageError):
+        EvalDataset(store, (32, 32), 114, truncate=True)[0]
+    got = EvalDataset(store, (32, 32), 114, truncate=True, skip_bad_images=True)[0]
+    assert got.skipped == (str(tmp_path / "1.jpg"),)
+    assert (got.image == 114).all()
+
+
+def test_cache__reads_every_image_once_and_serves_it_from_memory(tmp_path):
+    index = write_set(tmp_path, [{"file_name": "1.jpg"}])
+    write_image(tmp_path / "1.jpg")
+    store = ImageStore(index, tmp_path, cache=True)
+    (tmp_path / "1.jpg").unlink()
+    assert store.read(0).shape == (10, 20, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from tests.tiny import TINY, tiny_data
 from yolox_lt.evaluate import evaluate_lvis
@@ -102,6 +105,12 @@ def test_inspect__table_and_pictures(run, tmp_path):
         ("train", ["-n", "yolox-s", "-d", "500", "--device", "cpu"], ["instances_train2017.json"]),
         ("eval", ["-f", "exps/glyphs/eqfl.py", "-c", "none.pth"], ["none.pth", "not found"]),
         ("eval", ["--ann", "a.json"], ["--results", "belong together"]),
+        (
+            "eval",
+            ["--ann", "a.json", "--results", "r.json", "--csv", "no/x.csv"],
+            ["no/x.csv", "does not exist"],
+        ),
+        ("eval", ["--ann", "a.json", "--results", "r.json"], ["a.json", "no such annotation file"]),
         ("demo", ["image", "--path", "none.jpg", "-c", "none.pth"], ["none.jpg", "not found"]),
         ("inspect_data", ["-f", "none.py"], ["none.py", "not found"]),
     ],
@@ -150,3 +159,43 @@ def test_torchrun__starts_the_same_tool(run, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert "2 rank(s)" in (tmp_path / "eqfl/train.log").read_text()
     assert np.isfinite(float((tmp_path / "eqfl/metrics.csv").read_text().splitlines()[1].split(",")[1]))
+
+
+def test_demo__does_not_overwrite_its_input(run, tmp_path):
+    folder, _, data = run
+    photo = tmp_path / "photo.jpg"
+    shutil.copy(sorted((data / "val2017").glob("*.jpg"))[0], photo)
+    before = photo.read_bytes()
+    done = tool("demo", "image", "--path", photo, "-c", folder / "best.pth", "--save", tmp_path, status=1)
+    assert "would overwrite an input image" in done.stderr
+    assert photo.read_bytes() == before
+
+
+def test_eval__plain_coco_file_equals_pycocotools(run, tmp_path):
+    _, _, data = run
+    content = json.loads((data / "annotations/glyphs_val.json").read_text())
+    for image in content["images"]:
+        del image["neg_category_ids"], image["not_exhaustive_category_ids"]
+    for annotation in content["annotations"]:
+        annotation["iscrowd"] = 0
+    ann, results = tmp_path / "ann.json", tmp_path / "results.json"
+    ann.write_text(json.dumps(content))
+    rng = np.random.default_rng(0)
+    found = []
+    for a in content["annotations"]:
+        for _ in range(30):  # many of one category in an image: the limit of 100 matters
+            jitter = (np.array(a["bbox"]) * rng.normal(1, 0.1, 4)).round(2).tolist()
+            found.append(
+                {**{k: a[k] for k in ("image_id", "category_id")}, "bbox": jitter, "score": float(rng.random())}
+            )
+    results.write_text(json.dumps(found))
+    out = tool("eval", "--ann", ann, "--results", results, "--csv", tmp_path / "c.csv").stdout
+    reference = COCO(str(ann))
+    scored = COCOeval(reference, reference.loadRes(found), "bbox")
+    scored.evaluate()
+    scored.accumulate()
+    scored.summarize()
+    values = out.splitlines()[2].split()
+    assert [float(v) for v in values[:3]] == pytest.approx([100 * s for s in scored.stats[:3]], abs=0.051)
+    rows = list(csv.DictReader((tmp_path / "c.csv").open()))
+    assert np.mean([float(r["AP"]) for r in rows]) == pytest.approx(scored.stats[0], abs=1e-6)

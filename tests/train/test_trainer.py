@@ -19,7 +19,8 @@ from yolox_lt.errors import UserError
 from yolox_lt.losses import EqualizedQualityFocalLoss
 from yolox_lt.train.checkpoint import load_checkpoint
 from yolox_lt.train.dist import Place, free_port
-from yolox_lt.train.trainer import Trainer, TrainOptions
+from yolox_lt.train.options import TrainOptions
+from yolox_lt.train.trainer import Trainer
 
 CPU = torch.device("cpu")
 
@@ -236,3 +237,34 @@ def test_non_finite_loss__stops_with_the_losses_and_leaves_the_statistic(data, t
     with pytest.raises(UserError, match=r"not finite at iteration 3 \(cls .*box nan.*images"):
         trainer.train()
     assert torch.isfinite(trainer.criterion.balances()[0].ratio).all()
+
+
+def test_resume__with_other_precision_or_average(data, tmp_path):
+    settings = {"max_iter": 2, "max_epoch": 2}
+    with pytest.raises(KeyboardInterrupt):
+        Interrupted(tiny_exp(data, tmp_path, **settings), TrainOptions(4)).train()
+    with pytest.raises(UserError, match="was not started with ema False"):
+        Trainer(tiny_exp(data, tmp_path, ema=False, **settings), TrainOptions(4, resume=True)).train()
+    with pytest.raises(UserError, match="weights of another model"):
+        Trainer(tiny_exp(data, tmp_path, cls_loss="qfl", **settings), TrainOptions(4, resume=True)).train()
+    Trainer(tiny_exp(data, tmp_path, **settings), TrainOptions(4, amp=torch.bfloat16, resume=True)).train()
+    assert load_checkpoint(tmp_path / "tiny/latest.pth")["iteration"] == 4
+
+
+def test_plain_yolox__csv_keeps_its_columns_through_the_closing_epochs(data, tmp_path):
+    plain = {"quality": "obj", "cls_loss": "sigmoid", "assigner": "simota", "anchor_scales": (1,), "l1": "tail"}
+    exp = tiny_exp(data, tmp_path, max_iter=2, max_epoch=3, no_aug_epochs=1, recipe="official", **plain)
+    Trainer(exp, TrainOptions(4)).train()
+    rows = list(csv.DictReader((tmp_path / "tiny/metrics.csv").open()))
+    assert [float(r["l1"]) > 0 for r in rows] == [False, False, True]
+    for row in rows:
+        parts = sum(float(row[name]) for name in ("cls", "box", "obj", "l1"))
+        assert float(row["loss"]) == pytest.approx(parts, rel=1e-5)
+
+
+def test_old_epoch_files__of_another_run_do_not_push_out_new_ones(data, tmp_path):
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny/epoch_300.pth").write_text("older run")
+    exp = tiny_exp(data, tmp_path, max_iter=1, max_epoch=1, eval_interval=1, keep_checkpoints=1)
+    Trainer(exp, TrainOptions(4)).train()
+    assert {p.name for p in (tmp_path / "tiny").glob("epoch_*")} == {"epoch_1.pth", "epoch_300.pth"}

@@ -6,10 +6,12 @@ A data set pickles small: the index reopens its memory-mapped cache in each work
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+from loguru import logger
 from torch.utils.data import Dataset
 
 from yolox_lt.data.augment import Sample, fit
@@ -35,7 +37,7 @@ class ImageStore:
         data_dir: root of the data set.
         folder: folder below `data_dir` that holds the files; None = as the annotation file says (`coco_url`, then
             `file_name`) below `data_dir`, then below `data_dir/images`.
-        cache: keep every decoded image in memory (needs one process, or fork after the cache is filled).
+        cache: decode every image now and keep it in memory, shared by loader processes that are forked later.
     """
 
     def __init__(
@@ -44,7 +46,14 @@ class ImageStore:
         self.index = index
         self.data_dir = Path(data_dir)
         self.folder = folder
-        self.memory: dict[int, np.ndarray] | None = {} if cache else None
+        self.memory: dict[int, np.ndarray] = {}
+        if cache:
+            logger.info(f"{index.path}: keeping {len(index):,} images in memory, {self.bytes() / 2**30:.1f} GiB")
+            self.memory = {p: self.read(p) for p in range(len(index))}
+
+    def bytes(self) -> int:
+        """Size of all decoded images."""
+        return int(3 * self.index.sizes.prod(axis=1).sum())
 
     def path(self, position: int) -> Path:
         """Path of the image at `position` of the index; the file need not exist."""
@@ -62,7 +71,7 @@ class ImageStore:
         Raises:
             BadImageError: missing, undecodable, or of another size than the annotations say.
         """
-        if self.memory is not None and position in self.memory:
+        if position in self.memory:
             return self.memory[position]
         path = self.path(position)
         if not path.is_file():
@@ -83,8 +92,6 @@ class ImageStore:
                 f"{path}: image is {image.shape[1]}x{image.shape[0]} but the annotations say {width}x{height}; "
                 "correct the annotation file, or set skip_bad_images True"
             )
-        if self.memory is not None:
-            self.memory[position] = image
         return image
 
 
@@ -159,9 +166,18 @@ class EvalDataset(Dataset[Item]):
         test_size: (height, width) of the network input.
         fill: grey value around the image, 0 in the released models, 114 in official YOLOX.
         truncate: how sides are made whole, see `fit`.
+        skip_bad_images: put an empty picture in the place of an unreadable one and name it, instead of stopping.
     """
 
-    def __init__(self, store: ImageStore, test_size: tuple[int, int], fill: int, truncate: bool) -> None:
+    def __init__(
+        self,
+        store: ImageStore,
+        test_size: tuple[int, int],
+        fill: int,
+        truncate: bool,
+        skip_bad_images: bool = False,
+    ) -> None:
+        self.skip_bad_images = skip_bad_images
         self.store = store
         self.test_size = test_size
         self.fill = fill
@@ -172,7 +188,16 @@ class EvalDataset(Dataset[Item]):
 
     def __getitem__(self, position: int) -> Item:
         image_id = int(self.store.index.image_ids[position])
-        return eval_item(self.store.read(position), self.test_size, self.fill, self.truncate, image_id)
+        try:
+            image = self.store.read(position)
+            skipped: tuple[str, ...] = ()
+        except BadImageError:
+            if not self.skip_bad_images:
+                raise
+            height, width = self.store.index.sizes[position].tolist()
+            image = np.full((height, width, 3), self.fill, dtype=np.uint8)
+            skipped = (str(self.store.path(position)),)
+        return replace(eval_item(image, self.test_size, self.fill, self.truncate, image_id), skipped=skipped)
 
 
 def eval_item(image: np.ndarray, test_size: tuple[int, int], fill: int, truncate: bool, image_id: int = 0) -> Item:

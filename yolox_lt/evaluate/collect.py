@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import torch
+from loguru import logger
 from torch import nn
 from tqdm import tqdm
 
@@ -42,6 +43,8 @@ def collect_detections(
     model.eval()
     parts: list[DetectionArrays] = []
     for batch in tqdm(loader, desc="evaluate", leave=False, disable=not progress):
+        for name in batch.skipped:
+            logger.warning(f"{name}: unreadable image scored as empty")
         images = preprocess(batch.images.to(device, non_blocking=True))
         with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
             predictions, priors = model(images)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from yolox_lt.data.index import AnnotationIndex
 from yolox_lt.data.loader import Batches
+from yolox_lt.evaluate.coco import evaluate_coco
 from yolox_lt.evaluate.collect import collect_detections
 from yolox_lt.evaluate.lvis import evaluate_lvis
 from yolox_lt.evaluate.report import Report
@@ -61,5 +62,7 @@ class Evaluator:
         return None if parts is None else self.score(DetectionArrays.concatenate(parts))
 
     def score(self, detections: DetectionArrays) -> Report:
-        """LVIS AP of detections of the whole set; plain COCO files are scored by the same rules."""
-        return evaluate_lvis(self.index, detections, self.max_detections, self.groups)
+        """LVIS AP of detections of the whole set; a file without federated lists is scored by COCO's rules."""
+        if self.index.federated:
+            return evaluate_lvis(self.index, detections, self.max_detections, self.groups)
+        return evaluate_coco(self.index, detections, groups=self.groups)

@@ -18,6 +18,9 @@ class BaseExp:
     either.
     """
 
+    at_least_one: typing.ClassVar[frozenset[str]] = frozenset()
+    """Names of counts that must be 1 or more."""
+
     def attributes(self) -> dict[str, Any]:
         """Every public setting and its value, those of the base class first."""
         names: dict[str, None] = {}
@@ -26,7 +29,7 @@ class BaseExp:
                 if not callable(value) and not isinstance(value, (property, classmethod, staticmethod)):
                     names[name] = None
         names.update(dict.fromkeys(vars(self)))
-        return {n: getattr(self, n) for n in names if not n.startswith("_")}
+        return {n: getattr(self, n) for n in names if not n.startswith("_") and n != "at_least_one"}
 
     def merge(self, pairs: list[str]) -> None:
         """Override attributes by [key, value, key, value, ...], values as text.
@@ -42,7 +45,10 @@ class BaseExp:
                 close = difflib.get_close_matches(key, known, n=1)
                 hint = f"did you mean {close[0]!r}?" if close else "see yolox_lt/exp/yolox.py for all settings"
                 raise UserError(f"override {key!r} is not a setting of {type(self).__name__}; {hint}")
-            setattr(self, key, parse_value(key, text, known[key], self.type_of(key)))
+            value = parse_value(key, text, known[key], self.type_of(key))
+            if key in self.at_least_one and value is not None and value < 1:
+                raise UserError(f"override {key} {text!r}: give a number of at least 1")
+            setattr(self, key, value)
 
     def update(self, values: dict[str, Any]) -> None:
         """Set attributes from a checkpoint; lists become tuples where the attribute is one, unknown names are kept."""

@@ -66,7 +66,7 @@ class DataExp(BaseExp):
     # (height, width); with multiscale_range 5 the actual training size is within [640 - 5*32, 640 + 5*32]
     input_size: tuple[int, int] = (640, 640)
     multiscale_range: int = 5
-    # (smallest, largest) training height in units of 32 pixels; overrides multiscale_range
+    # (smallest, largest) training height in units of 32 pixels, official recipe only; overrides multiscale_range
     random_size: tuple[int, int] | None = None
     mosaic_prob: float = 1.0
     mixup_prob: float = 1.0
@@ -153,6 +153,10 @@ class DataExp(BaseExp):
         """Repeat factor of each training image, by `sampler`."""
         if self.sampler == "uniform":
             return np.ones(len(positions), dtype=np.int64)
+        if self.repeat_rounding not in ("ceil", "stochastic", "round", "floor"):
+            raise UserError(
+                f"repeat_rounding {self.repeat_rounding!r} is unknown; choose one of ceil, stochastic, round, floor"
+            )
         if self.sampler == "repeat_factor":
             return repeat_factors(index, self.repeat_thresh, self.repeat_rounding, positions)  # type: ignore[arg-type]
         raise UserError(f"sampler {self.sampler!r} is unknown; choose one of uniform, repeat_factor")
@@ -195,7 +199,7 @@ class DataExp(BaseExp):
     def get_eval_dataset(self) -> EvalDataset:
         """Validation images at `test_size`."""
         recipe = self.get_recipe()
-        return EvalDataset(self.get_store("val"), self.test_size, recipe.fill, recipe.truncate)
+        return EvalDataset(self.get_store("val"), self.test_size, recipe.fill, recipe.truncate, self.skip_bad_images)
 
     def get_eval_loader(self, batch_size: int, rank: int, world: int, pin_memory: bool) -> Batches:
         """Validation batches, every image once over all ranks."""

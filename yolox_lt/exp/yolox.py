@@ -34,11 +34,17 @@ from yolox_lt.train.optim import build_adamw, build_sgd, param_groups
 if TYPE_CHECKING:
     from yolox_lt.evaluate.evaluator import Evaluator
     from yolox_lt.evaluate.report import Report
-    from yolox_lt.train.trainer import Trainer, TrainOptions
+    from yolox_lt.train.options import TrainOptions
+from yolox_lt.train.trainer import Trainer
 
 
 class Exp(DataExp):
     """Official YOLOX on COCO. Every attribute is a setting; data settings are in `DataExp`."""
+
+    at_least_one = frozenset(
+        {"num_classes", "batch_size", "print_interval", "eval_interval", "keep_checkpoints", "max_epoch", "max_iter"}
+        | {"accumulate", "atss_cells", "max_detections", "pre_nms"}
+    )
 
     # --------------------------------------------------------------- run
     # seed of everything random; None draws one and writes it into the checkpoint

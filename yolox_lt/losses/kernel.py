@@ -23,6 +23,7 @@ from torch import Tensor
 
 from yolox_lt.types import IGNORED
 
+ROWS_PER_BLOCK_GPU = 32768  # bounds the temporaries to a few hundred MB whatever the batch
 ROWS_PER_BLOCK = 256  # 256 rows x 1203 categories in float32 are 1.2 MB: the temporaries stay in a core's cache
 
 PositiveTerm = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
@@ -90,7 +91,7 @@ def dense_pass(
     weight = (weight / normalizer).to(dtype)
     rows = (labels >= 0).nonzero().squeeze(1)
     ignored = (labels == IGNORED).nonzero().squeeze(1)
-    block = ROWS_PER_BLOCK if logits.device.type == "cpu" else max(n, 1)
+    block = ROWS_PER_BLOCK if logits.device.type == "cpu" else ROWS_PER_BLOCK_GPU
     for start in range(0, n, block):
         stop = min(start + block, n)
         loss, grad = negative_term(logits[start:stop].to(dtype), exponent)

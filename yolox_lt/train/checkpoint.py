@@ -53,7 +53,9 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dic
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise UserError(f"{path}: not a readable checkpoint of this project ({reason})") from error
     if not isinstance(content, dict) or "model" not in content or "exp" not in content:
-        raise UserError(f"{path}: holds no model and settings of this project; convert it first with tools/convert.py")
+        raise UserError(
+            f"{path}: holds no model and settings of this project; give a file that tools/train.py has written"
+        )
     if content.get("format_version", 0) > FORMAT_VERSION:
         raise UserError(
             f"{path}: written by a newer version of this project (format {content['format_version']}); update"
@@ -118,3 +120,22 @@ def restore_random_states(states: dict[str, Any]) -> None:
     np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), position, has_gauss, gauss))
     version, internal, extra = states["python"]
     random.setstate((version, tuple(internal), extra))
+
+
+def remove_old(folder: Path, epoch: int, keep: int) -> None:
+    """Keep the latest `keep` of the folder's epoch_N.pth up to `epoch`; later ones, of an older run there, stay."""
+    numbered = {int(p.stem.split("_")[1]): p for p in folder.glob("epoch_*.pth")}
+    for number in sorted(n for n in numbered if n <= epoch)[:-keep]:
+        numbered[number].unlink()
+
+
+def plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings that a `weights_only` checkpoint can hold; others are left out."""
+    allowed = (bool, int, float, str, type(None))
+    result: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, allowed):
+            result[name] = value
+        elif isinstance(value, (tuple, list)) and all(isinstance(v, allowed) for v in value):
+            result[name] = list(value)
+    return result

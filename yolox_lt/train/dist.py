@@ -22,7 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from yolox_lt.errors import UserError
 
 EVALUATION_TIMEOUT = datetime.timedelta(hours=12)
-"""How long a rank waits for rank 0 to score the results: longer than any evaluation."""
+"""How long a rank waits for rank 0 to score and save: longer than any evaluation."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class Place:
 
 def launched_externally() -> bool:
     """Whether torchrun or SLURM started several processes of this program."""
-    return "RANK" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
+    in_srun = "SLURM_STEP_ID" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1
+    return "RANK" in os.environ or in_srun
 
 
 def pick_device(name: str | None, local_rank: int) -> torch.device:
@@ -49,6 +50,13 @@ def pick_device(name: str | None, local_rank: int) -> torch.device:
         raise UserError("--device cuda: this machine has no CUDA GPU; use --device cpu or leave the option out")
     if name == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
+    visible = torch.cuda.device_count()
+    if visible == 1:  # a launcher that shows each process its own GPU
+        return torch.device("cuda", 0)
+    if local_rank >= visible:
+        raise UserError(
+            f"process {local_rank} of this machine has no GPU, there are {visible}; start {visible} processes"
+        )
     return torch.device("cuda", local_rank)
 
 
@@ -80,7 +88,7 @@ def launch(function: Callable[..., None], devices: int, device: str | None, args
         rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
         world = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1")))
         local = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
-        if "MASTER_ADDR" not in os.environ:
+        if "MASTER_ADDR" not in os.environ or "MASTER_PORT" not in os.environ:
             raise UserError(
                 "MASTER_ADDR is not set: export MASTER_ADDR and MASTER_PORT of the first node, or use torchrun"
             )
@@ -116,10 +124,9 @@ def _run(
         return
     backend = "nccl" if place.device.type == "cuda" else "gloo"
     dist.init_process_group(backend, init_method=url, rank=rank, world_size=world)
-    try:
-        function(place, *args)
-    finally:
-        dist.destroy_process_group()
+    function(place, *args)
+    # Only after success: tearing NCCL down waits for ranks that an error here has left inside a collective.
+    dist.destroy_process_group()
 
 
 def free_port() -> int:

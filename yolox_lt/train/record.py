@@ -21,7 +21,7 @@ from yolox_lt.models.complexity import model_info
 
 if TYPE_CHECKING:
     from yolox_lt.exp.yolox import Exp
-    from yolox_lt.train.trainer import TrainOptions
+    from yolox_lt.train.options import TrainOptions
 
 
 def describe_run(

@@ -10,7 +10,6 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,16 +23,18 @@ from yolox_lt.data.sampler import DrawSampler
 from yolox_lt.errors import UserError
 from yolox_lt.train.checkpoint import (
     load_checkpoint,
-    load_matching,
-    load_weights,
+    plain,
     random_states,
+    remove_old,
     restore_random_states,
     save_checkpoint,
 )
-from yolox_lt.train.dist import Place, average_batchnorm, broadcast, object_group
+from yolox_lt.train.dist import average_batchnorm, broadcast, gather_to_main, object_group
 from yolox_lt.train.ema import ModelEMA
 from yolox_lt.train.log import RunLog, memory_megabytes
+from yolox_lt.train.options import TrainOptions
 from yolox_lt.train.record import describe_run, write_config
+from yolox_lt.train.restore import restore_parts, start_from
 from yolox_lt.types import Batch
 
 if TYPE_CHECKING:
@@ -41,23 +42,6 @@ if TYPE_CHECKING:
     from yolox_lt.exp.yolox import Exp
 
 METRIC_COLUMNS = ("AP", "AP50", "AP75", "APr", "APc", "APf", "AR")
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """What the command line decides.
-
-    batch_size: images of one optimiser step over all ranks and accumulated batches.
-    place: this process. amp: None, torch.float16 or torch.bfloat16.
-    checkpoint: to fine-tune from, or with `resume` to continue (None: the run folder's latest.pth).
-    """
-
-    batch_size: int
-    place: Place = field(default_factory=lambda: Place(0, 1, torch.device("cpu")))
-    amp: torch.dtype | None = None
-    checkpoint: str | None = None
-    resume: bool = False
-    cache: bool = False
 
 
 class Trainer:
@@ -155,25 +139,9 @@ class Trainer:
         """Continue a run, or start from another one's weights."""
         path = self.options.checkpoint or self.folder / "latest.pth"
         if not self.options.resume:
-            state = checkpoint["ema"]["model"] if checkpoint.get("ema") else checkpoint["model"]
-            loaded, left = load_matching(self.model, state)
-            logger.info(
-                f"{path}: {len(loaded)} tensors loaded, {len(left)} start anew" + (f" ({left[0]}, ...)" if left else "")
-            )
-            if not loaded:
-                raise UserError(f"{path}: no tensor fits this model; use the exp file of that checkpoint")
-            if self.ema is not None:
-                self.ema.model.load_state_dict(self.model.state_dict())
+            start_from(self.model, self.ema, checkpoint, path)
             return
-        load_weights(self.model, checkpoint["model"], path)
-        if "optimizer" not in checkpoint:
-            raise UserError(f"{path}: has no optimiser state to resume from; start a new run from it without --resume")
-        self.optimizer.load_state_dict(checkpoint["optimizer"])
-        self.scaler.load_state_dict(checkpoint["scaler"])
-        self.criterion.load_state_dict(checkpoint["criterion"])
-        if self.ema is not None:
-            load_weights(self.ema.model, checkpoint["ema"]["model"], path)
-            self.ema.next = checkpoint["ema"]["next"]
+        restore_parts(self.model, self.ema, self.criterion, self.optimizer, self.scaler, checkpoint, path)
         self.iteration = checkpoint["iteration"]
         self.best = checkpoint["best"]
         restore_random_states(checkpoint["random"])
@@ -310,11 +278,34 @@ class Trainer:
         epoch = self.iteration // self.epoch_iterations
         closing = self.iteration > self.plain_from and self.exp.no_aug_epochs > 0
         evaluate = epoch % self.exp.eval_interval == 0 or closing or epoch == self.exp.max_epoch
+        self.merge_ranks()
         report = self.evaluate() if evaluate else None
-        if not self.place.is_main:
-            return
-        means = {name: value / self.epoch_iterations for name, value in self.sums.items()}
+        if self.place.is_main:
+            self.record_epoch(epoch, lr, seconds, report)
         self.sums = {}
+        # The other ranks wait here, without a pending collective of the training group, while rank 0 scores and saves.
+        broadcast(None, self.objects)
+
+    def merge_ranks(self) -> None:
+        """Bring together what the ranks hold apart: BatchNorm statistics, unreadable images."""
+        average_batchnorm(self.model)
+        if self.ema is not None:
+            average_batchnorm(self.ema.model)
+        own = self.bad_images
+        parts = gather_to_main(own, self.objects) or []
+        self.bad_images = {}
+        for part in parts:
+            for name, count in part.items():
+                if name not in own:
+                    logger.warning(f"{name}: unreadable image skipped on another rank")
+                self.bad_images[name] = self.bad_images.get(name, 0) + count
+
+    def record_epoch(self, epoch: int, lr: float, seconds: float, report: Report | None) -> None:
+        """Rank 0: the row of metrics.csv, the checkpoints, the warnings."""
+        skipped = sum(int(balance.skipped) for balance in self.criterion.balances())
+        if skipped:
+            logger.warning(f"{skipped} contributions to the loss's statistic were not finite and left out so far")
+        means = {name: value / self.epoch_iterations for name, value in self.sums.items()}
         metrics = report.metrics if report is not None else {}
         row: dict[str, float] = {"epoch": epoch, **means, "lr": lr}
         row |= {name: metrics.get(name, math.nan) for name in METRIC_COLUMNS}
@@ -337,14 +328,11 @@ class Trainer:
                 save_checkpoint(self.folder / "best.pth", content)
             if self.exp.save_history_ckpt:
                 save_checkpoint(self.folder / f"epoch_{epoch}.pth", content)
-                self.remove_old()
+                remove_old(self.folder, epoch, self.exp.keep_checkpoints)
 
     def evaluate(self) -> Report | None:
         """Score the averaged weights if there are any; the report is on rank 0."""
         model = self.ema.model if self.ema is not None else self.model
-        average_batchnorm(self.model)
-        if self.ema is not None:
-            average_batchnorm(self.ema.model)
         report = self.exp.eval(model, self.evaluator, self.device, autocast=self.options.amp, group=self.objects)
         self.model.train()
         return report
@@ -374,24 +362,6 @@ class Trainer:
             "exp": plain(self.exp.attributes()),
         }
 
-    def remove_old(self) -> None:
-        """Keep the latest `keep_checkpoints` of the epoch_N.pth."""
-        files = sorted(self.folder.glob("epoch_*.pth"), key=lambda p: int(p.stem.split("_")[1]))
-        for path in files[: -self.exp.keep_checkpoints]:
-            path.unlink()
-
 
 def nan_to_zero(value: float) -> float:
     return 0.0 if math.isnan(value) else float(value)
-
-
-def plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Settings that a `weights_only` checkpoint can hold; others are left out."""
-    allowed = (bool, int, float, str, type(None))
-    result: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, allowed):
-            result[name] = value
-        elif isinstance(value, (tuple, list)) and all(isinstance(v, allowed) for v in value):
-            result[name] = list(value)
-    return result

@@ -1,0 +1,26 @@
+"""What the command line decides about a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from yolox_lt.train.dist import Place
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What the command line decides.
+
+    batch_size: images of one optimiser step over all ranks and accumulated batches.
+    place: this process. amp: None, torch.float16 or torch.bfloat16.
+    checkpoint: to fine-tune from, or with `resume` to continue (None: the run folder's latest.pth).
+    """
+
+    batch_size: int
+    place: Place = field(default_factory=lambda: Place(0, 1, torch.device("cpu")))
+    amp: torch.dtype | None = None
+    checkpoint: str | None = None
+    resume: bool = False
+    cache: bool = False
