@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torchvision.ops import sigmoid_focal_loss
 
 from yolox_lt.losses import (
+    EQLv2FocalLoss,
     EqualizedFocalLoss,
     EqualizedQualityFocalLoss,
     FocalLoss,
@@ -249,3 +250,36 @@ def test_bad_labels__are_refused_with_the_value(labels):
         FocalLoss()(torch.zeros(2, 5), torch.tensor(labels))
     with pytest.raises(ValueError, match="expected logits"):
         FocalLoss()(torch.zeros(2, 5), torch.tensor([0]))
+
+
+# ------------------------------------------------------------------------------------------------- EQLv2
+
+
+def test_eqlv2__starts_as_focal_and_then_follows_its_formula():
+    logits, labels, _ = sample(60, 5)
+    loss = EQLv2FocalLoss(5).double()
+    first = loss(logits, labels, normalizer=2.0)
+    torch.testing.assert_close(first, FocalLoss()(logits, labels, normalizer=2.0), rtol=1e-6, atol=0)
+    ratio = loss.balance.pos_grad / loss.balance.neg_grad
+    torch.testing.assert_close(loss.balance.ratio, ratio)
+    m = 1 / (1 + torch.exp(-12 * (ratio - 0.8)))
+    x = logits.clone().requires_grad_()
+    y = F.one_hot(labels.clamp(min=0), 5).double() * (labels >= 0)[:, None]
+    p_t = torch.where(y == 1, torch.sigmoid(x), torch.sigmoid(-x))
+    weight = torch.where(y == 1, 0.25 * (1 + 4 * (1 - m)), 0.75 * m)
+    want = (weight * (1 - p_t) ** 2 * -p_t.log())[labels != -2].sum() / 2
+    want.backward()
+    a = logits.clone().requires_grad_()
+    before = loss.balance.pos_grad.clone()
+    ours = loss(a, labels, normalizer=2.0)
+    ours.backward()
+    torch.testing.assert_close(ours, want, rtol=1e-10, atol=0)
+    torch.testing.assert_close(a.grad, x.grad, rtol=1e-8, atol=1e-14)
+    torch.testing.assert_close(loss.balance.pos_grad - before, (x.grad.abs() * y).sum(0), rtol=1e-8, atol=1e-12)
+
+
+def test_eqlv2__ratio_is_not_clamped():
+    loss = EQLv2FocalLoss(2)
+    assert loss.balance.ratio.tolist() == [100, 100]
+    loss.balance.accumulate(torch.tensor([6.0, 1]), torch.tensor([2.0, 4]))
+    assert loss.balance.ratio.tolist() == pytest.approx([3, 0.25])

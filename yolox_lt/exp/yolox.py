@@ -20,6 +20,7 @@ from yolox_lt.errors import UserError
 from yolox_lt.exp.data import DataExp
 from yolox_lt.losses import (
     DenseLoss,
+    EQLv2FocalLoss,
     EqualizedFocalLoss,
     EqualizedQualityFocalLoss,
     FocalLoss,
@@ -83,7 +84,7 @@ class Exp(DataExp):
     assigner: str = "simota"
     # candidate cells per level and object of ATSS; priors per level = cells x anchors (18 with two anchors)
     atss_cells: int = 9
-    # sigmoid, focal, qfl, efl or eqfl
+    # sigmoid, focal, qfl, efl, eqfl or eqlv2_focal
     cls_loss: str = "sigmoid"
     loss_alpha: float = 0.25
     loss_gamma: float = 2.0
@@ -173,7 +174,9 @@ class Exp(DataExp):
             return EqualizedFocalLoss(self.num_classes, self.loss_alpha, self.loss_gamma, self.loss_scale, **switches)
         if self.cls_loss == "eqfl":
             return EqualizedQualityFocalLoss(self.num_classes, self.loss_gamma, self.loss_scale, **switches)
-        raise unknown("cls_loss", self.cls_loss, "sigmoid, focal, qfl, efl, eqfl")
+        if self.cls_loss == "eqlv2_focal":
+            return EQLv2FocalLoss(self.num_classes, self.loss_alpha, self.loss_gamma)
+        raise unknown("cls_loss", self.cls_loss, "sigmoid, focal, qfl, efl, eqfl, eqlv2_focal")
 
     def get_criterion(self) -> BaseCriterion:
         """Assignment and losses as one object."""
