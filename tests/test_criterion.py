@@ -227,3 +227,18 @@ def test_statistics__are_part_of_the_state_and_survive_a_round_trip():
     other.load_state_dict(criterion.state_dict())
     assert other.balances()[0].ratio.tolist() == pytest.approx([0.5, 0.0, 1.0, 0.0])
     json.dumps(list(criterion.state_dict()))
+
+
+def test_official__batch_without_objects_trains_objectness_alone(golden):
+    data = golden("yolox_head_simota_c3.npz")
+    head, predictions, priors, _, _ = yolox_case(data)
+    empty, none = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
+    criterion = YOLOXCriterion(SimOTAAssigner(), grid_coder(), use_l1=True)
+    losses = criterion(predictions, priors, [empty] * 3, [none] * 3, [(96, 128)] * 3)
+    assert losses["obj"] > 0
+    assert losses["cls"] == losses["box"] == losses["l1"] == 0
+    sum(losses.values()).backward()
+    gradients = {name: p.grad for name, p in head.named_parameters()}
+    assert all(g is not None for g in gradients.values())  # data-parallel training waits for every parameter
+    assert (gradients["obj_preds.0.bias"] > 0).all()
+    assert (gradients["cls_preds.0.weight"] == 0).all()

@@ -82,6 +82,8 @@ def user_error(error: BaseException | None) -> str | None:
     while error is not None:
         if isinstance(error, UserError):
             return last_sentence(str(error))
+        if isinstance(error, torch.OutOfMemoryError):
+            return f"the GPU's memory is full ({str(error).splitlines()[0]}); lower -b, or use --fp16 or --bf16"
         if isinstance(error, OSError) and error.filename is not None:
             return f"{error.filename}: {error.strerror}; check the path and its permissions"
         if "yolox_lt.errors.UserError: " in str(error) or "BadImageError: " in str(error):

@@ -268,3 +268,12 @@ def test_old_epoch_files__of_another_run_do_not_push_out_new_ones(data, tmp_path
     exp = tiny_exp(data, tmp_path, max_iter=1, max_epoch=1, eval_interval=1, keep_checkpoints=1)
     Trainer(exp, TrainOptions(4)).train()
     assert {p.name for p in (tmp_path / "tiny").glob("epoch_*")} == {"epoch_1.pth", "epoch_300.pth"}
+
+
+def test_second_run__in_the_same_folder_keeps_the_first_ones_figures(data, tmp_path):
+    for epochs in (2, 1):
+        Trainer(tiny_exp(data, tmp_path, max_iter=1, max_epoch=epochs), TrainOptions(4)).train()
+    rows = [
+        len((tmp_path / "tiny" / name).read_text().splitlines()) for name in ("metrics.previous.csv", "metrics.csv")
+    ]
+    assert rows == [1 + 2, 1 + 1]

@@ -29,8 +29,7 @@ class RunLog:
 
     Args:
         folder: run folder, created if need be; None for a rank that does not write.
-        resume_epoch: rows of later epochs are dropped from metrics.csv and metrics.jsonl, because they will be run
-            again.
+        resume_epoch: when resuming, rows of later epochs are dropped from metrics.csv and metrics.jsonl; they come again.
         total: iterations of the whole run, for the progress bar.
         start: iterations already done.
     """
@@ -44,6 +43,8 @@ class RunLog:
             return
         folder.mkdir(parents=True, exist_ok=True)
         self.sink = logger.add(folder / "train.log", format=FORMAT, level="INFO", enqueue=False)
+        if start == 0:
+            set_aside(folder)
         keep_csv_rows(folder / "metrics.csv", resume_epoch)
         keep_json_rows(folder / "metrics.jsonl", start)
         self.board = SummaryWriter(str(folder), purge_step=start)
@@ -103,12 +104,21 @@ def finite(values: dict[str, float]) -> dict[str, float | None]:
     return {k: v if math.isfinite(v) else None for k, v in values.items()}
 
 
+def set_aside(folder: Path) -> None:
+    """A new run in the folder of another one: the other's figures stay under the names metrics.previous.*."""
+    for name in ("metrics.csv", "metrics.jsonl"):
+        path = folder / name
+        if path.exists():
+            kept = path.with_name(name.replace("metrics", "metrics.previous"))
+            path.replace(kept)
+            logger.warning(
+                f"{folder}: holds another run, whose figures are kept as {kept.name}; use -expn for a new folder"
+            )
+
+
 def keep_csv_rows(path: Path, last_epoch: int) -> None:
-    """Drop rows of epochs after `last_epoch` (0: all, then the file goes)."""
+    """Drop rows of epochs after `last_epoch`."""
     if not path.exists():
-        return
-    if last_epoch == 0:
-        path.unlink()
         return
     with open(path, newline="") as file:
         rows = list(csv.reader(file))

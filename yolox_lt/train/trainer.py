@@ -127,6 +127,7 @@ class Trainer:
         self.optimizer = exp.get_optimizer(self.options.batch_size, self.model)
         self.schedule = exp.get_lr_scheduler(exp.basic_lr_per_img * self.options.batch_size, self.epoch_iterations)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.options.amp == torch.float16)
+        # The released models count updates from 0, so that the first one copies the model; official YOLOX from 1.
         first = 0 if exp.scheduler == "yoloxwarmcos_released" else 1
         self.ema = ModelEMA(self.model, exp.ema_decay, first) if exp.ema else None
         self.network: nn.Module = self.model
