@@ -29,7 +29,7 @@ class RunLog:
 
     Args:
         folder: run folder, created if need be; None for a rank that does not write.
-        resume_epoch: when resuming, rows of later epochs are dropped from metrics.csv and metrics.jsonl; they come again.
+        resume_epoch: when resuming, rows of later epochs are dropped from metrics.csv; they come again.
         total: iterations of the whole run, for the progress bar.
         start: iterations already done.
     """
