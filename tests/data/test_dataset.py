@@ -224,8 +224,10 @@ def test_eval_dataset__skips_an_unreadable_image_only_when_asked(tmp_path):
 
 
 def test_cache__reads_every_image_once_and_serves_it_from_memory(tmp_path):
-    index = write_set(tmp_path, [{"file_name": "1.jpg"}])
+    index = write_set(tmp_path, [{"file_name": "1.jpg"}, {"file_name": "missing.jpg"}])
     write_image(tmp_path / "1.jpg")
     store = ImageStore(index, tmp_path, cache=True)
     (tmp_path / "1.jpg").unlink()
     assert store.read(0).shape == (10, 20, 3)
+    with pytest.raises(BadImageError, match="missing"):
+        store.read(1)

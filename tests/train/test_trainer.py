@@ -251,6 +251,16 @@ def test_resume__with_other_precision_or_average(data, tmp_path):
     assert load_checkpoint(tmp_path / "tiny/latest.pth")["iteration"] == 4
 
 
+def test_resume__with_another_epoch_length_goes_on_with_the_next_epoch(data, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        Interrupted(tiny_exp(data, tmp_path, max_iter=4, max_epoch=3), TrainOptions(4)).train()
+    Trainer(tiny_exp(data, tmp_path, max_iter=2, max_epoch=3), TrainOptions(8, resume=True)).train()
+    rows = list(csv.DictReader((tmp_path / "tiny/metrics.csv").open()))
+    assert [r["epoch"] for r in rows] == ["1", "2", "3"]
+    content = load_checkpoint(tmp_path / "tiny/latest.pth")
+    assert (content["epoch"], content["iteration"]) == (3, 6)
+
+
 def test_plain_yolox__csv_keeps_its_columns_through_the_closing_epochs(data, tmp_path):
     plain = {"quality": "obj", "cls_loss": "sigmoid", "assigner": "simota", "anchor_scales": (1,), "l1": "tail"}
     exp = tiny_exp(data, tmp_path, max_iter=2, max_epoch=3, no_aug_epochs=1, recipe="official", **plain)

@@ -5,6 +5,7 @@ A data set pickles small: the index reopens its memory-mapped cache in each work
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -49,7 +50,13 @@ class ImageStore:
         self.memory: dict[int, np.ndarray] = {}
         if cache:
             logger.info(f"{index.path}: keeping {len(index):,} images in memory, {self.bytes() / 2**30:.1f} GiB")
-            self.memory = {p: self.read(p) for p in range(len(index))}
+            self.fill_memory()
+
+    def fill_memory(self) -> None:
+        """Keep every readable image; an unreadable one stays out, so that reading it later reports it as ever."""
+        for position in range(len(self.index)):
+            with contextlib.suppress(BadImageError):
+                self.memory[position] = self.read(position)
 
     def bytes(self) -> int:
         """Size of all decoded images."""

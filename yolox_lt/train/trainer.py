@@ -143,7 +143,8 @@ class Trainer:
             start_from(self.model, self.ema, checkpoint, path)
             return
         restore_parts(self.model, self.ema, self.criterion, self.optimizer, self.scaler, checkpoint, path)
-        self.iteration = checkpoint["iteration"]
+        # Checkpoints are written at the end of epochs; with another batch size an epoch has other iterations.
+        self.iteration = checkpoint["epoch"] * self.epoch_iterations
         self.best = checkpoint["best"]
         restore_random_states(checkpoint["random"])
         if checkpoint["world"] != self.place.world or checkpoint["batch_size"] != self.options.batch_size:
