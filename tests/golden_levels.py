@@ -26,6 +26,11 @@ def aligned_priors(data: dict[str, Any]) -> Priors:
     return AnchorGrid(strides, (3, 4))([(int(h), int(w)) for h, w in data["feat_hw"]])
 
 
+def legacy_priors(data: dict[str, Any]) -> Priors:
+    strides = [int(s) for s in data["strides"]]
+    return AnchorGrid(strides, (6, 8), legacy=True)([(int(h), int(w)) for h, w in data["feat_hw"]])
+
+
 def objects(rows: np.ndarray) -> tuple[Tensor, Tensor]:
     """Rows x1 y1 x2 y2 label(1..C) -> boxes and 0-based labels."""
     return torch.from_numpy(rows[:, :4]).float(), torch.from_numpy(rows[:, 4]).long() - 1

@@ -11,16 +11,16 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from tests.golden_levels import aligned_priors, level_maps, objects, predictions_from
+from tests.golden_levels import aligned_priors, legacy_priors, level_maps, objects, predictions_from
 from yolox_lt import boxes as box_ops
 from yolox_lt.assign import ATSSAssigner, SimOTAAssigner
 from yolox_lt.coders import DeltaCoder, grid_coder
-from yolox_lt.criterion import Criterion, YOLOXCriterion
-from yolox_lt.losses import EqualizedFocalLoss, EqualizedQualityFocalLoss, QualityFocalLoss
+from yolox_lt.criterion import Criterion, RetinaNetCriterion, YOLOXCriterion, centerness
+from yolox_lt.losses import EqualizedFocalLoss, EqualizedQualityFocalLoss, FocalLoss, QualityFocalLoss
 from yolox_lt.models.heads import YOLOXHead
 from yolox_lt.models.priors import AnchorGrid
 from yolox_lt.train.dist import free_port
-from yolox_lt.types import IGNORED, Predictions
+from yolox_lt.types import IGNORED, Assignment, Predictions
 
 C = 30
 LOSSES = {
@@ -49,13 +49,14 @@ def released_criterion(cls_loss):
     return Criterion(IgnoringATSS(18), cls_loss, DeltaCoder(), use_l1=True)
 
 
-def run_iteration(criterion, data, iteration, prefix=""):
+def run_iteration(criterion, data, iteration, prefix="", priors=None):
     ignore = [data.get(f"{prefix}it{iteration}_ignore{i}", np.zeros((1, 4), np.float32)) for i in range(2)]
     object.__setattr__(criterion.assigner, "ignore", [torch.from_numpy(i) for i in ignore])
     maps = {
-        k: [m.requires_grad_() for m in level_maps(data, f"{prefix}it{iteration}_", k)] for k in ("cls", "loc", "iou")
+        k: [m.requires_grad_() for m in level_maps(data, f"{prefix}it{iteration}_", k, len(data["strides"]))]
+        for k in ("cls", "loc", "iou")
     }
-    priors = aligned_priors(data)
+    priors = aligned_priors(data) if priors is None else priors
     images = [objects(data[f"{prefix}it{iteration}_gt{i}"]) for i in range(2)]
     sizes = [(int(h), int(w)) for h, w in data["image_hw"]]
     predictions = predictions_from(maps["cls"], maps["loc"], maps["iou"])
@@ -69,7 +70,9 @@ def check(losses, maps, data, value_prefix, grad_prefixes):
         return losses[name].item()
 
     np.testing.assert_allclose(item("cls"), data[f"{value_prefix}cls_loss"], rtol=1e-4)
-    np.testing.assert_allclose(item("box") + item("l1"), data[f"{value_prefix}loc_loss"], rtol=1e-4)
+    np.testing.assert_allclose(
+        item("box") + (item("l1") if "l1" in losses else 0.0), data[f"{value_prefix}loc_loss"], rtol=1e-4
+    )
     np.testing.assert_allclose(item("quality"), data[f"{value_prefix}iou_loss"], rtol=1e-4)
     for kind, levels in maps.items():
         want = [data[f"{grad_prefixes[kind]}grad_{kind}_lvl{i}"] for i in range(len(levels))]
@@ -95,6 +98,21 @@ def test_released__two_iterations_of_the_whole_loss(golden, name):
                 ("pos_neg", balance.ratio),
             ):
                 np.testing.assert_allclose(value.numpy(), data[f"{name}_it{i}_{statistic}"], rtol=1e-4, atol=1e-7)
+
+
+def test_released_resnet__two_iterations_of_the_whole_loss(golden):
+    data = golden("post_losses_legacy.npz")
+    criterion = Criterion(IgnoringATSS(18), LOSSES["efl_s8"](), DeltaCoder(legacy=True))
+    for i in range(2):
+        losses, maps = run_iteration(criterion, data, i, priors=legacy_priors(data))
+        check(losses, maps, data, f"efl_s8_it{i}_", dict.fromkeys(("cls", "loc", "iou"), f"efl_s8_it{i}_"))
+        (balance,) = criterion.balances()
+        for statistic, value in (
+            ("pos_grad", balance.pos_grad),
+            ("neg_grad", balance.neg_grad),
+            ("pos_neg", balance.ratio),
+        ):
+            np.testing.assert_allclose(value.numpy(), data[f"efl_s8_it{i}_{statistic}"], rtol=1e-4, atol=1e-7)
 
 
 def two_workers(rank, port, path, queue):
@@ -242,3 +260,84 @@ def test_official__batch_without_objects_trains_objectness_alone(golden):
     assert all(g is not None for g in gradients.values())  # data-parallel training waits for every parameter
     assert (gradients["obj_preds.0.bias"] > 0).all()
     assert (gradients["cls_preds.0.weight"] == 0).all()
+
+
+# ------------------------------------------------------------------------------------------------- ResNet detectors
+
+
+def test_centerness__by_hand():
+    # Point (4, 4). Distances 4 4 | 4 4: 1. Distances left 1, right 3, top 2, bottom 4: sqrt(1/3 * 2/4). On a side: 0.
+    priors = torch.tensor([[0.0, 0, 8, 8]]).expand(3, 4)
+    boxes = torch.tensor([[0.0, 0, 8, 8], [3, 2, 7, 8], [4, 0, 8, 8]])
+    torch.testing.assert_close(centerness(priors, boxes), torch.tensor([1.0, (1 / 6) ** 0.5, 0.0]))
+
+
+class Fixed:
+    """Gives the same objects to the same priors, whatever comes."""
+
+    def __init__(self, gt_index):
+        self.gt_index = torch.tensor(gt_index)
+
+    def assign_batch(self, priors, gt_boxes, gt_labels, image_sizes, predictions=None):
+        return [Assignment(self.gt_index, torch.zeros(len(self.gt_index))) for _ in gt_boxes]
+
+
+def small_case():
+    """Four priors, two objects, the first object at priors 0 and 3, the second nowhere."""
+    priors = AnchorGrid([8], [2], legacy=True)([(2, 2)])
+    generator = torch.Generator().manual_seed(0)
+    predictions = Predictions(
+        torch.randn(1, 4, 3, generator=generator), torch.randn(1, 4, 4, generator=generator) / 4, torch.randn(1, 4)
+    )
+    objects = [torch.tensor([[0.0, 1, 9, 11], [2, 2, 5, 5]])], [torch.tensor([2, 0])]
+    return priors, predictions, *objects, [(16, 16)]
+
+
+def test_retinanet__l1_on_deltas_over_positives():
+    priors, predictions, boxes, labels, sizes = small_case()
+    predictions.quality_logits = None
+    coder = DeltaCoder(legacy=True)
+    criterion = RetinaNetCriterion(Fixed([0, -1, -2, 0]), FocalLoss(), coder)
+    losses = criterion(predictions, priors, boxes, labels, sizes)
+    assert set(losses) == {"cls", "box"}
+    target = coder.encode(priors.boxes[[0, 3]], boxes[0][[0, 0]])
+    want = sum(abs(float(a - b)) for a, b in zip(predictions.box_deltas[0, [0, 3]].flatten(), target.flatten())) / 2
+    assert losses["box"].item() == pytest.approx(want, rel=1e-5)
+    want_cls = FocalLoss()(predictions.cls_logits[0], torch.tensor([2, -1, -2, 2]), None, 2.0)
+    assert losses["cls"].item() == pytest.approx(want_cls.item(), rel=1e-6)
+
+
+def test_weights_and_centerness__by_hand():
+    priors, predictions, boxes, labels, sizes = small_case()
+    coder = DeltaCoder(legacy=True)
+    criterion = Criterion(
+        Fixed([0, -1, -1, 0]), FocalLoss(), coder, target="centerness", box_weight=1.3, quality_weight=0.5
+    )
+    losses = criterion(predictions, priors, boxes, labels, sizes)
+    own, objects_of = priors.boxes[[0, 3]], boxes[0][[0, 0]]
+    t = centerness(own, objects_of)
+    giou = box_ops.giou(coder.decode(own, predictions.box_deltas[0, [0, 3]]), objects_of, legacy=True)
+    assert losses["box"].item() == pytest.approx(1.3 * float((t * (1 - giou)).sum() / max(float(t.sum()), 1)), rel=1e-5)
+    logits = predictions.quality_logits[0, [0, 3]]
+    bce = -(t * logits.sigmoid().log() + (1 - t) * (1 - logits.sigmoid()).log())
+    assert losses["quality"].item() == pytest.approx(0.5 * float(bce.sum()) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("criterion", [Criterion, RetinaNetCriterion])
+def test_batch_without_objects__keeps_every_output_in_the_graph(criterion):
+    priors, predictions, _, _, sizes = small_case()
+    if criterion is RetinaNetCriterion:
+        predictions.quality_logits = None
+    leaves = [
+        t.requires_grad_()
+        for t in (predictions.cls_logits, predictions.box_deltas, predictions.quality_logits)
+        if t is not None
+    ]
+    losses = criterion(Fixed([-1] * 4), EqualizedFocalLoss(3), DeltaCoder(legacy=True))(
+        predictions, priors, [torch.zeros(0, 4)], [torch.zeros(0).long()], sizes
+    )
+    sum(losses.values()).backward()
+    assert all(leaf.grad is not None and torch.isfinite(leaf.grad).all() for leaf in leaves)
+    assert {name: value.item() for name, value in losses.items() if name != "cls"} == dict.fromkeys(
+        set(losses) - {"cls"}, 0.0
+    )

@@ -141,7 +141,7 @@ def main(args: argparse.Namespace) -> None:
     detector.exp.test_conf = args.conf
     detector.exp.nmsthre = args.nms
     if args.tsize is not None:
-        detector.test_size = (args.tsize, args.tsize)
+        detector.exp.test_size = (args.tsize, args.tsize)
     folder = Path(args.save)
     folder.mkdir(parents=True, exist_ok=True)
     records = run_images(detector, args, folder) if args.kind == "image" else run_stream(detector, args, folder)

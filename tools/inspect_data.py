@@ -14,7 +14,7 @@ import numpy as np
 from loguru import logger
 
 from yolox_lt.data.dataset import BadImageError, ImageStore
-from yolox_lt.exp import Exp, get_exp
+from yolox_lt.exp import DetectorExp, get_exp
 from yolox_lt.report.data_summary import (
     category_rows,
     draw_samples,
@@ -83,7 +83,7 @@ def main(args: argparse.Namespace) -> None:
         sys.exit(1)
 
 
-def missing_from_train(exp: Exp, image_counts: np.ndarray) -> dict[str, int]:
+def missing_from_train(exp: DetectorExp, image_counts: np.ndarray) -> dict[str, int]:
     """Categories that are to be found in validation but never seen in training."""
     val = exp.get_index("val")
     names = [

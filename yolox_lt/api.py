@@ -10,10 +10,9 @@ import cv2
 import numpy as np
 import torch
 
-from yolox_lt.data.collate import Collate
-from yolox_lt.data.dataset import eval_item
 from yolox_lt.errors import UserError
-from yolox_lt.exp.yolox import Exp
+from yolox_lt.exp import DetectorExp, Exp
+from yolox_lt.exp.build import exp_from_settings
 from yolox_lt.models import Detector
 from yolox_lt.train.checkpoint import load_checkpoint, load_weights
 from yolox_lt.types import Detections
@@ -24,15 +23,15 @@ Image = str | Path | np.ndarray
 class LoadedDetector:
     """A trained detector. Call it on a path, an array (uint8 [H, W, 3] BGR, as OpenCV reads), or a list of them.
 
-    Attributes: names (category names), exp (settings of the checkpoint), test_size (height, width), device.
+    Attributes: names (category names), exp (settings of the checkpoint; what is changed there counts from the next call
+    on, `exp.test_size` for example), device.
     """
 
-    def __init__(self, model: Detector, exp: Exp, names: tuple[str, ...], device: torch.device) -> None:
+    def __init__(self, model: Detector, exp: DetectorExp, names: tuple[str, ...], device: torch.device) -> None:
         self.model = model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.exp = exp
         self.names = names
         self.device = device
-        self.test_size = exp.test_size
 
     @overload
     def __call__(self, images: Image, conf: float | None = None, class_agnostic: bool = False) -> Detections: ...
@@ -58,14 +57,13 @@ class LoadedDetector:
         arrays = [read_image(i) for i in (images if isinstance(images, list) else [images])]
         if not arrays:
             return []
-        recipe = self.exp.get_recipe()
-        items = [eval_item(a, self.test_size, recipe.fill, recipe.truncate) for a in arrays]
-        batch = Collate(recipe.fill)(items)
-        network_input = self.exp.normalize(batch.images.to(self.device))
+        transform = self.exp.get_eval_transform()
+        batch = self.exp.get_collate()([transform(a) for a in arrays])
+        network_input = self.exp.normalize(batch.images.to(self.device), batch.image_sizes)
         predictions, priors = self.model(network_input)
-        clip_sizes = torch.tensor([network_input.shape[2:]] * len(arrays))
+        size = (network_input.shape[2], network_input.shape[3])
         predictor = replace(self.exp.get_predictor(self.names), class_agnostic=class_agnostic)
-        found = predictor(predictions, priors, batch.scales, batch.original_sizes, clip_sizes)
+        found = predictor(predictions, priors, batch.scales, batch.original_sizes, batch.image_sizes, size)
         if conf is not None:
             found = [above(d, conf) for d in found]
         return found[0] if single else found
@@ -79,17 +77,10 @@ def load(checkpoint: str | Path, device: str | torch.device = "cpu") -> LoadedDe
         UserError: unreadable file, or weights that do not fit the settings beside them.
     """
     content = load_checkpoint(checkpoint)
-    exp = exp_of(content)
+    exp = exp_from_settings(content.get("family", Exp.family), content["exp"])
     model = exp.get_model()
     load_weights(model, weights_of(content), checkpoint)
     return LoadedDetector(model, exp, tuple(content["names"]), torch.device(device))
-
-
-def exp_of(content: dict[str, Any]) -> Exp:
-    """The experiment that a checkpoint's settings describe."""
-    exp = Exp()
-    exp.update(content["exp"])
-    return exp
 
 
 def weights_of(content: dict[str, Any]) -> dict[str, torch.Tensor]:

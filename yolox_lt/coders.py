@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+
+class Coder(Protocol):
+    """What criterion and predictor need of a box code; shapes as in `DeltaCoder`."""
+
+    def encode(self, priors: Tensor, boxes: Tensor) -> Tensor: ...
+
+    def decode(self, priors: Tensor, deltas: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,41 @@ class DeltaCoder:
     def _center_size(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
         size = boxes[..., 2:] - boxes[..., :2] + float(self.legacy)
         return boxes[..., :2] + size / 2, size
+
+
+@dataclass(frozen=True)
+class DistanceCoder:
+    """Distances left, top, right, bottom from a point to the sides of its object: FCOS, Tian et al. 2019, Eq. 1.
+
+    The point is the middle of the prior's corners, a prior is one stride wide (AnchorGrid with scales [1]), distances
+    are ln(pixels / stride). Targets divided by the stride are FCOS's later improvement; the logarithm, as in its first
+    version, is our choice.
+
+    Args:
+        legacy: the +1 pixel convention of the priors' width; sides are plain coordinates in both.
+        max_log_ratio: distances are capped from above at exp of this value when decoding.
+    """
+
+    legacy: bool = False
+    max_log_ratio: float = math.log(1000 / 16)
+
+    def encode(self, priors: Tensor, boxes: Tensor) -> Tensor:
+        """Logarithms [..., 4] of the distances in strides; a side at or beyond the point counts as 1e-6 strides."""
+        point, side = self._point_side(priors)
+        distance = torch.cat([point - boxes[..., :2], boxes[..., 2:] - point], dim=-1)
+        return torch.log((distance / side).clamp(min=1e-6))
+
+    def decode(self, priors: Tensor, deltas: Tensor) -> Tensor:
+        """Boxes x1 y1 x2 y2 [..., 4] in pixels, float32 also for half-precision predictions."""
+        if deltas.dtype in (torch.float16, torch.bfloat16):
+            deltas = deltas.float()
+        point, side = self._point_side(priors)
+        distance = torch.exp(deltas.clamp(max=self.max_log_ratio)) * side
+        return torch.cat([point - distance[..., :2], point + distance[..., 2:]], dim=-1)
+
+    def _point_side(self, priors: Tensor) -> tuple[Tensor, Tensor]:
+        """Points [..., 2] and strides [..., 1]."""
+        return (priors[..., :2] + priors[..., 2:]) / 2, priors[..., 2:3] - priors[..., :1] + float(self.legacy)
 
 
 def grid_coder() -> DeltaCoder:

@@ -1,21 +1,21 @@
 """From predictions and objects to a dict of losses. Owns the normalisers and their reduction over ranks.
 
-Two recipes share the steps "assign, gather the positives": `Criterion` is the released models' (dense classification
-loss, IoU-weighted GIoU, IoU branch), `YOLOXCriterion` is official YOLOX's (objectness everywhere, classes at positives
-only).
+Three recipes share the steps "assign, gather the positives": `Criterion` is the released models' (dense classification
+loss, weighted GIoU, IoU or centre-ness branch), `RetinaNetCriterion` has no third branch and L1 on the deltas,
+`YOLOXCriterion` is official YOLOX's (objectness everywhere, classes at positives only).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from yolox_lt import boxes as box_ops
-from yolox_lt.coders import DeltaCoder
+from yolox_lt.coders import Coder
 from yolox_lt.losses import DenseLoss, GradientBalance, SigmoidLoss, bce_with_logits, giou_loss, square_iou_loss
 from yolox_lt.types import Assignment, Predictions, Priors
 
@@ -71,10 +71,21 @@ def world_mean(values: Tensor) -> Tensor:
     return values.clamp(min=1.0) / world
 
 
+def centerness(priors: Tensor, boxes: Tensor) -> Tensor:
+    """sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b)) in [0, 1] of the priors' points in their boxes (FCOS, Eq. 3).
+
+    priors, boxes: [M, 4]. Points are the middles of the corners, sides plain coordinates. 0 for a point on a side.
+    """
+    point = (priors[:, :2] + priors[:, 2:]) / 2
+    before, after = (point - boxes[:, :2]).clamp(min=0), (boxes[:, 2:] - point).clamp(min=0)
+    ratio = torch.minimum(before, after) / torch.maximum(before, after).clamp(min=1e-6)
+    return ratio.prod(dim=1).sqrt()
+
+
 class BaseCriterion(nn.Module):
     """Assignment and the handling of the losses' gradient statistics; subclasses say what is summed."""
 
-    def __init__(self, assigner: Assigner, cls_loss: DenseLoss, coder: DeltaCoder, use_l1: bool) -> None:
+    def __init__(self, assigner: Assigner, cls_loss: DenseLoss, coder: Coder, use_l1: bool) -> None:
         super().__init__()
         self.assigner = assigner
         self.cls_loss = cls_loss
@@ -103,45 +114,93 @@ class BaseCriterion(nn.Module):
     def losses(self, predictions: Predictions, priors: Priors, matches: Matches) -> dict[str, Tensor]:
         raise NotImplementedError
 
+    def classification(self, predictions: Predictions, matches: Matches, iou: Tensor, normalizer: Tensor) -> Tensor:
+        """The dense classification loss over all priors of the batch; iou [M] is the quality of the positives."""
+        quality = torch.zeros(matches.labels.shape, device=iou.device)
+        quality[matches.image, matches.prior] = iou
+        return self.cls_loss(
+            predictions.cls_logits.flatten(0, 1),  # [B, P, C] -> [B*P, C]
+            matches.labels.flatten(),
+            quality.flatten(),
+            normalizer,
+        )
+
     def balances(self) -> list[GradientBalance]:
         """The statistics to commit or discard once per optimiser step."""
         return [module for module in self.modules() if isinstance(module, GradientBalance)]
 
 
 class Criterion(BaseCriterion):
-    """The released models' losses, reference section 8: classification, GIoU (+ L1), IoU branch, each with weight 1.
+    """Classification, GIoU (+ L1) and quality branch, as in the released models (reference section 8).
 
-    With G ranks, N = max(positives of all ranks, 1) / G and t the IoU of each positive's current prediction with its
-    object: cls = cls_loss / N; box = sum t (1 - GIoU) / S with S = max(sum of t over ranks, 1) / G; quality = sum
-        BCE(t) / N;
-    l1 = mean |delta - target| over the rank's own positives (the YOLOX models, all epochs).
+    With G ranks, N = max(positives of all ranks, 1) / G and t the quality target of each positive: cls = cls_loss / N;
+    box = box_weight sum t (1 - GIoU) / S with S = max(sum of t over ranks, 1) / G; quality = quality_weight
+    sum BCE(t) / N; l1 = mean |delta - target| over the rank's own positives (the YOLOX models, all epochs).
+
+    The soft target that QFL and EQFL give a positive's own category is always the IoU of its current prediction with
+    its object.
+
+    Args:
+        target: "iou", t is that IoU (released models); "centerness", t is how central the prior's point lies in its
+            object (FCOS, Eq. 3).
+        box_weight, quality_weight: 1 in the released models.
     """
+
+    def __init__(
+        self,
+        assigner: Assigner,
+        cls_loss: DenseLoss,
+        coder: Coder,
+        use_l1: bool = False,
+        target: Literal["iou", "centerness"] = "iou",
+        box_weight: float = 1.0,
+        quality_weight: float = 1.0,
+    ) -> None:
+        super().__init__(assigner, cls_loss, coder, use_l1)
+        self.target = target
+        self.box_weight = box_weight
+        self.quality_weight = quality_weight
 
     def losses(self, predictions: Predictions, priors: Priors, matches: Matches) -> dict[str, Tensor]:
         prior_boxes = priors.boxes[matches.prior]
         deltas = predictions.box_deltas[matches.image, matches.prior].float()
         decoded = self.coder.decode(prior_boxes, deltas)
         iou = box_ops.iou(decoded.detach(), matches.boxes, priors.legacy)
-        normalizer, iou_normalizer = world_mean(torch.stack([iou.new_tensor(float(len(iou))), iou.sum()]))
-
-        quality = torch.zeros(matches.labels.shape, device=iou.device)
-        quality[matches.image, matches.prior] = iou
+        target = iou if self.target == "iou" else centerness(prior_boxes, matches.boxes)
+        normalizer, target_normalizer = world_mean(torch.stack([target.new_tensor(float(len(target))), target.sum()]))
+        giou = giou_loss(decoded, matches.boxes, priors.legacy)
         losses = {
-            "cls": self.cls_loss(
-                predictions.cls_logits.flatten(0, 1),  # [B, P, C] -> [B*P, C]
-                matches.labels.flatten(),
-                quality.flatten(),
-                normalizer,
-            ),
-            "box": (iou * giou_loss(decoded, matches.boxes, priors.legacy)).sum() / iou_normalizer,
+            "cls": self.classification(predictions, matches, iou, normalizer),
+            "box": self.box_weight * (target * giou).sum() / target_normalizer,
         }
         if predictions.quality_logits is not None:
             logits = predictions.quality_logits[matches.image, matches.prior]
-            losses["quality"] = bce_with_logits(logits, iou).sum() / normalizer
+            losses["quality"] = self.quality_weight * bce_with_logits(logits, target).sum() / normalizer
         if self.use_l1:
-            target = self.coder.encode(prior_boxes, matches.boxes)
-            losses["l1"] = (deltas - target).abs().sum() / max(target.numel(), 1)
+            delta_target = self.coder.encode(prior_boxes, matches.boxes)
+            losses["l1"] = (deltas - delta_target).abs().sum() / max(delta_target.numel(), 1)
         return losses
+
+
+class RetinaNetCriterion(BaseCriterion):
+    """RetinaNet's losses: classification and L1 on the box deltas, each sum divided by N of `Criterion`.
+
+    Lin et al., Focal Loss for Dense Object Detection, section 4; plain L1 instead of smooth L1 is our choice.
+    """
+
+    def __init__(self, assigner: Assigner, cls_loss: DenseLoss, coder: Coder) -> None:
+        super().__init__(assigner, cls_loss, coder, use_l1=True)
+
+    def losses(self, predictions: Predictions, priors: Priors, matches: Matches) -> dict[str, Tensor]:
+        prior_boxes = priors.boxes[matches.prior]
+        deltas = predictions.box_deltas[matches.image, matches.prior].float()
+        iou = box_ops.iou(self.coder.decode(prior_boxes, deltas.detach()), matches.boxes, priors.legacy)
+        (normalizer,) = world_mean(iou.new_tensor([float(len(iou))]))
+        difference = deltas - self.coder.encode(prior_boxes, matches.boxes)
+        return {
+            "cls": self.classification(predictions, matches, iou, normalizer),
+            "box": difference.abs().sum() / normalizer,
+        }
 
 
 class YOLOXCriterion(BaseCriterion):
@@ -153,7 +212,7 @@ class YOLOXCriterion(BaseCriterion):
 
     box_weight = 5.0
 
-    def __init__(self, assigner: Assigner, coder: DeltaCoder, use_l1: bool = False) -> None:
+    def __init__(self, assigner: Assigner, coder: Coder, use_l1: bool = False) -> None:
         super().__init__(assigner, SigmoidLoss(), coder, use_l1)
 
     def losses(self, predictions: Predictions, priors: Priors, matches: Matches) -> dict[str, Tensor]:

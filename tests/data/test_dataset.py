@@ -12,7 +12,7 @@ import torch
 
 from tests.tiny import tiny_data, tiny_exp
 from yolox_lt.data.collate import Collate, Item
-from yolox_lt.data.dataset import BadImageError, EvalDataset, ImageStore, eval_item
+from yolox_lt.data.dataset import BadImageError, EvalDataset, ImageStore, Letterbox
 from yolox_lt.data.index import AnnotationIndex
 from yolox_lt.data.sampler import DrawSampler
 from yolox_lt.errors import UserError
@@ -135,8 +135,8 @@ def test_read__ignores_exif_rotation(tmp_path):
     assert store.read(0).shape == (10, 20, 3)
 
 
-def test_eval_item__records_how_to_come_back():
-    got = eval_item(np.full((333, 251, 3), 9, np.uint8), (64, 96), 0, truncate=False)
+def test_letterbox__records_how_to_come_back():
+    got = Letterbox((64, 96), 0, truncate=False)(np.full((333, 251, 3), 9, np.uint8))
     assert got.image.shape == (64, 96, 3)
     assert got.scale == (64 / 333, 64 / 333)
     assert got.content_size == (64, 48)  # 251 * 64 / 333 = 48.2
@@ -148,7 +148,7 @@ def test_eval_dataset__covers_every_image_also_without_boxes(tmp_path):
     index = write_set(tmp_path, [{"file_name": "1.jpg"}, {"file_name": "2.jpg"}])
     write_image(tmp_path / "1.jpg")
     write_image(tmp_path / "2.jpg")
-    dataset = EvalDataset(ImageStore(index, tmp_path), (32, 32), 114, truncate=True)
+    dataset = EvalDataset(ImageStore(index, tmp_path), Letterbox((32, 32), 114, truncate=True))
     assert [dataset[i].image_id for i in range(len(dataset))] == [1, 2]
 
 
@@ -217,8 +217,8 @@ def test_eval_dataset__skips_an_unreadable_image_only_when_asked(tmp_path):
     (tmp_path / "1.jpg").write_text("hello")
     store = ImageStore(index, tmp_path)
     with pytest.raises(BadImageError):
-        EvalDataset(store, (32, 32), 114, truncate=True)[0]
-    got = EvalDataset(store, (32, 32), 114, truncate=True, skip_bad_images=True)[0]
+        EvalDataset(store, Letterbox((32, 32), 114, truncate=True))[0]
+    got = EvalDataset(store, Letterbox((32, 32), 114, truncate=True), skip_bad_images=True)[0]
     assert got.skipped == (str(tmp_path / "1.jpg"),)
     assert (got.image == 114).all()
 

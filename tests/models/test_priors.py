@@ -69,6 +69,42 @@ def test_anchor_grid__scale_one_is_the_official_grid():
     np.testing.assert_array_equal(priors.boxes.numpy(), np.array(want, dtype=np.float32))
 
 
+def test_anchor_grid__ratios_by_hand():
+    """Side 24: ratio 4 is 12 wide and 48 high, ratio 1/4 the reverse; the smaller scale first within a ratio."""
+    grid = AnchorGrid([8], [3, 6], ratios=[0.25, 4])
+    priors = grid([(1, 2)])
+    assert grid.num_anchors == priors.num_anchors == 4
+    assert priors.level_sizes == [8]
+    first_cell = [[-24, -6, 24, 6], [-48, -12, 48, 12], [-6, -24, 6, 24], [-12, -48, 12, 48]]
+    assert priors.boxes.tolist() == first_cell + [[x1 + 8, y1, x2 + 8, y2] for x1, y1, x2, y2 in first_cell]
+
+
+def test_anchor_grid__legacy_ratios_by_hand():
+    """Centre (3.5, 3.5); 12 pixels wide are x2 - x1 = 11, 48 high y2 - y1 = 47."""
+    priors = AnchorGrid([8], [3], legacy=True, ratios=[4, 0.25])([(1, 1)])
+    assert priors.boxes.tolist() == [[-2, -20, 9, 27], [-20, -2, 27, 9]]
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_anchor_grid__ratio_is_height_over_width_and_keeps_the_area(legacy):
+    """The nine anchors of RetinaNet: scales 4, 4 * 2^(1/3), 4 * 2^(2/3), ratios 0.5, 1, 2."""
+    scales, ratios = [4 * 2 ** (i / 3) for i in range(3)], [0.5, 1, 2]
+    boxes = AnchorGrid([8, 16], scales, legacy, ratios)([(1, 1), (1, 1)]).boxes.double()
+    width, height = (boxes[:, 2:] - boxes[:, :2] + float(legacy)).T
+    want = [(stride * scale, ratio) for stride in (8, 16) for ratio in ratios for scale in scales]
+    np.testing.assert_allclose((width * height).sqrt(), [side for side, _ in want], rtol=1e-6)
+    np.testing.assert_allclose(height / width, [ratio for _, ratio in want], rtol=1e-6)
+    center = torch.tensor([3.5, 7.5] if legacy else [0.0, 0.0], dtype=torch.float64).repeat_interleave(9)
+    for axis in (0, 1):
+        np.testing.assert_allclose((boxes[:, axis] + boxes[:, axis + 2]) / 2, center, atol=1e-5)
+
+
+@pytest.mark.parametrize("ratios", [[], [0], [-1.0], [1, float("nan")], [float("inf")]])
+def test_anchor_grid__ratios_out_of_range_are_refused(ratios):
+    with pytest.raises(UserError, match=r"anchor_ratios is \[.*\]: give one positive number"):
+        AnchorGrid([8], [3], ratios=ratios)
+
+
 def test_anchor_grid__every_field():
     grid = AnchorGrid(np.array([8, 16]), (3, 4), legacy=True)
     priors = grid([torch.Size([2, 3]), torch.Size([1, 2])])

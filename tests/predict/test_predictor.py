@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.golden_levels import aligned_priors, level_maps, predictions_from
+from tests.golden_levels import aligned_priors, legacy_priors, level_maps, predictions_from
 from yolox_lt import boxes as box_ops
 from yolox_lt.coders import DeltaCoder, grid_coder
 from yolox_lt.models.priors import AnchorGrid
@@ -25,8 +25,8 @@ def test_golden__released_post_processing(golden):
     data = golden("detections_aligned.npz")
     predictions = predictions_from(*(level_maps(data, "", kind) for kind in ("cls", "loc", "iou")))
     sizes = torch.from_numpy(data["image_hw"])
-    predictor = Predictor(DeltaCoder(), nms_threshold=0.65, pre_nms=1000)
-    found = predictor(predictions, aligned_priors(data), torch.ones(2, 2), sizes, sizes)
+    predictor = Predictor(DeltaCoder(), nms_threshold=0.65, pre_nms=1000, clip="content")
+    found = predictor(predictions, aligned_priors(data), torch.ones(2, 2), sizes, sizes, (0, 0))
     assert [len(d) for d in found] == data["num_per_image"].tolist()
     rows = [
         torch.cat([torch.full((len(d), 1), float(b)), d.boxes, d.scores[:, None], d.labels[:, None] + 1.0], 1)
@@ -35,6 +35,37 @@ def test_golden__released_post_processing(golden):
     ours, want = (sort_like_reference(r) for r in (torch.cat(rows).numpy(), data["detections"]))
     np.testing.assert_allclose(ours[:, 1:6], want[:, 1:6], rtol=1e-4, atol=1e-3)
     np.testing.assert_array_equal(ours[:, [0, 6]], want[:, [0, 6]])
+
+
+def test_golden__released_resnet_post_processing(golden):
+    data = golden("detections_legacy.npz")
+    predictions = predictions_from(*(level_maps(data, "", kind, 5) for kind in ("cls", "loc", "iou")))
+    sizes = torch.from_numpy(data["image_hw"])
+    predictor = Predictor(DeltaCoder(legacy=True), nms_threshold=0.5, pre_nms=6000, clip="content")
+    (found,) = predictor(predictions, legacy_priors(data), torch.ones(1, 2), sizes, sizes, (0, 0))
+    assert len(found) == data["num_per_image"][0] == 300
+    # The reference's boxes end on their last pixel, ours one further.
+    boxes = found.boxes - torch.tensor([0.0, 0, 1, 1])
+    rows = torch.cat([torch.zeros(300, 1), boxes, found.scores[:, None], found.labels[:, None] + 1.0], 1).numpy()
+    ours, want = sort_like_reference(rows), sort_like_reference(data["detections"])
+    np.testing.assert_allclose(ours[:, 1:6], want[:, 1:6], rtol=1e-4, atol=1e-3)
+    np.testing.assert_array_equal(ours[:, 6], want[:, 6])
+
+
+def test_clip__to_the_content_not_to_the_padding():
+    # One prior that reaches beyond a content of 30 x 20 (height x width) in an input of 64 x 64, scale 1/2.
+    priors = Priors(torch.tensor([[10.0, 10, 50, 50]]), torch.tensor([8.0]), [1], [(1, 1)], [8], 1, legacy=True)
+    predictions = Predictions(torch.full((1, 1, 1), 5.0), torch.zeros(1, 1, 4), None)
+    content_size = torch.tensor([[30, 20]])
+    content, whole = (
+        Predictor(DeltaCoder(legacy=True), clip=clip)(
+            predictions, priors, torch.full((1, 2), 0.5), torch.tensor([[200, 200]]), content_size, (64, 64)
+        )[0]
+        for clip in ("content", "input")
+    )
+    # Legacy: clipped to x2 = 19, y2 = 29; times 2, and one pixel for the last one.
+    assert content.boxes.tolist() == [[20, 20, 39, 59]]
+    assert whole.boxes.tolist() == [[20, 20, 101, 101]]
 
 
 def probabilities_to_logits(p: np.ndarray) -> torch.Tensor:
@@ -63,13 +94,13 @@ def test_golden_yolox__one_label_per_prior(golden, config):
         max_detections=n,
         multi_label=False,
         class_agnostic=bool(data[f"cfg{config}_class_agnostic"]),
-        clip=False,
+        clip=None,
     )
     # A huge image around the boxes, so that the final clipping to the image changes nothing.
     shift = 10000.0
     predictions.box_deltas[..., :2] += shift
     sizes = torch.tensor([[40000, 40000]] * len(rows))
-    found = predictor(predictions, priors, torch.ones(len(rows), 2), sizes, sizes)
+    found = predictor(predictions, priors, torch.ones(len(rows), 2), sizes, sizes, (0, 0))
     assert [len(d) for d in found] == data[f"cfg{config}_counts"].tolist()
     assert [len(d) == 0 for d in found] == data[f"cfg{config}_is_none"].tolist()
     want = data[f"cfg{config}_detections"]
@@ -90,7 +121,12 @@ def test_planted_box__comes_back_to_original_pixels_of_an_odd_size():
     deltas[0, p - 1] = DeltaCoder().encode(priors.boxes[p - 1], want * scale)
     predictions = Predictions(logits, deltas, torch.full((1, p), 9.0))
     found = Predictor(DeltaCoder())(
-        predictions, priors, torch.tensor([[scale, scale]]), torch.tensor([[333, 251]]), torch.tensor([[64, 64]])
+        predictions,
+        priors,
+        torch.tensor([[scale, scale]]),
+        torch.tensor([[333, 251]]),
+        torch.tensor([[64, 48]]),
+        (64, 64),
     )[0]
     torch.testing.assert_close(found.boxes[0], want, rtol=0, atol=1e-3)
     assert found.labels[0] == 1202
@@ -105,7 +141,7 @@ def tiny(logits, **options):
     priors = Priors(boxes, torch.full((3,), 8.0), [3], [(1, 3)], [8], 1)
     predictions = Predictions(torch.tensor([logits]), torch.zeros(1, 3, 4), torch.zeros(1, 3))
     size = torch.tensor([[64, 64]])
-    return Predictor(DeltaCoder(), **options)(predictions, priors, torch.ones(1, 2), size, size)[0]
+    return Predictor(DeltaCoder(), **options)(predictions, priors, torch.ones(1, 2), size, size, (64, 64))[0]
 
 
 def test_top_k__takes_two_categories_of_one_prior():

@@ -9,9 +9,6 @@ import torch
 
 from yolox_lt.types import Batch
 
-SIZE_MULTIPLE = 32
-"""Network inputs are multiples of the coarsest stride."""
-
 
 @dataclass
 class Item:
@@ -34,14 +31,18 @@ class Item:
 
 @dataclass(frozen=True)
 class Collate:
-    """Pads the images of a batch, bottom and right, to the largest of them rounded up to a multiple of 32."""
+    """Pads the images of a batch, bottom and right, to the largest of them rounded up to a multiple of `multiple`.
+
+    YOLOX models need multiples of 32, their coarsest stride; the released ResNet models are padded to 64.
+    """
 
     fill: int = 0
+    multiple: int = 32
 
     def __call__(self, items: list[Item]) -> Batch:
         height = max(item.image.shape[0] for item in items)
         width = max(item.image.shape[1] for item in items)
-        height, width = (-(-size // SIZE_MULTIPLE) * SIZE_MULTIPLE for size in (height, width))
+        height, width = (-(-size // self.multiple) * self.multiple for size in (height, width))
         images = np.full((len(items), height, width, 3), self.fill, dtype=np.uint8)
         for row, item in zip(images, items):
             row[: item.image.shape[0], : item.image.shape[1]] = item.image

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -18,7 +20,6 @@ from torch.utils.data import Dataset
 from yolox_lt.data.augment import Sample, fit
 from yolox_lt.data.collate import Item
 from yolox_lt.data.index import AnnotationIndex
-from yolox_lt.data.recipe import Augment
 from yolox_lt.data.sampler import Draw
 from yolox_lt.errors import UserError
 
@@ -102,6 +103,28 @@ class ImageStore:
         return image
 
 
+class Recipe(Protocol):
+    """How a training sample is made: see `Augment` and `ShortSideAugment`."""
+
+    def __call__(
+        self,
+        index: int,
+        rng: np.random.Generator,
+        strong: bool,
+        read: Callable[[int], Sample],
+        partner: Callable[[np.random.Generator], int],
+    ) -> Sample: ...
+
+
+class EvalTransform(Protocol):
+    """How an image is brought to the network at test time: see `Letterbox` and `ShortSideTransform`."""
+
+    @property
+    def fill(self) -> int: ...
+
+    def __call__(self, image: np.ndarray, image_id: int = 0) -> Item: ...
+
+
 class TrainDataset(Dataset[Item]):
     """Augmented training samples; what is made depends on the draw alone, not on the process that makes it.
 
@@ -114,7 +137,7 @@ class TrainDataset(Dataset[Item]):
     """
 
     def __init__(
-        self, store: ImageStore, images: np.ndarray, augment: Augment, seed: int = 0, skip_bad_images: bool = False
+        self, store: ImageStore, images: np.ndarray, augment: Recipe, seed: int = 0, skip_bad_images: bool = False
     ) -> None:
         self.store = store
         self.images = images
@@ -166,29 +189,18 @@ class TrainDataset(Dataset[Item]):
 
 
 class EvalDataset(Dataset[Item]):
-    """Letterboxed images in the order of the index; boxes are left to the evaluator.
+    """Images as the network sees them at test time, in the order of the index; boxes are left to the evaluator.
 
     Args:
         store: images and annotations.
-        test_size: (height, width) of the network input.
-        fill: grey value around the image, 0 in the released models, 114 in official YOLOX.
-        truncate: how sides are made whole, see `fit`.
+        transform: from an image to the network's input.
         skip_bad_images: put an empty picture in the place of an unreadable one and name it, instead of stopping.
     """
 
-    def __init__(
-        self,
-        store: ImageStore,
-        test_size: tuple[int, int],
-        fill: int,
-        truncate: bool,
-        skip_bad_images: bool = False,
-    ) -> None:
+    def __init__(self, store: ImageStore, transform: EvalTransform, skip_bad_images: bool = False) -> None:
         self.skip_bad_images = skip_bad_images
         self.store = store
-        self.test_size = test_size
-        self.fill = fill
-        self.truncate = truncate
+        self.transform = transform
 
     def __len__(self) -> int:
         return len(self.store.index)
@@ -202,21 +214,32 @@ class EvalDataset(Dataset[Item]):
             if not self.skip_bad_images:
                 raise
             height, width = self.store.index.sizes[position].tolist()
-            image = np.full((height, width, 3), self.fill, dtype=np.uint8)
+            image = np.full((height, width, 3), self.transform.fill, dtype=np.uint8)
             skipped = (str(self.store.path(position)),)
-        return replace(eval_item(image, self.test_size, self.fill, self.truncate, image_id), skipped=skipped)
+        return replace(self.transform(image, image_id), skipped=skipped)
 
 
-def eval_item(image: np.ndarray, test_size: tuple[int, int], fill: int, truncate: bool, image_id: int = 0) -> Item:
-    """An image uint8 [H, W, 3] as the network sees it at test time: fitted top-left into `test_size` (height,
-    width).
+@dataclass(frozen=True)
+class Letterbox:
+    """Test images of the YOLOX models: fitted top-left into `size` (height, width) on a grey canvas.
+
+    Args:
+        fill: grey value around the image, 0 in the released models, 114 in official YOLOX.
+        truncate: how sides are made whole, see `fit`.
     """
-    content, scale = fit(image, test_size, truncate)
-    canvas = np.full((*test_size, 3), fill, dtype=np.uint8)
-    canvas[: content.shape[0], : content.shape[1]] = content
-    empty = np.zeros((0, 4), np.float32)
-    content_size, original_size = (content.shape[0], content.shape[1]), (image.shape[0], image.shape[1])
-    return Item(canvas, empty, np.zeros(0, np.int64), image_id, content_size, original_size, scale=(scale, scale))
+
+    size: tuple[int, int]
+    fill: int
+    truncate: bool
+
+    def __call__(self, image: np.ndarray, image_id: int = 0) -> Item:
+        """uint8 [H, W, 3] -> Item without objects, with the factors that lead back."""
+        content, scale = fit(image, self.size, self.truncate)
+        canvas = np.full((*self.size, 3), self.fill, dtype=np.uint8)
+        canvas[: content.shape[0], : content.shape[1]] = content
+        empty = np.zeros((0, 4), np.float32)
+        content_size, original_size = (content.shape[0], content.shape[1]), (image.shape[0], image.shape[1])
+        return Item(canvas, empty, np.zeros(0, np.int64), image_id, content_size, original_size, scale=(scale, scale))
 
 
 def default_data_root() -> Path:

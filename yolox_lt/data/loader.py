@@ -28,13 +28,15 @@ def own_generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def train_loader(dataset: TrainDataset, sampler: DrawSampler, fill: int, num_workers: int, pin_memory: bool) -> Batches:
+def train_loader(
+    dataset: TrainDataset, sampler: DrawSampler, collate: Collate, num_workers: int, pin_memory: bool
+) -> Batches:
     """Batches of the sampler's draws, the same for any number of workers."""
     return DataLoader(
         dataset,
         batch_sampler=sampler,
         num_workers=num_workers,
-        collate_fn=Collate(fill),
+        collate_fn=collate,
         pin_memory=pin_memory,
         worker_init_fn=init_worker,
         prefetch_factor=4 if num_workers else None,
@@ -43,7 +45,13 @@ def train_loader(dataset: TrainDataset, sampler: DrawSampler, fill: int, num_wor
 
 
 def eval_loader(
-    dataset: EvalDataset, batch_size: int, num_workers: int, pin_memory: bool, rank: int = 0, world: int = 1
+    dataset: EvalDataset,
+    collate: Collate,
+    batch_size: int,
+    num_workers: int,
+    pin_memory: bool,
+    rank: int = 0,
+    world: int = 1,
 ) -> Batches:
     """Every image once over all ranks, rank r taking r, r + world, ...: no padding, hence no duplicates."""
     shard: Dataset[Item] = dataset
@@ -53,7 +61,7 @@ def eval_loader(
         shard,
         batch_size=batch_size,
         num_workers=num_workers,
-        collate_fn=Collate(dataset.fill),
+        collate_fn=collate,
         pin_memory=pin_memory,
         worker_init_fn=init_worker,
         generator=own_generator(),

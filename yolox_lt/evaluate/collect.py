@@ -24,7 +24,7 @@ Predict = Callable[..., list[Detections]]
 def collect_detections(
     model: nn.Module,
     predict: Predict,
-    preprocess: Callable[[torch.Tensor], torch.Tensor],
+    preprocess: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     loader: Iterable[Batch],
     index: AnnotationIndex,
     device: torch.device,
@@ -36,7 +36,7 @@ def collect_detections(
     Args:
         model: images [B, 3, H, W] -> (Predictions, Priors); put into evaluation mode and back.
         predict: a Predictor.
-        preprocess: uint8 images on `device` -> network input.
+        preprocess: uint8 images on `device`, sizes of their contents -> network input.
         autocast: torch.float16 or torch.bfloat16 for mixed precision.
     """
     was_training = model.training
@@ -45,11 +45,11 @@ def collect_detections(
     for batch in tqdm(loader, desc="evaluate", leave=False, disable=not progress):
         for name in batch.skipped:
             logger.warning(f"{name}: unreadable image scored as empty")
-        images = preprocess(batch.images.to(device, non_blocking=True))
+        images = preprocess(batch.images.to(device, non_blocking=True), batch.image_sizes)
         with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
             predictions, priors = model(images)
-        clip_sizes = torch.tensor([images.shape[2:]] * len(images))
-        found = predict(predictions, priors, batch.scales, batch.original_sizes, clip_sizes)
+        size = (images.shape[2], images.shape[3])
+        found = predict(predictions, priors, batch.scales, batch.original_sizes, batch.image_sizes, size)
         parts += [to_arrays(d, int(i), index.category_ids) for d, i in zip(found, batch.image_ids)]
     model.train(was_training)
     return DetectionArrays.concatenate(parts)

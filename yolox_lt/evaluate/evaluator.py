@@ -29,7 +29,7 @@ class Evaluator:
         index: the validation annotations.
         loader: this rank's share of the images.
         predictor: from predictions to detections.
-        normalize: uint8 images on the device -> network input.
+        normalize: uint8 images on the device, sizes of their contents -> network input.
         groups: "r", "c", "f" per category, None where unknown.
         max_detections: per image.
     """
@@ -37,7 +37,7 @@ class Evaluator:
     index: AnnotationIndex
     loader: Batches
     predictor: Predictor
-    normalize: Callable[[Tensor], Tensor]
+    normalize: Callable[[Tensor, Tensor], Tensor]
     groups: np.ndarray | None
     max_detections: int
 

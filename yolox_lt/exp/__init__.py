@@ -1,8 +1,27 @@
 """Experiments: classes whose attributes are the settings and whose methods build the parts of a run."""
 
 from yolox_lt.exp.build import get_exp
-from yolox_lt.exp.glyphs import GlyphExp
-from yolox_lt.exp.lvis import LVISExp, LVISStarExp
+from yolox_lt.exp.data import DataExp
+from yolox_lt.exp.detection import DetectorExp
+from yolox_lt.exp.glyphs import GlyphExp, GlyphResNetExp
+from yolox_lt.exp.lvis import LVISData, LVISExp, LVISStarExp
+from yolox_lt.exp.resnet import ATSSExp, FCOSExp, PAAExp, ResNetExp, RetinaNetExp
 from yolox_lt.exp.yolox import Exp, StarExp
 
-__all__ = ["Exp", "GlyphExp", "LVISExp", "LVISStarExp", "StarExp", "get_exp"]
+__all__ = [
+    "ATSSExp",
+    "DataExp",
+    "DetectorExp",
+    "Exp",
+    "FCOSExp",
+    "GlyphExp",
+    "GlyphResNetExp",
+    "LVISData",
+    "LVISExp",
+    "LVISStarExp",
+    "PAAExp",
+    "ResNetExp",
+    "RetinaNetExp",
+    "StarExp",
+    "get_exp",
+]

@@ -29,7 +29,7 @@ class BaseExp:
                 if not callable(value) and not isinstance(value, (property, classmethod, staticmethod)):
                     names[name] = None
         names.update(dict.fromkeys(vars(self)))
-        return {n: getattr(self, n) for n in names if not n.startswith("_") and n != "at_least_one"}
+        return {n: getattr(self, n) for n in names if not n.startswith("_") and n not in ("at_least_one", "family")}
 
     def merge(self, pairs: list[str]) -> None:
         """Override attributes by [key, value, key, value, ...], values as text.
@@ -43,7 +43,7 @@ class BaseExp:
         for key, text in zip(pairs[::2], pairs[1::2]):
             if key not in known:
                 close = difflib.get_close_matches(key, known, n=1)
-                hint = f"did you mean {close[0]!r}?" if close else "see yolox_lt/exp/yolox.py for all settings"
+                hint = f"did you mean {close[0]!r}?" if close else "see yolox_lt/exp/ for all settings"
                 raise UserError(f"override {key!r} is not a setting of {type(self).__name__}; {hint}")
             value = parse_value(key, text, known[key], self.type_of(key))
             if key in self.at_least_one and value is not None and value < 1:

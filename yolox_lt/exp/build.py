@@ -7,14 +7,20 @@ import importlib.util
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 from yolox_lt.errors import UserError
+from yolox_lt.exp.detection import DetectorExp
+from yolox_lt.exp.resnet import ResNetExp
 from yolox_lt.exp.yolox import Exp
+
+FAMILIES: dict[str, type[DetectorExp]] = {cls.family: cls for cls in (Exp, ResNetExp)}
+"""The class that reads a checkpoint's settings."""
 
 DEFAULT_FOLDER = Path(__file__).resolve().parents[2] / "exps" / "default"
 
 
-def get_exp(file: str | Path | None = None, name: str | None = None) -> Exp:
+def get_exp(file: str | Path | None = None, name: str | None = None) -> DetectorExp:
     """The experiment in `file` (class `Exp`), or the stock one called `name` (yolox-s, yolox_m, ...).
 
     The file is Python and is executed. `exp_name` is the file's stem unless the file sets it.
@@ -40,7 +46,7 @@ def get_exp(file: str | Path | None = None, name: str | None = None) -> Exp:
     return exp
 
 
-def load_class(path: Path) -> type[Exp]:
+def load_class(path: Path) -> type[DetectorExp]:
     """Execute the file and return its class Exp."""
     # A module name of its own: the file's stem may equal that of an installed module.
     spec = importlib.util.spec_from_file_location(f"yolox_lt_exp_{path.stem}_{abs(hash(path.resolve()))}", path)
@@ -58,16 +64,29 @@ def load_class(path: Path) -> type[Exp]:
         where = f"{path}, line {lines[-1]}" if lines else str(path)
         raise UserError(f"{where}: {type(error).__name__}: {error}; mend the experiment file") from error
     cls = getattr(module, "Exp", None)
-    if not isinstance(cls, type) or not issubclass(cls, Exp):
+    if not isinstance(cls, type) or not issubclass(cls, DetectorExp):
         raise UserError(f"{path}: has no class Exp derived from yolox_lt.exp.Exp")
     return cls
 
 
-def check_names(exp: Exp, path: Path) -> None:
+def check_names(exp: DetectorExp, path: Path) -> None:
     """Refuse a misspelt setting: an attribute that the library does not know but that resembles one it does."""
-    known = Exp().attributes()
+    known = {name for base in type(exp).__mro__ if base.__module__.startswith("yolox_lt.") for name in vars(base)}
     for name in exp.attributes():
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
             if close:
                 raise UserError(f"{path}: sets {name!r}, which is no setting; did you mean {close[0]!r}?")
+
+
+def exp_from_settings(family: str, settings: dict[str, Any]) -> DetectorExp:
+    """The experiment that a checkpoint describes.
+
+    Raises:
+        UserError: a family that this version does not know.
+    """
+    if family not in FAMILIES:
+        raise UserError(f"the checkpoint is of a {family!r} model; known are {', '.join(FAMILIES)}; update")
+    exp = FAMILIES[family]()
+    exp.update(settings)
+    return exp

@@ -1,19 +1,18 @@
-"""The data half of an experiment: where annotations and images are, how they are sampled and augmented."""
+"""The data half of an experiment: where annotations and images are, how they are sampled."""
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from loguru import logger
 
-from yolox_lt.data.dataset import EvalDataset, ImageStore, TrainDataset, default_data_root
+from yolox_lt.data.collate import Collate
+from yolox_lt.data.dataset import EvalDataset, EvalTransform, ImageStore, Recipe, TrainDataset, default_data_root
 from yolox_lt.data.frequency import repeat_factors
 from yolox_lt.data.index import AnnotationIndex
 from yolox_lt.data.loader import Batches, eval_loader, train_loader
-from yolox_lt.data.recipe import Augment, AugmentRecipe
 from yolox_lt.data.sampler import DrawSampler, SampleStream, iterations_per_epoch
 from yolox_lt.errors import UserError
 from yolox_lt.exp.base import BaseExp
@@ -23,7 +22,7 @@ FILES_TO_PROBE = 20
 
 
 class DataExp(BaseExp):
-    """Settings of data, sampling and augmentation, and what they build. Defaults are official YOLOX's for COCO."""
+    """Settings of data and sampling, and what they build. Defaults are COCO's."""
 
     # --------------------------------------------------------------- data
     num_classes: int = 80
@@ -57,27 +56,10 @@ class DataExp(BaseExp):
     # at most so many iterations an epoch, None = all
     max_iter: int | None = None
 
-    # (height, width) of the network input at test time
-    test_size: tuple[int, int] = (640, 640)
-
-    # --------------------------------------------------------------- augmentation
-    # official (YOLOX's own) or released (the EFL models': see the recipes)
-    recipe: str = "official"
-    # (height, width); with multiscale_range 5 the actual training size is within [640 - 5*32, 640 + 5*32]
-    input_size: tuple[int, int] = (640, 640)
-    multiscale_range: int = 5
-    # (smallest, largest) training height in units of 32 pixels, official recipe only; overrides multiscale_range
-    random_size: tuple[int, int] | None = None
-    mosaic_prob: float = 1.0
-    mixup_prob: float = 1.0
-    hsv_prob: float = 1.0
+    # batches of wide or of tall images only, so that little is padding
+    group_aspect: bool = False
+    # images of which share are mirrored
     flip_prob: float = 0.5
-    degrees: float = 10.0
-    translate: float = 0.1
-    mosaic_scale: tuple[float, float] = (0.1, 2)
-    enable_mixup: bool = True
-    mixup_scale: tuple[float, float] = (0.5, 1.5)
-    shear: float = 2.0
 
     def prepare_data(self) -> None:
         """Called before annotations are read; an experiment that makes its own data does it here."""
@@ -174,19 +156,29 @@ class DataExp(BaseExp):
         iterations = iterations_per_epoch(self.epoch_images(factors), world, batch_size // world)
         return iterations if self.max_iter is None else min(iterations, self.max_iter)
 
-    def fill_recipe(self, base: AugmentRecipe, **changes: object) -> AugmentRecipe:
-        """`base` with every field that is also an attribute of this experiment taken from it."""
-        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(base) if hasattr(self, f.name)}
-        return dataclasses.replace(base, **{**own, **changes})
+    def batch_groups(self, index: AnnotationIndex, positions: np.ndarray) -> np.ndarray | None:
+        """Group of each training image, 0 tall or 1 wide; None when batches may be mixed."""
+        if not self.group_aspect:
+            return None
+        height, width = index.sizes[positions].T
+        return (width >= height).astype(np.int64)
 
-    def get_recipe(self) -> AugmentRecipe:
+    def get_augment(self) -> Recipe:
+        """What makes training samples."""
+        raise NotImplementedError
+
+    def get_eval_transform(self) -> EvalTransform:
+        """What brings an image to the network at test time."""
+        raise NotImplementedError
+
+    def get_collate(self) -> Collate:
+        """What pads images to a batch."""
         raise NotImplementedError
 
     def get_dataset(self, cache: bool = False, seed: int = 0) -> TrainDataset:
         """Training samples."""
         store = self.get_store("train", cache)
-        augment = Augment(self.get_recipe(), self.input_size)
-        return TrainDataset(store, self.train_positions(store.index), augment, seed, self.skip_bad_images)
+        return TrainDataset(store, self.train_positions(store.index), self.get_augment(), seed, self.skip_bad_images)
 
     def get_sampler(self, factors: np.ndarray, seed: int, rank: int, world: int) -> SampleStream:
         """The endless stream of images of one rank."""
@@ -194,13 +186,13 @@ class DataExp(BaseExp):
 
     def get_data_loader(self, dataset: TrainDataset, sampler: DrawSampler, pin_memory: bool = False) -> Batches:
         """Training batches."""
-        return train_loader(dataset, sampler, self.get_recipe().fill, self.data_num_workers, pin_memory)
+        return train_loader(dataset, sampler, self.get_collate(), self.data_num_workers, pin_memory)
 
     def get_eval_dataset(self) -> EvalDataset:
-        """Validation images at `test_size`."""
-        recipe = self.get_recipe()
-        return EvalDataset(self.get_store("val"), self.test_size, recipe.fill, recipe.truncate, self.skip_bad_images)
+        """Validation images as the network sees them."""
+        return EvalDataset(self.get_store("val"), self.get_eval_transform(), self.skip_bad_images)
 
     def get_eval_loader(self, batch_size: int, rank: int, world: int, pin_memory: bool) -> Batches:
         """Validation batches, every image once over all ranks."""
-        return eval_loader(self.get_eval_dataset(), batch_size, self.data_num_workers, pin_memory, rank, world)
+        dataset, collate = self.get_eval_dataset(), self.get_collate()
+        return eval_loader(dataset, collate, batch_size, self.data_num_workers, pin_memory, rank, world)

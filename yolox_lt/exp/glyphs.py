@@ -6,15 +6,13 @@ from pathlib import Path
 
 from yolox_lt.data.dataset import default_data_root
 from yolox_lt.data.glyphs import ensure_glyphs
+from yolox_lt.exp.data import DataExp
+from yolox_lt.exp.resnet import ResNetExp
 from yolox_lt.exp.yolox import StarExp
 
 
-class GlyphExp(StarExp):
-    """A small YOLOX* on glyphs: minutes on two CPU cores.
-
-    The class prior is 0.01: with 0.001 and so few categories positives outweigh negatives at once, g is 1 and EQFL is
-    QFL.
-    """
+class GlyphData(DataExp):
+    """Where the glyphs are, and what is written there. To be mixed into a detector's experiment."""
 
     num_classes = 30
     # pixels of the square images, and how many there are
@@ -31,9 +29,6 @@ class GlyphExp(StarExp):
     val_ann = "glyphs_val.json"
     train_images = None
     val_images = None
-    prior_prob = 0.01
-    # colour says nothing about a glyph: hue, saturation and value change by up to these shares
-    hsv_strength: tuple[float, float, float] = (0.5, 0.7, 0.4)
     flip_prob = 0.0  # a mirrored glyph is another glyph
 
     def prepare_data(self) -> None:
@@ -57,3 +52,30 @@ class GlyphExp(StarExp):
             "categories_json": self.glyph_categories,
             "seed": self.glyph_seed,
         }
+
+
+class GlyphExp(GlyphData, StarExp):
+    """A small YOLOX* on glyphs: minutes on two CPU cores.
+
+    The class prior is 0.01: with 0.001 and so few categories positives outweigh negatives at once, g is 1 and EQFL is
+    QFL.
+    """
+
+    prior_prob = 0.01
+    # colour says nothing about a glyph: hue, saturation and value change by up to these shares
+    hsv_strength: tuple[float, float, float] = (0.5, 0.7, 0.4)
+
+
+class GlyphResNetExp(GlyphData, ResNetExp):
+    """The ResNet detectors on glyphs, from random weights: a small network, all of it trained."""
+
+    resnet_depth = 18
+    backbone_weights = None
+    trainable_layers = 5
+    freeze_bn = False
+    fpn_channels = 64
+    prior_prob = 0.01
+    sampler = "repeat_factor"
+    short_sides = (128, 160, 192)
+    long_side = 256
+    test_size = (160, 256)

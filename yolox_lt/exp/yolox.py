@@ -5,64 +5,28 @@ Attribute and method names are those of official YOLOX, so an existing file work
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import dataclasses
+from typing import ClassVar
 
 import numpy as np
-import torch
-from loguru import logger
 from torch import Tensor
 
 from yolox_lt.assign import ATSSAssigner, SimOTAAssigner
 from yolox_lt.coders import DeltaCoder, grid_coder
-from yolox_lt.criterion import BaseCriterion, Criterion, YOLOXCriterion
-from yolox_lt.data.recipe import OFFICIAL_RECIPE, RELEASED_RECIPE, AugmentRecipe
+from yolox_lt.criterion import Assigner, BaseCriterion, Criterion, YOLOXCriterion
+from yolox_lt.data.collate import Collate
+from yolox_lt.data.dataset import Letterbox
+from yolox_lt.data.recipe import OFFICIAL_RECIPE, RELEASED_RECIPE, Augment, AugmentRecipe
 from yolox_lt.errors import UserError
-from yolox_lt.exp.data import DataExp
-from yolox_lt.losses import (
-    DenseLoss,
-    EQLv2FocalLoss,
-    EqualizedFocalLoss,
-    EqualizedQualityFocalLoss,
-    FocalLoss,
-    QualityFocalLoss,
-    SigmoidLoss,
-)
+from yolox_lt.exp.detection import DetectorExp, unknown
 from yolox_lt.models import Detector, build_yolox
 from yolox_lt.predict import Predictor
-from yolox_lt.train import schedule
-from yolox_lt.train.optim import build_adamw, build_sgd, param_groups
-
-if TYPE_CHECKING:
-    from yolox_lt.evaluate.evaluator import Evaluator
-    from yolox_lt.evaluate.report import Report
-    from yolox_lt.train.options import TrainOptions
-from yolox_lt.train.trainer import Trainer
 
 
-class Exp(DataExp):
-    """Official YOLOX on COCO. Every attribute is a setting; data settings are in `DataExp`."""
+class Exp(DetectorExp):
+    """Official YOLOX on COCO. Every attribute is a setting; more are in `DetectorExp` and `DataExp`."""
 
-    at_least_one = frozenset(
-        {"num_classes", "batch_size", "print_interval", "eval_interval", "keep_checkpoints", "max_epoch", "max_iter"}
-        | {"accumulate", "atss_cells", "max_detections", "pre_nms"}
-    )
-
-    # --------------------------------------------------------------- run
-    # seed of everything random; None draws one and writes it into the checkpoint
-    seed: int | None = None
-    output_dir: str = "./YOLOX_outputs"
-    # name of the run's folder below output_dir; empty = the file's stem
-    exp_name: str = ""
-    # images of one step when -b is not given
-    batch_size: int = 64
-    # iterations between two lines of log
-    print_interval: int = 10
-    # epochs between two evaluations; in the closing epochs without mosaic every epoch is evaluated
-    eval_interval: int = 10
-    # keep an epoch_N.pth for each evaluation ...
-    save_history_ckpt: bool = True
-    # ... but only the latest so many
-    keep_checkpoints: int = 5
+    family: ClassVar[str] = "yolox"
 
     # --------------------------------------------------------------- model
     # multipliers of the number of blocks and of channels
@@ -72,66 +36,36 @@ class Exp(DataExp):
     act: str = "silu"
     # depthwise instead of ordinary 3x3 convolutions (YOLOX-Nano)
     depthwise: bool = False
-    # sides of a cell's anchors in strides; (1,) is YOLOX's plain grid
-    anchor_scales: tuple[float, ...] = (1,)
     # residual shortcuts in the neck's bottlenecks: False in official YOLOX, True in the released EFL models
     neck_shortcut: bool = False
-    # score that class and quality branch start from
-    prior_prob: float = 0.01
-
-    # --------------------------------------------------------------- assignment and loss
-    # simota or atss
-    assigner: str = "simota"
-    # candidate cells per level and object of ATSS; priors per level = cells x anchors (18 with two anchors)
-    atss_cells: int = 9
-    # sigmoid, focal, qfl, efl, eqfl or eqlv2_focal
-    cls_loss: str = "sigmoid"
-    loss_alpha: float = 0.25
-    loss_gamma: float = 2.0
-    # s of EFL and EQFL
-    loss_scale: float = 4.0
-    # the two halves of EFL and EQFL (paper, Table 3)
-    loss_focusing: bool = True
-    loss_weighting: bool = True
     # what the third branch predicts: obj (official YOLOX) or iou (YOLOX*)
     quality: str = "obj"
-    # L1 on box deltas: tail (closing epochs only, official YOLOX), always (YOLOX*) or never
-    l1: str = "tail"
+    # simota or atss
+    assigner = "simota"
+    cls_loss = "sigmoid"
+    l1 = "tail"
 
     # --------------------------------------------------------------- schedule
-    warmup_epochs: float = 5
-    max_epoch: int = 300
-    warmup_lr: float = 0
-    min_lr_ratio: float = 0.05
-    # learning rate per image of the batch
-    basic_lr_per_img: float = 0.01 / 64.0
-    # yoloxwarmcos (official), yoloxwarmcos_released (EFL's), warmcos, cos or multistep
-    scheduler: str = "yoloxwarmcos"
-    # epochs of multistep's drops by 10
-    milestones: tuple[int, ...] = ()
-    # closing epochs without mosaic and mixup
-    no_aug_epochs: int = 15
-    # sgd (Nesterov, official and released) or adamw
-    optimizer: str = "sgd"
-    ema: bool = True
-    ema_decay: float = 0.9998
-    weight_decay: float = 5e-4
-    # decay of the classifier's bias: None = 0 as for every bias; 5e-4 in the released EFL models, 1e-4 in the paper
-    cls_bias_decay: float | None = None
-    momentum: float = 0.9
-    # largest total gradient norm, None = no clipping
-    clip_norm: float | None = None
-    # batches whose gradients are added up before a step; -b counts them all
-    accumulate: int = 1
+    warmup_epochs = 5
+    no_aug_epochs = 15
 
-    # --------------------------------------------------------------- test
-    test_conf: float = 0.01
-    nmsthre: float = 0.65
-    # (prior, category) pairs kept per level before NMS, None = as many as the level has priors
-    pre_nms: int | None = None
-    # a prior may be several categories at once (needed for LVIS's near synonyms); official YOLOX: only its best
-    multi_label: bool = False
-    max_detections: int = 300
+    # --------------------------------------------------------------- pictures
+    # official (YOLOX's own) or released (the EFL models': see the recipes)
+    recipe: str = "official"
+    # (height, width); with multiscale_range 5 the actual training size is within [640 - 5*32, 640 + 5*32]
+    input_size: tuple[int, int] = (640, 640)
+    multiscale_range: int = 5
+    # (smallest, largest) training height in units of 32 pixels, official recipe only; overrides multiscale_range
+    random_size: tuple[int, int] | None = None
+    mosaic_prob: float = 1.0
+    mixup_prob: float = 1.0
+    hsv_prob: float = 1.0
+    degrees: float = 10.0
+    translate: float = 0.1
+    mosaic_scale: tuple[float, float] = (0.1, 2)
+    enable_mixup: bool = True
+    mixup_scale: tuple[float, float] = (0.5, 1.5)
+    shear: float = 2.0
 
     # ------------------------------------------------------------------------------------------- model and loss
 
@@ -153,30 +87,13 @@ class Exp(DataExp):
         """Box code: YOLOX's grid for an objectness head, anchor deltas for an IoU branch."""
         return grid_coder() if self.quality == "obj" else DeltaCoder()
 
-    def get_assigner(self) -> ATSSAssigner | SimOTAAssigner:
+    def get_assigner(self) -> Assigner:
         """The label assigner named by `assigner`."""
         if self.assigner == "simota":
             return SimOTAAssigner()
         if self.assigner == "atss":
             return ATSSAssigner(self.atss_cells * len(self.anchor_scales))
         raise unknown("assigner", self.assigner, "simota, atss")
-
-    def get_cls_loss(self) -> DenseLoss:
-        """The classification loss named by `cls_loss`."""
-        switches = {"focusing": self.loss_focusing, "weighting": self.loss_weighting}
-        if self.cls_loss == "sigmoid":
-            return SigmoidLoss()
-        if self.cls_loss == "focal":
-            return FocalLoss(self.loss_alpha, self.loss_gamma)
-        if self.cls_loss == "qfl":
-            return QualityFocalLoss(self.loss_gamma)
-        if self.cls_loss == "efl":
-            return EqualizedFocalLoss(self.num_classes, self.loss_alpha, self.loss_gamma, self.loss_scale, **switches)
-        if self.cls_loss == "eqfl":
-            return EqualizedQualityFocalLoss(self.num_classes, self.loss_gamma, self.loss_scale, **switches)
-        if self.cls_loss == "eqlv2_focal":
-            return EQLv2FocalLoss(self.num_classes, self.loss_alpha, self.loss_gamma)
-        raise unknown("cls_loss", self.cls_loss, "sigmoid, focal, qfl, efl, eqfl, eqlv2_focal")
 
     def get_criterion(self) -> BaseCriterion:
         """Assignment and losses as one object."""
@@ -203,29 +120,41 @@ class Exp(DataExp):
             pre_nms=self.pre_nms,
             max_detections=self.max_detections,
             multi_label=self.multi_label,
-            clip=self.quality != "obj",
+            clip=None if self.quality == "obj" else "input",
             names=names,
         )
 
-    # ------------------------------------------------------------------------------------------- data on the device
+    # ------------------------------------------------------------------------------------------- pictures
 
     def get_recipe(self) -> AugmentRecipe:
         """The augmentation recipe with this experiment's values."""
         if self.recipe not in ("official", "released"):
             raise unknown("recipe", self.recipe, "official, released")
         released = self.recipe == "released"
-        return self.fill_recipe(
-            RELEASED_RECIPE if released else OFFICIAL_RECIPE,
-            image_multiscale=(self.multiscale_range or None) if released else None,
-        )
+        base = RELEASED_RECIPE if released else OFFICIAL_RECIPE
+        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(base) if hasattr(self, f.name)}
+        own["image_multiscale"] = (self.multiscale_range or None) if released else None
+        return dataclasses.replace(base, **own)
 
-    def random_resize(self, iteration: int) -> tuple[int, int]:
+    def get_augment(self) -> Augment:
+        return Augment(self.get_recipe(), self.input_size)
+
+    def get_eval_transform(self) -> Letterbox:
+        recipe = self.get_recipe()
+        return Letterbox(self.test_size, recipe.fill, recipe.truncate)
+
+    def get_collate(self) -> Collate:
+        return Collate(self.get_recipe().fill)
+
+    def random_resize(self, iteration: int) -> tuple[int, int] | None:
         """Input size (height, width) of an iteration: drawn anew every ten, the same on every rank.
 
         The released recipe draws a size for each image instead, so its batches stay as they are collated.
         """
+        if self.recipe == "released":
+            return None
         low, high = self.size_range()
-        if self.recipe == "released" or low == high:
+        if low == high:
             return self.input_size
         rng = np.random.default_rng([self.seed or 0, 1, iteration // 10])
         rows = int(rng.integers(low, high + 1))
@@ -238,74 +167,9 @@ class Exp(DataExp):
         base = self.input_size[0] // 32
         return base - self.multiscale_range, base + self.multiscale_range
 
-    def normalize(self, images: Tensor) -> Tensor:
-        """uint8 [B, 3, H, W] BGR -> network input; YOLOX takes 0..255 as they are."""
+    def normalize(self, images: Tensor, content_sizes: Tensor | None = None) -> Tensor:
+        """uint8 [B, 3, H, W] BGR -> network input; YOLOX takes 0..255 as they are, the padding too."""
         return images.float()
-
-    def preprocess(self, images: Tensor, boxes: list[Tensor], size: tuple[int, int]) -> tuple[Tensor, list[Tensor]]:
-        """Normalise a training batch and resize it to `size` (height, width), boxes with it."""
-        images = self.normalize(images)
-        if self.recipe == "released" or images.shape[2:] == torch.Size(size):
-            return images, boxes
-        factor = torch.tensor([size[1] / images.shape[3], size[0] / images.shape[2]] * 2, device=images.device)
-        images = torch.nn.functional.interpolate(images, size=size, mode="bilinear", align_corners=False)
-        return images, [b * factor for b in boxes]
-
-    # ------------------------------------------------------------------------------------------- training
-
-    def get_optimizer(self, batch_size: int, model: torch.nn.Module) -> torch.optim.Optimizer:
-        """The optimiser named by `optimizer` over three or four groups, see `param_groups`."""
-        groups = param_groups(model, self.weight_decay, self.cls_bias_decay)
-        if self.optimizer == "sgd":
-            return build_sgd(groups, self.basic_lr_per_img * batch_size, self.momentum)
-        if self.optimizer == "adamw":
-            return build_adamw(groups, self.basic_lr_per_img * batch_size)
-        raise unknown("optimizer", self.optimizer, "sgd, adamw")
-
-    def get_lr_scheduler(self, lr: float, iters_per_epoch: int) -> schedule.Schedule:
-        """Learning rate as a function of the iteration."""
-        total, tail = iters_per_epoch * self.max_epoch, iters_per_epoch * self.no_aug_epochs
-        warmup = int(iters_per_epoch * self.warmup_epochs)
-        if warmup + tail >= total and self.scheduler.startswith("yoloxwarmcos"):
-            logger.warning(
-                f"warmup_epochs {self.warmup_epochs} and no_aug_epochs {self.no_aug_epochs} leave nothing of max_epoch "
-                f"{self.max_epoch}: the learning rate never reaches its plateau; set them lower for a short run"
-            )
-        if self.scheduler == "yoloxwarmcos":
-            return lambda i: schedule.official_yolox(i, lr, total, warmup, tail, self.min_lr_ratio, self.warmup_lr)
-        if self.scheduler == "yoloxwarmcos_released":
-            return lambda i: schedule.released_yolox(i, lr, total, warmup, tail, self.min_lr_ratio)
-        if self.scheduler in ("warmcos", "cos"):
-            warmup = warmup if self.scheduler == "warmcos" else 0
-            return lambda i: schedule.warm_cosine(i, lr, total, warmup, self.warmup_lr)
-        if self.scheduler == "multistep":
-            drops = [m * iters_per_epoch for m in self.milestones]
-            return lambda i: schedule.step(i, lr, drops, warmup)
-        raise unknown("scheduler", self.scheduler, "yoloxwarmcos, yoloxwarmcos_released, warmcos, cos, multistep")
-
-    def get_trainer(self, options: TrainOptions) -> Trainer:
-        """The training loop for this experiment."""
-        from yolox_lt.train.trainer import Trainer
-
-        return Trainer(self, options)
-
-    def get_evaluator(self, batch_size: int, rank: int = 0, world: int = 1, pin_memory: bool = False) -> Evaluator:
-        """Runs a model over the validation set and scores it."""
-        from yolox_lt.evaluate.evaluator import Evaluator
-
-        index = self.get_index("val")
-        return Evaluator(
-            index,
-            self.get_eval_loader(batch_size, rank, world, pin_memory),
-            self.get_predictor(index.category_names),
-            self.normalize,
-            index.groups(self.train_image_counts() if index.frequencies is None else None),
-            self.max_detections,
-        )
-
-    def eval(self, model: torch.nn.Module, evaluator: Evaluator, device: torch.device, **options: Any) -> Report | None:
-        """Score a model: a Report on rank 0, None on the others."""
-        return evaluator.evaluate(model, device, **options)
 
 
 class StarExp(Exp):
@@ -331,7 +195,3 @@ class StarExp(Exp):
     test_conf = 0.0
     pre_nms = 1000
     multi_label = True
-
-
-def unknown(attribute: str, value: str, choices: str) -> UserError:
-    return UserError(f"{attribute} {value!r} is unknown; choose one of {choices}")

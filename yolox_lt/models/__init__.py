@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from yolox_lt.models.blocks import fuse_conv_bn
 from yolox_lt.models.darknet import CSPDarknet
-from yolox_lt.models.detector import Detector, build_yolox
+from yolox_lt.models.detector import Detector, build_resnet, build_yolox
 from yolox_lt.models.heads import YOLOXHead
 from yolox_lt.models.init import init_prior_bias
 from yolox_lt.models.pafpn import YOLOPAFPN
 from yolox_lt.models.priors import AnchorGrid
+from yolox_lt.models.resnet_fpn import ResNetFPN, load_backbone
+from yolox_lt.models.retina_head import RetinaHead
 
 __all__ = [
     "YOLOPAFPN",
     "AnchorGrid",
     "CSPDarknet",
     "Detector",
+    "ResNetFPN",
+    "RetinaHead",
     "YOLOXHead",
+    "build_resnet",
     "build_yolox",
     "fuse_conv_bn",
     "init_prior_bias",
+    "load_backbone",
 ]

@@ -1,4 +1,4 @@
-"""Detector: from images to raw predictions and their priors, and the builder of the YOLOX models."""
+"""Detector: from images to raw predictions and their priors, and the builders of the two families."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from yolox_lt.models.heads import YOLOXHead
 from yolox_lt.models.init import init_prior_bias
 from yolox_lt.models.pafpn import YOLOPAFPN
 from yolox_lt.models.priors import AnchorGrid
+from yolox_lt.models.resnet_fpn import ResNetFPN
+from yolox_lt.models.retina_head import RetinaHead
 from yolox_lt.types import Predictions, Priors
 
 
@@ -114,3 +116,39 @@ def build_yolox(
     head = YOLOXHead(num_classes, width, act=act, depthwise=depthwise, num_anchors=num_anchors)
     init_prior_bias(head, prior_prob, prior_prob)
     return Detector(backbone, head, AnchorGrid(head.strides, anchor_scales))
+
+
+def build_resnet(
+    num_classes: int,
+    depth: int = 50,
+    channels: int = 256,
+    anchor_scales: Sequence[float] = (6, 8),
+    anchor_ratios: Sequence[float] = (1.0,),
+    quality: bool = True,
+    legacy: bool = True,
+    prior_prob: float = 0.001,
+    trainable_layers: int = 3,
+    freeze_bn: bool = True,
+) -> Detector:
+    """A freshly initialised ResNet with FPN and RetinaNet head on strides 8, 16, 32, 64, 128, for images of any size.
+
+    The defaults are the released ResNet-50 model. Weights of the ResNet are random; see `load_backbone`.
+
+    Args:
+        num_classes: C, without background.
+        depth: 18, 34, 50, 101 or 152.
+        channels: channels of FPN and head, a multiple of 32.
+        anchor_scales: sides of the anchors in strides.
+        anchor_ratios: their height / width; every scale comes with every ratio, see AnchorGrid for the order.
+        quality: with the quality branch.
+        legacy: priors in the +1 pixel convention, see AnchorGrid.
+        prior_prob: start value in (0, 1) of all category scores; the quality score starts at 0.5.
+        trainable_layers, freeze_bn: see ResNetFPN.
+
+    Raises:
+        UserError: a value outside its range.
+    """
+    anchors = AnchorGrid((8, 16, 32, 64, 128), anchor_scales, legacy, anchor_ratios)
+    head = RetinaHead(num_classes, anchors.num_anchors, channels, quality=quality, prior_prob=prior_prob)
+    backbone = ResNetFPN(depth, channels, trainable_layers, freeze_bn)
+    return Detector(backbone, head, anchors, size_divisor=1)

@@ -1,15 +1,16 @@
-"""Start values that differ from the framework's defaults: the prior biases of the head.
+"""Start values that differ from the framework's defaults.
 
-Everything else (convolutions, box biases) keeps the framework's default, as in official YOLOX and the released models;
-BatchNorm's eps and momentum are set where it is built, in `blocks.ConvBlock`.
+In the YOLOX models these are the prior biases of the head; everything else (convolutions, box biases) keeps the
+framework's default, as in official YOLOX and the released models; BatchNorm's eps and momentum are set where it is
+built, in `blocks.ConvBlock`. In the ResNet models FPN and head also draw their weights here, as released.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from torch import nn
+from torch import Tensor, nn
 
 from yolox_lt.errors import UserError
 from yolox_lt.models.heads import YOLOXHead
@@ -32,6 +33,15 @@ def fill_bias(convs: Iterable[nn.Module], value: float) -> None:
         if not isinstance(conv, nn.Conv2d) or conv.bias is None:
             raise TypeError(f"expected a convolution with a bias, got {conv}")
         nn.init.constant_(conv.bias, value)
+
+
+def init_convs(module: nn.Module, draw: Callable[[Tensor], Tensor]) -> None:
+    """Fill the weight of every convolution in `module` in place by `draw`, and its bias, if any, with zeros."""
+    for conv in module.modules():
+        if isinstance(conv, nn.Conv2d):
+            draw(conv.weight)
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)
 
 
 def init_prior_bias(head: YOLOXHead, prior_prob: float, quality_prior_prob: float) -> None:

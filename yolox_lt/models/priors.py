@@ -1,7 +1,8 @@
-"""The square anchors that predictions refer to, in the order level, row, column, anchor."""
+"""The anchors that predictions refer to, in the order level, row, column, anchor."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -12,9 +13,13 @@ from yolox_lt.types import Priors
 
 
 class AnchorGrid:
-    """Anchors of side stride * scale on every cell of every level, as in the released models.
+    """Anchors of area (stride * scale)^2 on every cell of every level; squares in the released models.
 
-    Two conventions, for cell (row i, column j) of stride s and side a:
+    A ratio r = height / width keeps the area of the square of side a = stride * scale: width a / sqrt(r), height
+    a * sqrt(r) (Lin et al., Focal Loss, arXiv 1708.02002, have ratios 0.5, 1, 2). Order within a cell: all scales of
+    the first ratio, then all of the second (our choice; the released models have one ratio).
+
+    Two conventions, for cell (row i, column j) of stride s, and a any side, width or height:
 
     - aligned (YOLOX models): centre (j s, i s), the cell's top-left corner, not its middle; half extent a / 2.
       Stride 8, scale 3, first cell: (-12, -12, 12, 12).
@@ -32,24 +37,37 @@ class AnchorGrid:
         strides: pixels between neighbouring cells, one per level, finest first.
         scales: sides of a cell's anchors in strides, in anchor order (smaller first in the released models).
         legacy: the convention, see above.
+        ratios: height / width of a cell's anchors.
 
     Raises:
-        UserError: no scale, or a scale or stride that is not positive.
+        UserError: no scale or ratio, or a scale, ratio or stride that is not positive.
     """
 
-    def __init__(self, strides: Sequence[int], scales: Sequence[float], legacy: bool = False) -> None:
+    def __init__(
+        self,
+        strides: Sequence[int],
+        scales: Sequence[float],
+        legacy: bool = False,
+        ratios: Sequence[float] = (1.0,),
+    ) -> None:
         self.strides = [int(stride) for stride in strides]
         self.scales = [float(scale) for scale in scales]
+        self.ratios = [float(ratio) for ratio in ratios]
         self.legacy = legacy
         if not self.scales or min(self.scales) <= 0:
             raise UserError(f"anchor_scales is {list(scales)}: give one positive number per anchor, for example 3, 4.")
+        if not self.ratios or not all(0 < ratio < math.inf for ratio in self.ratios):
+            raise UserError(
+                f"anchor_ratios is {list(ratios)}: give one positive number (height / width) per shape, for example "
+                "0.5, 1, 2."
+            )
         if not self.strides or min(self.strides) <= 0:
             raise UserError(f"anchor strides are {list(strides)}: give one positive number per level.")
 
     @property
     def num_anchors(self) -> int:
         """Anchors per cell."""
-        return len(self.scales)
+        return len(self.scales) * len(self.ratios)
 
     def __call__(self, feature_sizes: Sequence[Sequence[int]], device: torch.device | str | None = None) -> Priors:
         """Priors of feature maps with the given (rows, columns), one pair per level, finest first.
@@ -81,9 +99,12 @@ class AnchorGrid:
         x = torch.arange(columns, dtype=torch.float32, device=device) * stride + first
         y = torch.arange(rows, dtype=torch.float32, device=device) * stride + first
         y_grid, x_grid = torch.meshgrid(y, x, indexing="ij")
-        center = torch.stack([x_grid, y_grid], dim=-1)  # [H, W, 2]
         anchors = []
-        for scale in self.scales:
-            half = (stride * scale - float(self.legacy)) / 2
-            anchors.append(torch.cat([center - half, center + half], dim=-1))  # [H, W, 4]
+        for ratio in self.ratios:
+            for scale in self.scales:
+                # Numbers, no tensors: copying those to a GPU would wait for it.
+                half_width = (stride * scale / math.sqrt(ratio) - float(self.legacy)) / 2
+                half_height = (stride * scale * math.sqrt(ratio) - float(self.legacy)) / 2
+                corners = [x_grid - half_width, y_grid - half_height, x_grid + half_width, y_grid + half_height]
+                anchors.append(torch.stack(corners, dim=-1))  # [H, W, 4]
         return torch.stack(anchors, dim=2).reshape(-1, 4)  # [H, W, A, 4] -> [H*W*A, 4]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from yolox_lt import boxes as box_ops
-from yolox_lt.coders import DeltaCoder
+from yolox_lt.coders import Coder
 from yolox_lt.predict.nms import category_nms
+from yolox_lt.predict.voting import vote
 from yolox_lt.types import Detections, Predictions, Priors
 
 
@@ -25,18 +27,21 @@ class Predictor:
         max_detections: boxes kept per image.
         multi_label: a prior may appear with several categories (released); False: only with its best (official YOLOX).
         class_agnostic: a box suppresses boxes of every category (official YOLOX's demo).
-        clip: clip boxes to the input before NMS (released); official YOLOX does not.
+        clip: clip boxes before NMS to the padded "input" (released YOLOX models) or to the "content" of each image
+            (released ResNet models); None: not at all (official YOLOX).
+        voting: replace each kept box by the score-weighted mean of the candidates that overlap it, see `vote`.
         names: category names for the detections.
     """
 
-    coder: DeltaCoder
+    coder: Coder
     nms_threshold: float = 0.65
     score_threshold: float = 0.0
     pre_nms: int | None = 1000
     max_detections: int = 300
     multi_label: bool = True
     class_agnostic: bool = False
-    clip: bool = True
+    clip: Literal["input", "content"] | None = "input"
+    voting: bool = False
     names: tuple[str, ...] = ()
 
     @torch.no_grad()
@@ -46,7 +51,8 @@ class Predictor:
         priors: Priors,
         scales: Tensor,
         original_sizes: Tensor,
-        clip_sizes: Tensor,
+        content_sizes: Tensor,
+        input_size: tuple[int, int],
     ) -> list[Detections]:
         """One Detections an image, in pixels of the original image, clipped to it, best score first.
 
@@ -54,8 +60,8 @@ class Predictor:
             predictions: of B images. priors: P priors.
             scales: float [B, 2], (y, x) factors from the original image to the input.
             original_sizes: int64 [B, 2], (height, width) before resizing.
-            clip_sizes: int64 [B, 2], (height, width) in the input to which boxes are clipped before NMS: the padded
-                input for the released YOLOX models, the content for the ResNet ones.
+            content_sizes: int64 [B, 2], (height, width) of each image inside the input.
+            input_size: (height, width) of the input, padding included.
         """
         found = []
         for b in range(len(predictions.cls_logits)):
@@ -65,13 +71,16 @@ class Predictor:
                 predictions.box_deltas[b].float(),
                 None if quality is None else quality[b].float(),
                 priors,
-                tuple(clip_sizes[b].tolist()),
+                input_size if self.clip == "input" else tuple(content_sizes[b].tolist()),
             )
             groups = torch.zeros_like(labels) if self.class_agnostic else labels
             keep = category_nms(boxes, scores, groups, self.nms_threshold)[: self.max_detections]
+            kept = vote(boxes[keep], groups[keep], boxes, scores, groups, priors.legacy) if self.voting else boxes[keep]
             (scale_y, scale_x), (height, width) = scales[b].tolist(), original_sizes[b].tolist()
-            boxes = box_ops.clip(box_ops.scale(boxes[keep], 1 / scale_x, 1 / scale_y), (height, width))
-            found.append(Detections(boxes, scores[keep], labels[keep], self.names))
+            kept = box_ops.scale(kept, 1 / scale_x, 1 / scale_y)
+            # Back to plain coordinates: the last pixel of a legacy box is its x2, the side lies one further.
+            kept = kept + kept.new_tensor([0, 0, 1, 1]) * float(priors.legacy)
+            found.append(Detections(box_ops.clip(kept, (height, width)), scores[keep], labels[keep], self.names))
         return found
 
     def select(
@@ -84,7 +93,7 @@ class Predictor:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Candidates of one image before NMS: boxes [K, 4] in input pixels, scores [K], labels int64 [K]."""
         boxes = self.coder.decode(priors.boxes, box_deltas)
-        if self.clip:
+        if self.clip is not None:
             boxes = box_ops.clip(boxes, clip_size, priors.legacy)
         scores = cls_logits.sigmoid()
         if quality_logits is not None:

@@ -43,6 +43,11 @@ def param_groups(model: nn.Module, weight_decay: float, cls_bias_decay: float | 
     return groups
 
 
+def one_group(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """All trainable tensors with the same decay, norms and biases too, as in the released ResNet models."""
+    return [{"params": [p for p in model.parameters() if p.requires_grad], "weight_decay": weight_decay}]
+
+
 def build_adamw(groups: list[dict[str, Any]], lr: float) -> torch.optim.AdamW:
     """AdamW over the groups, for small data from scratch, where SGD can rest on a plateau for long."""
     return torch.optim.AdamW(groups, lr=lr)

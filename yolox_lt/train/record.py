@@ -20,12 +20,17 @@ from yolox_lt.data.index import AnnotationIndex
 from yolox_lt.models.complexity import model_info
 
 if TYPE_CHECKING:
-    from yolox_lt.exp.yolox import Exp
+    from yolox_lt.exp.detection import DetectorExp
     from yolox_lt.train.options import TrainOptions
 
 
 def describe_run(
-    exp: Exp, model: nn.Module, index: AnnotationIndex, factors: np.ndarray, iterations: int, options: TrainOptions
+    exp: DetectorExp,
+    model: nn.Module,
+    index: AnnotationIndex,
+    factors: np.ndarray,
+    iterations: int,
+    options: TrainOptions,
 ) -> None:
     """The first lines of every training: model, data, schedule, device."""
     info = model_info(model, exp.test_size)
@@ -47,7 +52,7 @@ def describe_run(
     )
 
 
-def write_config(path: Path, exp: Exp, options: TrainOptions) -> None:
+def write_config(path: Path, exp: DetectorExp, options: TrainOptions) -> None:
     """config.json: every attribute, versions, command line and git state."""
     content: dict[str, Any] = {
         "exp": exp.attributes(),

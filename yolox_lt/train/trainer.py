@@ -39,7 +39,7 @@ from yolox_lt.types import Batch
 
 if TYPE_CHECKING:
     from yolox_lt.evaluate.report import Report
-    from yolox_lt.exp.yolox import Exp
+    from yolox_lt.exp.detection import DetectorExp
 
 METRIC_COLUMNS = ("AP", "AP50", "AP75", "APr", "APc", "APf", "AR")
 
@@ -47,7 +47,7 @@ METRIC_COLUMNS = ("AP", "AP50", "AP75", "APr", "APc", "APf", "AR")
 class Trainer:
     """Trains one experiment. `train()` does everything; the other methods are its steps."""
 
-    def __init__(self, exp: Exp, options: TrainOptions) -> None:
+    def __init__(self, exp: DetectorExp, options: TrainOptions) -> None:
         self.exp = exp
         self.options = options
         self.place = options.place
@@ -74,6 +74,8 @@ class Trainer:
         self.build_model()
         if checkpoint is not None:
             self.restore(checkpoint)
+        else:
+            self.load_pretrained()
         epoch = self.iteration // self.epoch_iterations
         main_folder = self.folder if self.place.is_main else None
         self.log = RunLog(main_folder, epoch, self.iteration, self.total)
@@ -113,6 +115,7 @@ class Trainer:
                 "both files must list the same categories"
             )
         self.factors = exp.get_factors(self.train_index, dataset.images)
+        self.groups = exp.batch_groups(self.train_index, dataset.images)
         self.epoch_iterations = exp.iterations_per_epoch(self.factors, self.options.batch_size, place.world)
         self.total = self.epoch_iterations * exp.max_epoch
         self.plain_from = self.epoch_iterations * max(exp.max_epoch - exp.no_aug_epochs, 0)
@@ -135,6 +138,12 @@ class Trainer:
             # Each rank keeps its own BatchNorm statistics in between evaluations, as in the reference.
             ids = [self.device.index] if self.device.type == "cuda" else None
             self.network = DistributedDataParallel(self.model, device_ids=ids, broadcast_buffers=False)
+
+    def load_pretrained(self) -> None:
+        """The weights that a new run starts from, if the experiment has any."""
+        self.exp.load_pretrained(self.model)
+        if self.ema is not None:
+            self.ema.model.load_state_dict(self.model.state_dict())
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
         """Continue a run, or start from another one's weights."""
@@ -165,6 +174,7 @@ class Trainer:
             self.iteration * accumulate,
             self.total * accumulate,
             self.plain_from * accumulate,
+            self.groups,
         )
         return iter(self.exp.get_data_loader(self.dataset, sampler, self.device.type == "cuda"))
 
@@ -231,7 +241,7 @@ class Trainer:
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Losses of one batch, the network under autocast, the criterion in float32."""
         size = self.exp.random_resize(self.iteration)
-        images, boxes = self.exp.preprocess(batch.images, batch.boxes, size)
+        images, boxes = self.exp.preprocess(batch.images, batch.boxes, size, batch.image_sizes)
         with torch.autocast(self.device.type, dtype=self.options.amp, enabled=self.options.amp is not None):
             predictions, priors = self.network(images)
         content = batch.image_sizes.double() * torch.tensor(
@@ -361,6 +371,7 @@ class Trainer:
             "metrics": {name: float(value) for name, value in metrics.items()},
             "names": list(index.category_names),
             "category_ids": index.category_ids.tolist(),
+            "family": self.exp.family,
             "exp": plain(self.exp.attributes()),
         }
 

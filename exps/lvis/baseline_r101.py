@@ -1,0 +1,10 @@
+"""Improved baseline on ResNet-101: focal loss, LVIS (paper, Tables 2 and 6)."""
+
+from __future__ import annotations
+
+from yolox_lt.exp import LVISData, ResNetExp
+
+
+class Exp(LVISData, ResNetExp):
+    resnet_depth = 101
+    cls_loss = "focal"

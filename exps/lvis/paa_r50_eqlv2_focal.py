@@ -1,0 +1,9 @@
+"""PAA on ResNet-50 with EQLv2 & Focal, LVIS (paper, Tables 1 and 6)."""
+
+from __future__ import annotations
+
+from yolox_lt.exp import LVISData, PAAExp
+
+
+class Exp(LVISData, PAAExp):
+    cls_loss = "eqlv2_focal"

@@ -1,0 +1,9 @@
+"""RetinaNet on ResNet-50 with EFL, LVIS (paper, Tables 1 and 6)."""
+
+from __future__ import annotations
+
+from yolox_lt.exp import LVISData, RetinaNetExp
+
+
+class Exp(LVISData, RetinaNetExp):
+    cls_loss = "efl"

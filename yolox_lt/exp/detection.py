@@ -1,0 +1,259 @@
+"""What every detector's experiment shares: run, classification loss, optimiser, schedule, evaluation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from loguru import logger
+from torch import Tensor
+
+from yolox_lt.coders import Coder
+from yolox_lt.criterion import Assigner, BaseCriterion
+from yolox_lt.errors import UserError
+from yolox_lt.exp.data import DataExp
+from yolox_lt.losses import (
+    DenseLoss,
+    EQLv2FocalLoss,
+    EqualizedFocalLoss,
+    EqualizedQualityFocalLoss,
+    FocalLoss,
+    QualityFocalLoss,
+    SigmoidLoss,
+)
+from yolox_lt.models import Detector
+from yolox_lt.predict import Predictor
+from yolox_lt.train import schedule
+from yolox_lt.train.optim import build_adamw, build_sgd, one_group, param_groups
+
+if TYPE_CHECKING:
+    from yolox_lt.evaluate.evaluator import Evaluator
+    from yolox_lt.evaluate.report import Report
+    from yolox_lt.train.options import TrainOptions
+    from yolox_lt.train.trainer import Trainer
+
+
+class DetectorExp(DataExp):
+    """Settings common to all detectors; `Exp` (YOLOX) and `ResNetExp` add network, boxes and pictures."""
+
+    family: ClassVar[str] = ""
+    """Which class a checkpoint's settings belong to, see `exp_class`."""
+
+    at_least_one = frozenset(
+        {"num_classes", "batch_size", "print_interval", "eval_interval", "keep_checkpoints", "max_epoch", "max_iter"}
+        | {"accumulate", "atss_cells", "max_detections", "pre_nms"}
+    )
+
+    # --------------------------------------------------------------- run
+    # seed of everything random; None draws one and writes it into the checkpoint
+    seed: int | None = None
+    output_dir: str = "./YOLOX_outputs"
+    # name of the run's folder below output_dir; empty = the file's stem
+    exp_name: str = ""
+    # images of one step when -b is not given
+    batch_size: int = 64
+    # iterations between two lines of log
+    print_interval: int = 10
+    # epochs between two evaluations; in the closing epochs without mosaic every epoch is evaluated
+    eval_interval: int = 10
+    # keep an epoch_N.pth for each evaluation ...
+    save_history_ckpt: bool = True
+    # ... but only the latest so many
+    keep_checkpoints: int = 5
+
+    # --------------------------------------------------------------- model, assignment and loss
+    # sides of a cell's anchors in strides
+    anchor_scales: tuple[float, ...] = (1,)
+    # score that classes start from
+    prior_prob: float = 0.01
+    # label assigner, see get_assigner
+    assigner: str = "atss"
+    # candidate cells per level and object of ATSS; priors per level = cells x anchors (18 with two anchors)
+    atss_cells: int = 9
+    # sigmoid, focal, qfl, efl, eqfl or eqlv2_focal
+    cls_loss: str = "efl"
+    loss_alpha: float = 0.25
+    loss_gamma: float = 2.0
+    # s of EFL and EQFL
+    loss_scale: float = 4.0
+    # the two halves of EFL and EQFL (paper, Table 3)
+    loss_focusing: bool = True
+    loss_weighting: bool = True
+    # L1 on box deltas beside the IoU loss: tail (closing epochs only, official YOLOX), always (YOLOX*) or never
+    l1: str = "never"
+
+    # --------------------------------------------------------------- schedule
+    # linear or quadratic rise to the full rate, by epochs or by iterations; the longer of the two counts
+    warmup_epochs: float = 0
+    warmup_iters: int = 0
+    max_epoch: int = 300
+    warmup_lr: float = 0
+    min_lr_ratio: float = 0.05
+    # learning rate per image of the batch
+    basic_lr_per_img: float = 0.01 / 64.0
+    # yoloxwarmcos (official), yoloxwarmcos_released (EFL's), warmcos, cos or multistep
+    scheduler: str = "yoloxwarmcos"
+    # epochs of multistep's drops by 10
+    milestones: tuple[int, ...] = ()
+    # closing epochs without mosaic and mixup
+    no_aug_epochs: int = 0
+    # sgd or adamw
+    optimizer: str = "sgd"
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+    # the same decay for every trainable tensor, norms and biases included (released ResNet models)
+    decay_all: bool = False
+    # decay of the classifier's bias where biases have none: 5e-4 in the released YOLOX models, 1e-4 in the paper
+    cls_bias_decay: float | None = None
+    ema: bool = True
+    ema_decay: float = 0.9998
+    # largest total gradient norm, None = no clipping
+    clip_norm: float | None = None
+    # batches whose gradients are added up before a step; -b counts them all
+    accumulate: int = 1
+
+    # --------------------------------------------------------------- test
+    # (height, width) of the network input; ResNet models: (shorter side, limit of the longer side)
+    test_size: tuple[int, int] = (640, 640)
+    test_conf: float = 0.01
+    nmsthre: float = 0.65
+    # (prior, category) pairs kept per level before NMS, None = as many as the level has priors
+    pre_nms: int | None = None
+    # a prior may be several categories at once (needed for LVIS's near synonyms); official YOLOX: only its best
+    multi_label: bool = False
+    max_detections: int = 300
+
+    # ------------------------------------------------------------------------------------------- model and loss
+
+    def get_model(self) -> Detector:
+        """A freshly initialised detector on the CPU."""
+        raise NotImplementedError
+
+    def load_pretrained(self, model: Detector) -> None:
+        """Load what a new run starts from, called once before a run that has no checkpoint; nothing by default."""
+
+    def get_coder(self) -> Coder:
+        """From box predictions to boxes."""
+        raise NotImplementedError
+
+    def get_assigner(self) -> Assigner:
+        """The label assigner named by `assigner`."""
+        raise NotImplementedError
+
+    def get_cls_loss(self) -> DenseLoss:
+        """The classification loss named by `cls_loss`."""
+        switches = {"focusing": self.loss_focusing, "weighting": self.loss_weighting}
+        if self.cls_loss == "sigmoid":
+            return SigmoidLoss()
+        if self.cls_loss == "focal":
+            return FocalLoss(self.loss_alpha, self.loss_gamma)
+        if self.cls_loss == "qfl":
+            return QualityFocalLoss(self.loss_gamma)
+        if self.cls_loss == "efl":
+            return EqualizedFocalLoss(self.num_classes, self.loss_alpha, self.loss_gamma, self.loss_scale, **switches)
+        if self.cls_loss == "eqfl":
+            return EqualizedQualityFocalLoss(self.num_classes, self.loss_gamma, self.loss_scale, **switches)
+        if self.cls_loss == "eqlv2_focal":
+            return EQLv2FocalLoss(self.num_classes, self.loss_alpha, self.loss_gamma)
+        raise unknown("cls_loss", self.cls_loss, "sigmoid, focal, qfl, efl, eqfl, eqlv2_focal")
+
+    def get_criterion(self) -> BaseCriterion:
+        """Assignment and losses as one object."""
+        raise NotImplementedError
+
+    def get_predictor(self, names: tuple[str, ...] = ()) -> Predictor:
+        """From predictions to detections with this experiment's thresholds."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------------------------------- data on the device
+
+    def random_resize(self, iteration: int) -> tuple[int, int] | None:
+        """Size (height, width) to which the batch of an iteration is resized, None for as it comes."""
+        return None
+
+    def normalize(self, images: Tensor, content_sizes: Tensor | None = None) -> Tensor:
+        """uint8 [B, 3, H, W] BGR -> network input.
+
+        content_sizes: int64 [B, 2], (height, width) of the content top-left in each image; None: no padding.
+        """
+        raise NotImplementedError
+
+    def preprocess(
+        self,
+        images: Tensor,
+        boxes: list[Tensor],
+        size: tuple[int, int] | None,
+        content_sizes: Tensor | None = None,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Normalise a training batch and resize it to `size` (height, width; None: as it is), boxes with it."""
+        images = self.normalize(images, content_sizes)
+        if size is None or images.shape[2:] == torch.Size(size):
+            return images, boxes
+        factor = torch.tensor([size[1] / images.shape[3], size[0] / images.shape[2]] * 2, device=images.device)
+        images = torch.nn.functional.interpolate(images, size=size, mode="bilinear", align_corners=False)
+        return images, [b * factor for b in boxes]
+
+    # ------------------------------------------------------------------------------------------- training
+
+    def get_optimizer(self, batch_size: int, model: torch.nn.Module) -> torch.optim.Optimizer:
+        """The optimiser named by `optimizer` over the groups of `param_groups`, or one group with `decay_all`."""
+        groups = (
+            one_group(model, self.weight_decay)
+            if self.decay_all
+            else param_groups(model, self.weight_decay, self.cls_bias_decay)
+        )
+        if self.optimizer == "sgd":
+            return build_sgd(groups, self.basic_lr_per_img * batch_size, self.momentum, self.nesterov)
+        if self.optimizer == "adamw":
+            return build_adamw(groups, self.basic_lr_per_img * batch_size)
+        raise unknown("optimizer", self.optimizer, "sgd, adamw")
+
+    def get_lr_scheduler(self, lr: float, iters_per_epoch: int) -> schedule.Schedule:
+        """Learning rate as a function of the iteration."""
+        total, tail = iters_per_epoch * self.max_epoch, iters_per_epoch * self.no_aug_epochs
+        warmup = max(int(iters_per_epoch * self.warmup_epochs), self.warmup_iters)
+        if warmup + tail >= total and self.scheduler.startswith("yoloxwarmcos"):
+            logger.warning(
+                f"warmup_epochs {self.warmup_epochs} and no_aug_epochs {self.no_aug_epochs} leave nothing of max_epoch "
+                f"{self.max_epoch}: the learning rate never reaches its plateau; set them lower for a short run"
+            )
+        if self.scheduler == "yoloxwarmcos":
+            return lambda i: schedule.official_yolox(i, lr, total, warmup, tail, self.min_lr_ratio, self.warmup_lr)
+        if self.scheduler == "yoloxwarmcos_released":
+            return lambda i: schedule.released_yolox(i, lr, total, warmup, tail, self.min_lr_ratio)
+        if self.scheduler in ("warmcos", "cos"):
+            warmup = warmup if self.scheduler == "warmcos" else 0
+            return lambda i: schedule.warm_cosine(i, lr, total, warmup, self.warmup_lr)
+        if self.scheduler == "multistep":
+            drops = [m * iters_per_epoch for m in self.milestones]
+            return lambda i: schedule.step(i, lr, drops, warmup)
+        raise unknown("scheduler", self.scheduler, "yoloxwarmcos, yoloxwarmcos_released, warmcos, cos, multistep")
+
+    def get_trainer(self, options: TrainOptions) -> Trainer:
+        """The training loop for this experiment."""
+        from yolox_lt.train.trainer import Trainer
+
+        return Trainer(self, options)
+
+    def get_evaluator(self, batch_size: int, rank: int = 0, world: int = 1, pin_memory: bool = False) -> Evaluator:
+        """Runs a model over the validation set and scores it."""
+        from yolox_lt.evaluate.evaluator import Evaluator
+
+        index = self.get_index("val")
+        return Evaluator(
+            index,
+            self.get_eval_loader(batch_size, rank, world, pin_memory),
+            self.get_predictor(index.category_names),
+            self.normalize,
+            index.groups(self.train_image_counts() if index.frequencies is None else None),
+            self.max_detections,
+        )
+
+    def eval(self, model: torch.nn.Module, evaluator: Evaluator, device: torch.device, **options: Any) -> Report | None:
+        """Score a model: a Report on rank 0, None on the others."""
+        return evaluator.evaluate(model, device, **options)
+
+
+def unknown(attribute: str, value: object, choices: str) -> UserError:
+    return UserError(f"{attribute} {value!r} is unknown; choose one of {choices}")
