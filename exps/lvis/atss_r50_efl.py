@@ -1,4 +1,4 @@
-"""ATSS on ResNet-50 with EFL, LVIS (paper, Tables 1 and 6)."""
+"""ATSS on ResNet-50 with EFL, LVIS (paper, Table 5, first row)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ATSS on ResNet-50 with focal loss, LVIS (paper, Tables 1 and 6)."""
+"""ATSS on ResNet-50 with focal loss, LVIS (paper, Table 1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FCOS* on ResNet-50 with EQLv2 & Focal, LVIS (paper, Tables 1 and 6)."""
+"""FCOS* on ResNet-50 with EQLv2 & Focal, LVIS (paper, Table 1)."""
 
 from __future__ import annotations
 

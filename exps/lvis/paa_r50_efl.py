@@ -1,4 +1,4 @@
-"""PAA on ResNet-50 with EFL, LVIS (paper, Tables 1 and 6)."""
+"""PAA on ResNet-50 with EFL, LVIS (paper, Table 6)."""
 
 from __future__ import annotations
 

@@ -15,8 +15,6 @@ from yolox_lt.train.checkpoint import load_checkpoint
 from yolox_lt.train.options import TrainOptions
 from yolox_lt.train.trainer import Trainer
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def lvis_folder(tmp_path_factory):

@@ -86,14 +86,6 @@ def load_weights(model: nn.Module, state: dict[str, torch.Tensor], path: str | P
     model.load_state_dict(state, strict=True)
 
 
-def load_matching(model: nn.Module, state: dict[str, torch.Tensor]) -> tuple[list[str], list[str]]:
-    """Load the tensors whose name and shape fit, for fine-tuning; returns (loaded names, names left as initialised)."""
-    own = model.state_dict()
-    fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
-    model.load_state_dict(fitting, strict=False)
-    return sorted(fitting), sorted(k for k in own if k not in fitting)
-
-
 def random_states() -> dict[str, Any]:
     """States of the global generators, as plain tensors and numbers (`weights_only` can read them)."""
     name, keys, position, has_gauss, gauss = np.random.get_state()

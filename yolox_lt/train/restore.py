@@ -2,32 +2,75 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from loguru import logger
-from torch import nn
+from torch import Tensor, nn
 
 from yolox_lt.errors import UserError
-from yolox_lt.train.checkpoint import load_matching, load_weights
+from yolox_lt.train.checkpoint import load_weights
 from yolox_lt.train.ema import ModelEMA
 
+CLASSIFIERS = ("head.cls_preds.", "head.cls_pred.")
+"""Where the classifiers' parameters are, YOLOX and ResNet heads."""
 
-def start_from(model: nn.Module, ema: ModelEMA | None, checkpoint: dict[str, Any], path: str | Path) -> None:
+QUALITIES = ("head.obj_preds.", "head.quality_pred.")
+"""Where the third branches' parameters are: objectness or IoU, one value an anchor."""
+
+
+def start_from(
+    model: nn.Module, ema: ModelEMA | None, checkpoint: dict[str, Any], names: Sequence[str], path: str | Path
+) -> None:
     """Fine-tuning: every tensor that fits, averaged weights if the file has them; the rest stays as initialised.
 
+    The classifier is taken over only if the checkpoint has exactly the categories `names`. The third branch of a
+    head with fewer anchors is repeated for each of ours, so official YOLOX's objectness starts the IoU branch. What
+    was loaded, repeated and left is reported.
+
     Raises:
-        UserError: no tensor fits.
+        UserError: no tensor of the body fits.
     """
-    state = checkpoint["ema"]["model"] if checkpoint.get("ema") else checkpoint["model"]
-    loaded, left = load_matching(model, state)
-    rest = f" ({left[0]}, ...)" if left else ""
-    logger.info(f"{path}: {len(loaded)} tensors loaded, {len(left)} start anew{rest}")
-    if not loaded:
+    source = checkpoint["ema"]["model"] if checkpoint.get("ema") else checkpoint["model"]
+    own = model.state_dict()
+    same_categories = list(checkpoint.get("names", names)) == list(names)
+    fitting, repeated = fitting_tensors(source, own, same_categories)
+    if not any(name.startswith("backbone.") for name in fitting):
         raise UserError(f"{path}: no tensor fits this model; use the exp file of that checkpoint")
+    model.load_state_dict(fitting, strict=False)
+    left = sorted(name for name in own if name not in fitting)
+    logger.info(f"{path}: {len(fitting)} tensors loaded, {len(left)} start anew{listing(left)}")
+    if not same_categories:
+        logger.info(f"{path}: its categories are not those of this run, so the classifier starts anew")
+    if repeated:
+        logger.info(f"{path}: third branch repeated for each anchor{listing(repeated)}")
     if ema is not None:
         ema.model.load_state_dict(model.state_dict())
+
+
+def fitting_tensors(
+    source: dict[str, Tensor], own: dict[str, Tensor], same_categories: bool
+) -> tuple[dict[str, Tensor], list[str]]:
+    """What of `source` goes into a model with the state `own`, and the names of what had to be repeated for it."""
+    fitting: dict[str, Tensor] = {}
+    repeated = []
+    for name, value in source.items():
+        if name not in own or (name.startswith(CLASSIFIERS) and not same_categories):
+            continue
+        wanted = own[name].shape
+        if value.shape == wanted:
+            fitting[name] = value
+        elif name.startswith(QUALITIES) and value.shape[0] == 1 and value.shape[1:] == wanted[1:]:
+            fitting[name] = value.expand(wanted)  # [1, ...] -> [A, ...]
+            repeated.append(name)
+    return fitting, sorted(repeated)
+
+
+def listing(names: list[str]) -> str:
+    """ (a, b, ...) with the first few names; empty for none."""
+    return f" ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})" if names else ""
 
 
 def restore_parts(

@@ -149,7 +149,7 @@ class Trainer:
         """Continue a run, or start from another one's weights."""
         path = self.options.checkpoint or self.folder / "latest.pth"
         if not self.options.resume:
-            start_from(self.model, self.ema, checkpoint, path)
+            start_from(self.model, self.ema, checkpoint, self.train_index.category_names, path)
             return
         restore_parts(self.model, self.ema, self.criterion, self.optimizer, self.scaler, checkpoint, path)
         # Checkpoints are written at the end of epochs; with another batch size an epoch has other iterations.
