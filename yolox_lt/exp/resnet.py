@@ -211,8 +211,9 @@ class RetinaNetExp(ResNetExp):
 class FCOSExp(ResNetExp):
     """FCOS* (Tian et al. 2019 with the improvements the ATSS paper lists), stabilised settings (paper, Tables 1 and 6).
 
-    Our choice: points in the middle of cells (as the legacy convention places anchors), centre sampling within 1.5 strides, ranges 64, 128, 256, 512 pixels,
-    distances as logarithms in strides, centre-ness on the box tower, GIoU weighted by it.
+    Our choice: points in the middle of cells (where the legacy convention places anchors), centre sampling within 1.5
+    strides, ranges 64, 128, 256, 512 pixels, distances as logarithms in strides, centre-ness on the box tower, GIoU
+    weighted by it.
     """
 
     anchor_scales = (1,)

@@ -69,7 +69,7 @@ def fitting_tensors(
 
 
 def listing(names: list[str]) -> str:
-    """ (a, b, ...) with the first few names; empty for none."""
+    """(a, b, ...) with the first few names; empty for none."""
     return f" ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})" if names else ""
 
 

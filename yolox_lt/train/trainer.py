@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from yolox_lt.data.sampler import DrawSampler
 from yolox_lt.errors import UserError
+from yolox_lt.train.callbacks import call
 from yolox_lt.train.checkpoint import (
     load_checkpoint,
     plain,
@@ -31,6 +32,7 @@ from yolox_lt.train.checkpoint import (
 )
 from yolox_lt.train.dist import average_batchnorm, broadcast, gather_to_main, object_group
 from yolox_lt.train.ema import ModelEMA
+from yolox_lt.train.gauge import Gauge
 from yolox_lt.train.log import RunLog, memory_megabytes
 from yolox_lt.train.options import TrainOptions
 from yolox_lt.train.record import describe_run, write_config
@@ -82,8 +84,11 @@ class Trainer:
         if self.place.is_main:
             describe_run(self.exp, self.model, self.train_index, self.factors, self.epoch_iterations, self.options)
             write_config(self.folder / "config.json", self.exp, self.options)
+            self.gauge = Gauge(self.folder, self.criterion.cls_loss, self.evaluator.groups, epoch)
         try:
+            call(self.exp, "on_train_start", self)
             self.run()
+            call(self.exp, "on_train_end", self)
         finally:
             self.log.close()
 
@@ -204,6 +209,9 @@ class Trainer:
                 window_start, steps = now, 0
             self.log.step(self.iteration, values)
             self.iteration = done
+            if self.place.is_main:
+                self.gauge.check(done)
+            call(self.exp, "on_iteration_end", self, losses)
             if done % self.epoch_iterations == 0:
                 self.end_epoch(lr, time.perf_counter() - epoch_start)
                 epoch_start = window_start = time.perf_counter()
@@ -292,11 +300,15 @@ class Trainer:
         evaluate = epoch % self.exp.eval_interval == 0 or closing or epoch == self.exp.max_epoch
         self.merge_ranks()
         report = self.evaluate() if evaluate else None
+        if evaluate:
+            call(self.exp, "on_evaluation_end", self, report)
         if self.place.is_main:
             self.record_epoch(epoch, lr, seconds, report)
+            self.gauge.epoch(epoch)
         self.sums = {}
         # The other ranks wait here, without a pending collective of the training group, while rank 0 scores and saves.
         broadcast(None, self.objects)
+        call(self.exp, "on_epoch_end", self, epoch)
 
     def merge_ranks(self) -> None:
         """Bring together what the ranks hold apart: BatchNorm statistics, unreadable images."""
