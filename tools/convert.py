@@ -1,44 +1,12 @@
 #!/usr/bin/env python
-"""Turn a foreign checkpoint into one of this project: official YOLOX, released EFL/EQFL files, torchvision ResNets."""
+"""`yolox-lt convert` from a plain checkout; the code is yolox_lt/commands/convert.py."""
 
-from __future__ import annotations
+import sys
+from pathlib import Path
 
-import argparse
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import common
+from yolox_lt.commands import run_command
 
-from yolox_lt.convert import convert
-from yolox_lt.convert.conversion import CHANNELS
-from yolox_lt.exp import get_exp
-
-
-def make_parser() -> argparse.ArgumentParser:
-    parser = common.parser(__doc__)
-    parser.add_argument("source", metavar="SRC", help="file to convert; what it is is recognised by its content")
-    parser.add_argument("target", metavar="DST", help="file to write")
-    parser.add_argument(
-        "-f",
-        "--exp-file",
-        "--exp_file",
-        dest="exp_file",
-        help="experiment whose settings, category names and ids are stored (Python, is executed); those that belong to "
-        "the file if not given",
-    )
-    parser.add_argument(
-        "--channels",
-        choices=CHANNELS,
-        default="auto",
-        help="order of a released head's channels; auto decides by the weights and prints why",
-    )
-    return parser
-
-
-def main(args: argparse.Namespace) -> None:
-    exp = get_exp(args.exp_file) if args.exp_file is not None else None
-    conversion = convert(args.source, args.target, exp, args.channels)
-    print(conversion.text())
-    print("next:", *conversion.commands(args.exp_file), sep="\n  ")
-
-
-if __name__ == "__main__":
-    common.run(main, make_parser())
+if __name__ == "__main__":  # spawned ranks import this file again
+    run_command("convert")

@@ -1,61 +1,12 @@
 #!/usr/bin/env python
-"""Train a detector: python tools/train.py -f exps/lvis/yolox_m_eqfl.py -d 8 -b 64 [KEY VALUE ...]"""
+"""`yolox-lt train` from a plain checkout; the code is yolox_lt/commands/train.py."""
 
-from __future__ import annotations
+import sys
+from pathlib import Path
 
-import argparse
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import common
-from loguru import logger
+from yolox_lt.commands import run_command
 
-from yolox_lt.exp import get_exp
-from yolox_lt.train.dist import Place, count_processes, launch, launched_externally
-
-
-def make_parser() -> argparse.ArgumentParser:
-    parser = common.parser(__doc__)
-    common.add_exp(parser)
-    parser.add_argument(
-        "-b",
-        "--batch-size",
-        type=int,
-        help="images of one step over all devices; the experiment's batch_size if not given",
-    )
-    common.add_devices(parser)
-    parser.add_argument("-c", "--ckpt", help="weights to start from; with --resume the run to continue")
-    parser.add_argument(
-        "--resume", action="store_true", help="continue the run (from its latest.pth unless -c is given)"
-    )
-    common.add_precision(parser)
-    parser.add_argument("--cache", action="store_true", help="keep decoded images in memory")
-    common.add_overrides(parser)
-    return parser
-
-
-def train(place: Place, args: argparse.Namespace) -> None:
-    """One rank of the run."""
-    common.setup_process(place)
-    from yolox_lt.train.options import TrainOptions
-
-    exp = get_exp(args.exp_file, args.name)
-    if args.experiment_name:
-        exp.exp_name = args.experiment_name
-    exp.merge(args.opts)
-    batch_size = exp.batch_size if args.batch_size is None else args.batch_size
-    options = TrainOptions(batch_size, place, common.amp_type(args), args.ckpt, args.resume, args.cache)
-    exp.get_trainer(options).train()
-    if place.is_main:
-        logger.info(f"finished; see {exp.output_dir}/{exp.exp_name}")
-
-
-def main(args: argparse.Namespace) -> None:
-    exp = get_exp(args.exp_file, args.name)  # errors of the file and of overrides before any process starts
-    exp.merge(args.opts)
-    exp.get_store("train")
-    exp.get_store("val")
-    devices = 1 if launched_externally() else count_processes(args.devices, args.device)
-    launch(train, devices, args.device, (args,))
-
-
-if __name__ == "__main__":
-    common.run(main, make_parser())
+if __name__ == "__main__":  # spawned ranks import this file again
+    run_command("train")

@@ -1,7 +1,22 @@
 """yolox_lt: YOLOX-style training of detectors on long-tailed data (EFL, EQFL)."""
 
-from yolox_lt.api import LoadedDetector, load
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from yolox_lt.errors import UserError
+
+if TYPE_CHECKING:
+    from yolox_lt.api import LoadedDetector, load
 
 __all__ = ["LoadedDetector", "UserError", "load"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """`load` and `LoadedDetector`, imported when first used: the command line sets up OpenMP before torch is loaded."""
+    if name in ("LoadedDetector", "load"):
+        from yolox_lt import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,6 @@
-"""The containers that travel between the parts. Axes are documented here and nowhere else; no logic.
+"""The containers that travel between the parts. Axes are documented here and nowhere else.
+
+No logic but the output of `Detections`.
 
 Letters: B images, P priors of an image over all levels, C categories, A priors (anchors) of a cell, G objects,
 K detections.
@@ -7,10 +9,17 @@ Prior order everywhere: level, row, column, anchor.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from yolox_lt.api import Image
 
 BACKGROUND = -1
 """Label or object index of a prior that has no object."""
@@ -128,3 +137,37 @@ class Detections:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def name_of(self, label: int) -> str:
+        """Name of a category; its label as text where the model has no names."""
+        return self.names[label] if self.names else str(label)
+
+    def draw(self, image: Image) -> np.ndarray:
+        """A picture of the detections: uint8 [H, W, 3] BGR, a copy with boxes, names and scores in percent.
+
+        A picture with a shorter side below 400 pixels is enlarged by a whole factor, so that names stay legible.
+
+        Args:
+            image: the image in which they were found, in any form that the detector takes.
+        """
+        from yolox_lt.api import read_image
+        from yolox_lt.report.draw import draw_detections
+
+        return draw_detections(read_image(image), self)
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """A dict for each detection: name, label, score (five decimals) and box (x1 y1 x2 y2, two decimals)."""
+        rows = zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist())
+        return [
+            {
+                "name": self.name_of(label),
+                "label": label,
+                "score": round(score, 5),
+                "box": [round(value, 2) for value in box],
+            }
+            for box, score, label in rows
+        ]
+
+    def to_json(self) -> str:
+        """`to_list` as JSON text, names in Unicode."""
+        return json.dumps(self.to_list(), ensure_ascii=False)

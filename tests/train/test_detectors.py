@@ -24,6 +24,7 @@ DETECTORS: dict[str, type[ResNetExp]] = {
     "paa": PAAExp,
     "baseline": ResNetExp,
 }
+SMALL_ANCHORS = {"paa": (2,), "baseline": (2, 3)}
 LOSSES = ["sigmoid", "focal", "qfl", "efl", "eqfl", "eqlv2_focal"]
 
 
@@ -53,6 +54,10 @@ def glyph_exp(detector: str, data: Path, **changes: Any) -> DetectorExp:
         "warmup_iters": 5,
         "milestones": (),
     }
+    # The glyphs are 16 pixels wide; PAA's candidates need an IoU of 0.1 with an anchor, and of the baseline's two larger
+    # anchors some glyphs get none (ATSS has no fall-back).
+    if detector in SMALL_ANCHORS:
+        settings["anchor_scales"] = SMALL_ANCHORS[detector]
     for name, value in {**settings, **changes}.items():
         setattr(exp, name, value)
     return exp

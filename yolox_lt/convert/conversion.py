@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,10 +15,9 @@ from yolox_lt.convert.mapped import Mapped
 from yolox_lt.convert.read import find_state, read_file
 from yolox_lt.convert.report import Conversion
 from yolox_lt.errors import UserError
+from yolox_lt.exp import DetectorExp, Exp, ResNetExp, StarExp
+from yolox_lt.exp.build import exp_from_settings
 from yolox_lt.train.checkpoint import FORMAT_VERSION, plain, save_checkpoint
-
-if TYPE_CHECKING:
-    from yolox_lt.exp import DetectorExp
 
 CHANNELS = ("auto", "anchor-major", "category-major")
 
@@ -249,9 +248,6 @@ def comparable(name: str, value: Any) -> Any:
 
 def experiment_for(mapped: Mapped, content: Mapping[str, Any]) -> DetectorExp:
     """The experiment that a file's weights belong to, with default settings for the rest."""
-    from yolox_lt.exp import Exp, ResNetExp, StarExp
-    from yolox_lt.exp.build import exp_from_settings
-
     if mapped.kind == OWN:
         return exp_from_settings(mapped.family, content["exp"])
     exp: DetectorExp = ResNetExp() if mapped.family == "resnet" else StarExp()

@@ -18,7 +18,10 @@ from yolox_lt.train import callbacks
 FAMILIES: dict[str, type[DetectorExp]] = {cls.family: cls for cls in (Exp, ResNetExp)}
 """The class that reads a checkpoint's settings."""
 
-DEFAULT_FOLDER = Path(__file__).resolve().parents[2] / "exps" / "default"
+PACKAGED = Path(__file__).resolve().parent / "default"
+"""Where an installed package has the files of exps/default, see pyproject.toml."""
+
+DEFAULT_FOLDER = PACKAGED if PACKAGED.is_dir() else PACKAGED.parents[2] / "exps" / "default"
 
 
 def get_exp(file: str | Path | None = None, name: str | None = None) -> DetectorExp:

@@ -54,7 +54,7 @@ def draw_detections(image: np.ndarray, detections: Detections) -> np.ndarray:
     """A copy of `image` with every detection's box, name and score in percent."""
     labels = detections.labels.cpu().numpy()
     scores = detections.scores.cpu().numpy()
-    texts = [f"{detections.names[label]} {100 * score:.0f}" for label, score in zip(labels, scores)]
+    texts = [f"{detections.name_of(label)} {100 * score:.0f}" for label, score in zip(labels, scores)]
     return draw_boxes(image, detections.boxes.cpu().numpy(), labels, texts)
 
 

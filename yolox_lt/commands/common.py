@@ -1,17 +1,10 @@
-"""What the tools share: options, the one-sentence error, start-up of a process."""
+"""What the commands share: options, the one-sentence error, start-up of a process."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from collections.abc import Callable
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the tools work from a plain checkout
-# Idle OpenMP threads spin briefly, then sleep. Spinning for long, the default, makes a CPU shared with loader processes
-# crawl; not spinning at all halves the speed of small networks. Has to be set before torch is loaded.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+from collections.abc import Callable, Sequence
 
 import cv2
 import torch
@@ -61,9 +54,15 @@ def setup_process(place: Place) -> None:
     cv2.setNumThreads(0)
 
 
-def run(main: Callable[[argparse.Namespace], None], made: argparse.ArgumentParser) -> None:
-    """Parse, run, and end with status 1 and one sentence on an error the user can mend."""
-    args = made.parse_args()
+def run(
+    main: Callable[[argparse.Namespace], None], made: argparse.ArgumentParser, words: Sequence[str] | None = None
+) -> None:
+    """Parse, run, and end with status 1 and one sentence on an error the user can mend.
+
+    Args:
+        main: the command. made: its parser. words: its arguments; those of the command line if not given.
+    """
+    args = made.parse_args(words)
     setup_console()
     try:
         main(args)

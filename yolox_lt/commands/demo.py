@@ -1,0 +1,138 @@
+"""Detect objects in images, a video or a camera's stream and save what was found; needs no display."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from loguru import logger
+
+import yolox_lt
+from yolox_lt.api import LoadedDetector, read_image
+from yolox_lt.commands import common
+from yolox_lt.errors import UserError
+from yolox_lt.train.dist import pick_device
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = common.parser(__doc__)
+    parser.add_argument("kind", choices=("image", "video", "webcam"), help="what to look at")
+    parser.add_argument("--path", nargs="+", help="image files, folders of images, or one video file")
+    parser.add_argument("--camid", type=int, default=0, help="number of the camera")
+    parser.add_argument("-c", "--ckpt", required=True, help="checkpoint of a trained detector")
+    parser.add_argument("--conf", type=float, default=0.3, help="lowest score that is shown")
+    parser.add_argument("--nms", type=float, default=0.45, help="overlap above which the weaker of two boxes goes")
+    parser.add_argument("--all-labels", action="store_true", help="let several categories share a place")
+    parser.add_argument("--tsize", type=int, help="side of a square test size; the checkpoint's if not given")
+    parser.add_argument("--save", metavar="DIR", default="demo_output", help="folder for pictures or the video")
+    parser.add_argument("--json", metavar="FILE", help="write every detection as json")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="a GPU if there is one")
+    parser.add_argument("--frames", type=int, help="stop a video or camera after so many frames")
+    return parser
+
+
+def image_files(paths: list[str]) -> list[Path]:
+    """The images themselves, for a folder its images in the order of their names."""
+    files: list[Path] = []
+    for path in map(Path, paths):
+        if not path.is_dir():
+            files.append(path)
+            continue
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+        if not found:
+            raise UserError(f"{path}: no image in this folder; give files of {', '.join(sorted(IMAGE_SUFFIXES))}")
+        files += found
+    return files
+
+
+def frames(source: str | int, limit: int | None) -> Iterator[np.ndarray]:
+    """Frames of a video file or camera."""
+    capture = cv2.VideoCapture(source)
+    if not capture.isOpened():
+        raise UserError(f"{source}: cannot be opened as a video; check the path or --camid")
+    count = 0
+    try:
+        while limit is None or count < limit:
+            ok, frame = capture.read()
+            if not ok:
+                break
+            count += 1
+            yield frame
+    finally:
+        capture.release()
+    if count == 0:
+        raise UserError(f"{source}: no frame could be read; give a video that OpenCV can decode")
+
+
+def run_images(detector: LoadedDetector, args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    records = []
+    files = image_files(args.path)
+    names, sources = Counter(p.stem for p in files), {p.resolve() for p in files}
+    for path in files:
+        image = read_image(path)
+        start = time.perf_counter()
+        detections = detector(image, args.conf, class_agnostic=not args.all_labels)
+        milliseconds = 1000 * (time.perf_counter() - start)
+        name = path.stem if names[path.stem] == 1 else f"{path.parent.name}_{path.stem}_{path.suffix[1:]}"
+        target = folder / f"{name}.jpg"
+        if target.exists() and target.resolve() in sources:
+            raise UserError(f"{target}: would overwrite an input image; give another folder with --save")
+        if not cv2.imwrite(str(target), detections.draw(image)):
+            raise UserError(f"{target}: picture could not be written; check the folder given with --save")
+        logger.info(f"{path}: {len(detections)} objects in {milliseconds:.0f} ms -> {target}")
+        records.append({"source": str(path), "detections": detections.to_list()})
+    return records
+
+
+def run_stream(detector: LoadedDetector, args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    source = args.path[0] if args.kind == "video" else args.camid
+    rate = cv2.VideoCapture(source).get(cv2.CAP_PROP_FPS) or 25.0
+    target = folder / (f"{Path(args.path[0]).stem}.mp4" if args.kind == "video" else "webcam.mp4")
+    writer, records = None, []
+    try:
+        for number, frame in enumerate(frames(source, args.frames)):
+            detections = detector(frame, args.conf, class_agnostic=not args.all_labels)
+            picture = detections.draw(frame)
+            if writer is None:
+                size = (picture.shape[1], picture.shape[0])
+                writer = cv2.VideoWriter(str(target), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
+                if not writer.isOpened():
+                    raise UserError(f"{target}: video could not be written; check the folder given with --save")
+            writer.write(picture)
+            records.append({"source": f"{source}#{number}", "detections": detections.to_list()})
+    except KeyboardInterrupt:
+        logger.info("stopped; what was recorded is kept")
+    finally:
+        if writer is not None:
+            writer.release()
+    logger.info(f"{source}: {len(records)} frames -> {target}")
+    return records
+
+
+def main(args: argparse.Namespace) -> None:
+    if args.kind != "webcam" and args.path is None:
+        raise UserError(f"{args.kind}: give the file or folder with --path")
+    for path in args.path or []:
+        if not Path(path).exists():
+            raise UserError(f"{path}: not found; check --path")
+    detector = yolox_lt.load(args.ckpt, pick_device(args.device, 0))
+    # Below --conf nothing is shown, so nothing below it needs to pass NMS either.
+    detector.exp.test_conf = args.conf
+    detector.exp.nmsthre = args.nms
+    if args.tsize is not None:
+        detector.exp.test_size = (args.tsize, args.tsize)
+    folder = Path(args.save)
+    folder.mkdir(parents=True, exist_ok=True)
+    records = run_images(detector, args, folder) if args.kind == "image" else run_stream(detector, args, folder)
+    if args.json:
+        Path(args.json).write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+        logger.info(f"detections written to {args.json}")
