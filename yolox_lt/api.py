@@ -114,10 +114,17 @@ def load(checkpoint: str | Path, device: str | torch.device = "cpu") -> LoadedDe
     """The detector of a checkpoint; model, categories and test size come from the file, the averaged weights if it has
     them. Nothing in the file is executed.
 
+    Files that `export` has written (.onnx, .torchscript) are loaded too and called alike.
+
     Raises:
         UserError: unreadable file, a file of another project, weights that do not fit the settings beside them, or a
             device that is not there.
     """
+    suffix = Path(checkpoint).suffix
+    if suffix in (".onnx", ".torchscript"):
+        from yolox_lt.export import runtime  # needs what stands here
+
+        return (runtime.load_onnx if suffix == ".onnx" else runtime.load_torchscript)(checkpoint, device)
     place = check_device(device)
     content = read_checkpoint(checkpoint)
     exp = exp_from_settings(content.get("family", Exp.family), content["exp"])

@@ -17,6 +17,7 @@ COMMANDS = {
     "demo": ("demo", "detect objects in images, a video or a camera's stream"),
     "convert": ("convert", "turn a foreign checkpoint into one of this project"),
     "export": ("export", "write a detector as ONNX or TorchScript"),
+    "report": ("report", "write the report page of one or several runs"),
     "inspect": ("inspect_data", "look at an experiment's training data before training"),
 }
 """Name -> (module of this package with make_parser() and main(args), what it does)."""

@@ -16,7 +16,7 @@ from loguru import logger
 
 import yolox_lt
 from yolox_lt.api import LoadedDetector, read_image
-from yolox_lt.commands import common
+from yolox_lt.commands import common, web
 from yolox_lt.errors import UserError
 from yolox_lt.train.dist import pick_device
 
@@ -25,10 +25,12 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 def make_parser() -> argparse.ArgumentParser:
     parser = common.parser(__doc__)
-    parser.add_argument("kind", choices=("image", "video", "webcam"), help="what to look at")
+    parser.add_argument(
+        "kind", choices=("image", "video", "webcam", "web"), help="what to look at; web: a page to drop images on"
+    )
     parser.add_argument("--path", nargs="+", help="image files, folders of images, or one video file")
     parser.add_argument("--camid", type=int, default=0, help="number of the camera")
-    parser.add_argument("-c", "--ckpt", required=True, help="checkpoint of a trained detector")
+    parser.add_argument("-c", "--ckpt", required=True, help="checkpoint, or an exported .onnx or .torchscript file")
     parser.add_argument("--conf", type=float, default=0.3, help="lowest score that is shown")
     parser.add_argument("--nms", type=float, default=0.45, help="overlap above which the weaker of two boxes goes")
     parser.add_argument("--all-labels", action="store_true", help="let several categories share a place")
@@ -36,6 +38,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--save", metavar="DIR", default="demo_output", help="folder for pictures or the video")
     parser.add_argument("--json", metavar="FILE", help="write every detection as json")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="a GPU if there is one")
+    parser.add_argument("--host", default="127.0.0.1", help="address that the web page is offered on")
+    parser.add_argument("--port", type=int, default=8000, help="port of the web page")
     parser.add_argument("--frames", type=int, help="stop a video or camera after so many frames")
     return parser
 
@@ -119,17 +123,20 @@ def run_stream(detector: LoadedDetector, args: argparse.Namespace, folder: Path)
 
 
 def main(args: argparse.Namespace) -> None:
-    if args.kind != "webcam" and args.path is None:
+    if args.kind in ("image", "video") and args.path is None:
         raise UserError(f"{args.kind}: give the file or folder with --path")
     for path in args.path or []:
         if not Path(path).exists():
             raise UserError(f"{path}: not found; check --path")
     detector = yolox_lt.load(args.ckpt, pick_device(args.device, 0))
-    # Below --conf nothing is shown, so nothing below it needs to pass NMS either.
-    detector.exp.test_conf = args.conf
     detector.exp.nmsthre = args.nms
     if args.tsize is not None:
         detector.exp.test_size = (args.tsize, args.tsize)
+    if args.kind == "web":
+        web.serve(detector, args.host, args.port)
+        return
+    # Below --conf nothing is shown, so nothing below it needs to pass NMS either.
+    detector.exp.test_conf = args.conf
     folder = Path(args.save)
     folder.mkdir(parents=True, exist_ok=True)
     records = run_images(detector, args, folder) if args.kind == "image" else run_stream(detector, args, folder)

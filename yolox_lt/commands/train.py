@@ -10,6 +10,7 @@ from yolox_lt.api import read_checkpoint
 from yolox_lt.commands import common
 from yolox_lt.exp import get_exp
 from yolox_lt.train.dist import Place, count_processes, launch, launched_externally
+from yolox_lt.train.trackers import check_trackers
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -53,6 +54,7 @@ def main(args: argparse.Namespace) -> None:
     exp.merge(args.opts)
     if args.ckpt is not None and not args.resume:
         read_checkpoint(args.ckpt)  # tells a file of another project apart, and how to convert it
+    check_trackers(exp.trackers)
     exp.get_store("train")
     exp.get_store("val")
     devices = 1 if launched_externally() else count_processes(args.devices, args.device)

@@ -40,6 +40,8 @@ class Evaluator:
     normalize: Callable[[Tensor, Tensor], Tensor]
     groups: np.ndarray | None
     max_detections: int
+    detections: DetectionArrays | None = None
+    """Rank 0: those of the last evaluation, over all ranks."""
 
     def detect(
         self, model: nn.Module, device: torch.device, autocast: torch.dtype | None = None, progress: bool = False
@@ -59,7 +61,10 @@ class Evaluator:
     ) -> Report | None:
         """Detect on every rank, score on rank 0; None on the others. `group`: gloo group, None for one process."""
         parts = gather_to_main(self.detect(model, device, autocast, progress), group)
-        return None if parts is None else self.score(DetectionArrays.concatenate(parts))
+        if parts is None:
+            return None
+        self.detections = DetectionArrays.concatenate(parts)
+        return self.score(self.detections)
 
     def score(self, detections: DetectionArrays) -> Report:
         """LVIS AP of detections of the whole set; a file without federated lists is scored by COCO's rules."""

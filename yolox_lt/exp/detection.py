@@ -61,6 +61,9 @@ class DetectorExp(DataExp):
     # ... but only the latest so many
     keep_checkpoints: int = 5
 
+    # loggers beside the run's own files: wandb, mlflow (each to be installed)
+    trackers: tuple[str, ...] = ()
+
     # --------------------------------------------------------------- model, assignment and loss
     # sides of a cell's anchors in strides
     anchor_scales: tuple[float, ...] = (1,)

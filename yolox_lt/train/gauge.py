@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from loguru import logger
@@ -81,7 +82,7 @@ class Gauge:
         if state is None:
             return
         self.rows.append((epoch, state))
-        columns = {name: np.stack([row[name] for _, row in self.rows]) for name in COLUMNS}
+        columns: dict[str, Any] = {name: np.stack([row[name] for _, row in self.rows]) for name in COLUMNS}
         temporary = self.path.with_name(f".{self.path.name}")
         with open(temporary, "wb") as file:
             np.savez_compressed(file, epochs=np.array([e for e, _ in self.rows]), **columns)

@@ -32,7 +32,7 @@ from yolox_lt.train.checkpoint import (
 )
 from yolox_lt.train.dist import average_batchnorm, broadcast, gather_to_main, object_group
 from yolox_lt.train.ema import ModelEMA
-from yolox_lt.train.gauge import Gauge
+from yolox_lt.train.follow import Follower
 from yolox_lt.train.log import RunLog, memory_megabytes
 from yolox_lt.train.options import TrainOptions
 from yolox_lt.train.record import describe_run, write_config
@@ -84,10 +84,14 @@ class Trainer:
         if self.place.is_main:
             describe_run(self.exp, self.model, self.train_index, self.factors, self.epoch_iterations, self.options)
             write_config(self.folder / "config.json", self.exp, self.options)
-            self.gauge = Gauge(self.folder, self.criterion.cls_loss, self.evaluator.groups, epoch)
+            self.follower = Follower(
+                self.exp, self.folder, self.train_index, self.evaluator, self.criterion.cls_loss, epoch
+            )
         try:
             call(self.exp, "on_train_start", self)
             self.run()
+            if self.place.is_main:
+                self.follower.finish()
             call(self.exp, "on_train_end", self)
         finally:
             self.log.close()
@@ -210,7 +214,7 @@ class Trainer:
             self.log.step(self.iteration, values)
             self.iteration = done
             if self.place.is_main:
-                self.gauge.check(done)
+                self.follower.step(done, values)
             call(self.exp, "on_iteration_end", self, losses)
             if done % self.epoch_iterations == 0:
                 self.end_epoch(lr, time.perf_counter() - epoch_start)
@@ -225,7 +229,10 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, float] = {}
         for part in range(self.exp.accumulate):
-            batch = next(batches).to(self.device)
+            batch = next(batches)
+            if self.place.is_main and part == 0:
+                self.follower.batch(batch, self.iteration)
+            batch = batch.to(self.device)
             self.note_skipped(batch)
             last = part == self.exp.accumulate - 1
             # Gradients cross the ranks once, with the last part.
@@ -304,7 +311,6 @@ class Trainer:
             call(self.exp, "on_evaluation_end", self, report)
         if self.place.is_main:
             self.record_epoch(epoch, lr, seconds, report)
-            self.gauge.epoch(epoch)
         self.sums = {}
         # The other ranks wait here, without a pending collective of the training group, while rank 0 scores and saves.
         broadcast(None, self.objects)
@@ -353,6 +359,7 @@ class Trainer:
             if self.exp.save_history_ckpt:
                 save_checkpoint(self.folder / f"epoch_{epoch}.pth", content)
                 remove_old(self.folder, epoch, self.exp.keep_checkpoints)
+        self.follower.epoch(epoch, self.iteration, row, report, is_best)
 
     def evaluate(self) -> Report | None:
         """Score the averaged weights if there are any; the report is on rank 0."""

@@ -1,0 +1,207 @@
+"""The page in a real browser: sorting, filtering, a category's pictures, themes, a thousand categories."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.report.made_run import make_run
+from yolox_lt.report.page import write_page
+from yolox_lt.report.run_files import read_run
+
+selenium = pytest.importorskip("selenium", reason="selenium is not installed (requirements-dev.txt)")
+
+CHROMIUM, DRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --disable-dev-shm-usage"
+)
+CATEGORIES = 1203
+
+pytestmark = pytest.mark.skipif(
+    not (Path(CHROMIUM).is_file() and Path(DRIVER).is_file()), reason=f"needs {CHROMIUM} and {DRIVER}"
+)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    profile = tmp_path_factory.mktemp("profile")
+    for flag in (*FLAGS.split(), f"--user-data-dir={profile}", "--window-size=1280,900"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+    shutil.rmtree(profile, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Folder of a run of LVIS's size, the page written."""
+    folder = tmp_path_factory.mktemp("runs") / "large"
+    make_run(folder, CATEGORIES, epochs=60, pictures=1)
+    write_page(folder)
+    return folder
+
+
+def opened(browser, page):
+    browser.get(page.as_uri())
+    browser.execute_script("document.getElementById('theme').value = ''; localStorage.clear()")
+    return browser.execute_script
+
+
+def click_heading(script, title):
+    """Click the heading of the table; milliseconds until the page is laid out again."""
+    return script(
+        """const buttons = [...document.querySelectorAll('#table th button')];
+        const button = buttons.find((b) => b.textContent === arguments[0]);
+        const start = performance.now();
+        button.click();
+        document.body.offsetHeight;
+        return performance.now() - start;""",
+        title,
+    )
+
+
+def column(script, title):
+    """Texts of a column of the table, rows in sight alone, from top to bottom."""
+    return script(
+        """const heads = [...document.querySelectorAll('#table th')].map((h) => h.textContent);
+        const at = heads.indexOf(arguments[0]);
+        return [...document.querySelectorAll('#table tbody tr:not([hidden])')].map((r) => r.cells[at].textContent);""",
+        title,
+    )
+
+
+def percent(values):
+    return ["-" if np.isnan(v) else f"{100 * v:.1f}" for v in values]
+
+
+def falling(values):
+    """NaN last."""
+    return sorted(values, key=lambda v: (np.isnan(v), -v))
+
+
+def test_table__sorts_a_thousand_rows_both_ways(browser, run, capsys):
+    script = opened(browser, run / "report.html")
+    ap = read_run(run).categories["AP"]
+    times = [click_heading(script, "AP")]
+    assert column(script, "AP") == percent(falling(ap))
+    times.append(click_heading(script, "AP"))
+    assert column(script, "AP") == percent([-v for v in falling([-v for v in ap])])
+    times.append(click_heading(script, "category"))
+    assert column(script, "category") == sorted(read_run(run).categories["name"])
+    assert script("return document.querySelector('#table th[aria-sort]').getAttribute('aria-sort')") == "ascending"
+    size = (run / "report.html").stat().st_size
+    with capsys.disabled():
+        print(f"\n{CATEGORIES} categories: page {size / 1e6:.1f} MB, sorted in {max(times):.0f} ms")
+    assert max(times) < 1000
+    assert size < 15e6
+
+
+def test_table__filters_by_text_id_and_group(browser, run):
+    script = opened(browser, run / "report.html")
+    names, groups = read_run(run).categories["name"], read_run(run).categories["group"]
+    fill = """const input = document.getElementById(arguments[0]);
+        input.value = arguments[1];
+        input.dispatchEvent(new Event(arguments[2]));
+        return document.getElementById('count').textContent;"""
+    wanted = [name for name in names if "_99" in name]
+    assert script(fill, "search", "_99", "input") == f"{len(wanted)} of 1,203"
+    assert sorted(column(script, "category")) == sorted(wanted)
+    assert script(fill, "search", "301", "input") == "2 of 1,203"
+    assert sorted(column(script, "category")) == ["category_100", "category_301"]  # the id of one, the name of one
+    script(fill, "search", "", "input")
+    assert script(fill, "group", "r", "change") == f"{groups.count('r')} of 1,203"
+    assert set(column(script, "group")) == {"rare"}
+    assert script(fill, "group", "", "change") == "1,203 of 1,203"
+
+
+def test_category__shows_numbers_pictures_and_balance(browser, run):
+    script = opened(browser, run / "report.html")
+    found = read_run(run).analysis
+    click_heading(script, "AP")
+    click_heading(script, "category")
+    script("document.querySelectorAll('#table tbody tr')[1].click()")
+    assert script("return document.getElementById('category').open")
+    assert script("return document.getElementById('category-name').textContent") == "category_1"
+    shown = script(
+        """return Promise.all([...document.querySelectorAll('#category img')].map(
+            (image) => image.decode().then(() => [image.naturalWidth, image.alt])));"""
+    )
+    assert shown == [
+        [96, "score 0.75 · image 41"],
+        [96, "score 0.75 · classification (is category_2) · image 41"],
+        [96, "image 41"],
+    ]
+    tiles = script(
+        """return Object.fromEntries([...document.querySelectorAll('#category .numbers .tile')].map(
+            (tile) => [...tile.children].map((child) => child.textContent)));"""
+    )
+    assert tiles["AP"] == percent([found.values["AP"][1]])[0]
+    assert tiles["missed"] == str(found.errors[1, 5])
+    browser.implicitly_wait(5)
+    line = browser.find_element("css selector", "#category figure[data-key='Balance g over epochs'] path.line")
+    assert line.get_attribute("d").count("L") == 59  # 60 epochs
+    script("document.getElementById('next').click()")
+    assert script("return document.getElementById('category-name').textContent") == "category_10"
+    script("document.getElementById('close').click()")
+    assert not script("return document.getElementById('category').open")
+
+
+def test_page__is_drawn_without_errors_or_requests_in_both_themes(browser, run):
+    script = opened(browser, run / "report.html")
+    browser.implicitly_wait(5)
+    browser.find_element("css selector", "#charts figure[data-key='ap'] svg path.line")
+    charts = script("return [...document.querySelectorAll('#charts figure')].map((f) => f.dataset.key)")
+    assert charts == [
+        "losses", "rate", "ap", "pr", "f1", "errors", "balance", "balance_images", "ratio", "loss_plain", "loss",
+        "derivative", "margin",
+    ]  # fmt: skip
+    best = read_run(run).column("AP")
+    assert (
+        script("return document.querySelector('[data-metric=AP] .value').textContent") == percent([np.nanmax(best)])[0]
+    )
+    switch = """const choice = document.getElementById('theme');
+        choice.value = arguments[0];
+        choice.dispatchEvent(new Event('change'));
+        return getComputedStyle(document.body).backgroundColor;"""
+    assert (script(switch, "dark"), script(switch, "light")) == ("rgb(20, 23, 28)", "rgb(245, 246, 248)")
+    assert (
+        script(
+            "return performance.getEntriesByType('resource').map((e) => e.name).filter((n) => !n.startsWith('data:'))"
+        )
+        == []
+    )
+    assert browser.get_log("browser") == []
+
+
+def test_page__fits_a_phone_and_compares_runs(browser, tmp_path):
+    make_run(tmp_path / "a", 8)
+    make_run(tmp_path / "b", 8, seed=1)
+    page = write_page(tmp_path / "a", [tmp_path / "b"])
+    size = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    script = opened(browser, page)
+    assert script("return document.documentElement.scrollWidth") == 390
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    a, b = (read_run(tmp_path / name).categories for name in "ab")
+    pairs = dict(zip(column(script, "category"), column(script, "Δ b")))
+    change = np.array(b["AP"]) - np.array(a["AP"])
+    for name, value in zip(a["name"], change):
+        assert pairs[name] == ("-" if np.isnan(value) else f"{100 * value:+.1f}")
+    script("document.querySelector('#differing input').click()")
+    shown = (
+        "return [...document.querySelectorAll('#settings tbody tr:not([hidden])')].map((r) => r.innerText.split('\\t'))"
+    )
+    assert script(shown) == [["loss_scale", "4.0", "5.0"]]
+    assert len(script("return [...document.querySelectorAll('#comparison figure')]")) == 7
+    assert browser.get_log("browser") == []

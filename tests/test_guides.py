@@ -1,0 +1,232 @@
+"""The guides: what they tell the user to type works.
+
+A guide's fenced blocks say what is done with them here:
+
+- `bash`: every line is a command of tools/ and is run, in order, with a small network, two iterations and one process;
+- `bash parse`: for machines and files that are not here. torchrun's own parser and the tools' parsers have to take
+  every option, the experiment has to exist and to know every override;
+- `bash slurm`: a job script. bash has to accept its syntax, the #SBATCH options are compared with a list of known ones,
+  and the command behind srun is treated like those of `bash parse`;
+- `python NAME`: is written to the file NAME, which later commands use; `python`: is executed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from torch.distributed.run import get_args_parser
+
+from tests.tiny import TINY, tiny_data
+from yolox_lt.commands import common
+from yolox_lt.data.frequency import image_category_pairs, repeat_factors
+from yolox_lt.data.glyph_spec import glyph_spec, glyph_tail
+from yolox_lt.data.glyphs import train_plan
+from yolox_lt.exp import get_exp
+from yolox_lt.report.data_summary import expected_draws
+
+ROOT = Path(__file__).resolve().parents[1]
+GUIDES = ROOT / "docs" / "guides"
+NAMES = sorted(path.stem for path in GUIDES.glob("*.md"))
+SMALL = {
+    "width": 0.125,
+    "input_size": "(64,64)",
+    "test_size": "(64,64)",
+    "multiscale_range": 0,
+    "max_iter": 2,
+    "max_epoch": 1,
+    "warmup_epochs": 0,
+    "no_aug_epochs": 0,
+    "data_num_workers": 0,
+}
+SBATCH = {"job-name", "nodes", "ntasks-per-node", "gpus-per-node", "cpus-per-task", "time"}
+
+
+class Block(NamedTuple):
+    """A fenced block: the words behind the fence, its lines."""
+
+    info: str
+    text: str
+
+    def commands(self) -> list[str]:
+        return [line for line in self.text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def blocks(guide: str) -> list[Block]:
+    text = (GUIDES / f"{guide}.md").read_text(encoding="utf-8")
+    return [Block(*found) for found in re.findall(r"^```(.+)\n((?:.*\n)*?)```$", text, re.MULTILINE)]
+
+
+class Place:
+    """A checkout with data: exps/, datasets/birds/ as own_data.md wants it; commands run in it."""
+
+    def __init__(self, folder: Path, glyphs: Path) -> None:
+        self.folder = folder
+        self.glyphs = glyphs
+
+    def words(self, command: str) -> tuple[str, list[str]]:
+        """(name of the tool, its arguments) of a line "python tools/NAME.py ..."."""
+        python, tool, *words = shlex.split(command, comments=True)
+        assert (python, Path(tool).parent.as_posix()) == ("python", "tools"), command
+        assert (ROOT / tool).is_file(), command
+        return Path(tool).stem, words
+
+    def run(self, command: str) -> None:
+        """A command in this process, made small."""
+        name, words = self.words(command)
+        for option, value in (("-d", "1"), ("-b", "4")):
+            if option in words:
+                words[words.index(option) + 1] = value
+        if name in ("train", "eval"):
+            words = ["--device", "cpu", *words]
+        if "-f" in words:
+            settings = dict(SMALL)
+            if "glyphs" in words[words.index("-f") + 1]:
+                settings |= {"data_dir": self.glyphs, "num_classes": TINY["num_categories"]}
+                settings |= {"glyph_image_size": TINY["image_size"], "glyph_train_images": TINY["train_images"]}
+                settings |= {"glyph_val_images": TINY["val_images"]}
+            words += [str(word) for pair in settings.items() for word in pair]
+        module = importlib.import_module(f"yolox_lt.commands.{name}")
+        try:
+            common.run(module.main, module.make_parser(), words)
+        except SystemExit as end:
+            pytest.fail(f"{command}: status {end.code}")
+
+    def parse(self, command: str) -> None:
+        """The options of a command, and those of torchrun before it."""
+        words = shlex.split(command, comments=True)
+        if words[0] == "torchrun":
+            launcher = get_args_parser().parse_args(words[1:])
+            processes = int(launcher.nnodes) * int(launcher.nproc_per_node)
+            command = shlex.join(["python", launcher.training_script, *launcher.training_script_args])
+            words = launcher.training_script_args
+            assert int(words[words.index("-b") + 1]) % processes == 0
+        name, words = self.words(command)
+        args = importlib.import_module(f"yolox_lt.commands.{name}").make_parser().parse_args(words)
+        if getattr(args, "exp_file", None):
+            get_exp(args.exp_file).merge(args.opts)
+
+    def job(self, script: str) -> None:
+        """A SLURM script."""
+        done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        options = re.findall(r"^#SBATCH (.*)$", script, re.MULTILINE)
+        assert {re.fullmatch(r"--([a-z-]+)=\S+", option)[1] for option in options} == SBATCH
+        for name in ("MASTER_ADDR", "MASTER_PORT"):  # what the library asks a launcher other than torchrun for
+            assert re.search(rf"^export {name}=\S", script, re.MULTILINE)
+        (command,) = re.findall(r"^srun [a-z=1 -]*(python .*) \$RESUME$", script, re.MULTILINE)
+        self.parse(command)
+        self.parse(f"{command} --resume")
+
+    def follow(self, guide: str) -> None:
+        """Everything that a guide tells one to do."""
+        for block in blocks(guide):
+            kind, _, rest = block.info.partition(" ")
+            if (kind, rest) == ("bash", ""):
+                for command in block.commands():
+                    self.run(command)
+            elif (kind, rest) == ("bash", "parse"):
+                for command in block.commands():
+                    self.parse(command)
+            elif (kind, rest) == ("bash", "slurm"):
+                self.job(block.text)
+            elif (kind, rest) == ("python", ""):
+                exec(compile(block.text, f"{guide}.md", "exec"), {})
+            elif kind == "python":
+                Path(rest).write_text(block.text, encoding="utf-8")
+            else:
+                pytest.fail(f"{guide}.md: a block of kind {block.info!r}, of which nothing is known here")
+
+
+def write_birds(source: Path, target: Path) -> None:
+    """The tiny glyphs as somebody's own data: plain COCO json with file names, all images in one folder."""
+    (target / "images").mkdir(parents=True)
+    for split in ("train", "val"):
+        content = json.loads((source / f"annotations/glyphs_{split}.json").read_text())
+        for image in content["images"]:
+            name = f"{image['id']:04d}.jpg"
+            shutil.copy(source / f"{split}2017" / Path(image.pop("coco_url")).name, target / "images" / name)
+            image["file_name"] = name
+        (target / f"{split}.json").write_text(json.dumps(content))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Iterator[Place]:
+    """Where own_data.md has been followed to its end: the other guides go on with its run."""
+    folder, glyphs = tmp_path_factory.mktemp("checkout"), tiny_data(tmp_path_factory)
+    shutil.copytree(ROOT / "exps", folder / "exps")
+    write_birds(glyphs, folder / "datasets/birds")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        made = Place(folder, glyphs)
+        made.follow("own_data")
+        yield made
+    finally:
+        os.chdir(before)
+
+
+def test_own_data__leaves_what_it_says(place):
+    run = place.folder / "YOLOX_outputs/birds"
+    for path in (
+        *(run / name for name in ("best.pth", "latest.pth", "metrics.csv", "report.html")),
+        *(run / "pictures" / name for name in ("labels.png", "train_batch_0.jpg", "val_predictions.jpg")),
+        *(run / "pictures/train_batch.jpg", place.folder / "per_category.csv", place.folder / "found/0361.jpg"),
+    ):
+        assert path.stat().st_size > 0, path
+    assert len((run / "metrics.csv").read_text().splitlines()) == 2  # resuming a finished run adds nothing
+    assert json.loads((place.folder / "birds.json").read_text())["experiment"] == "birds"
+    assert [f["source"] for f in json.loads((place.folder / "found.json").read_text())] == [
+        "datasets/birds/images/0361.jpg"
+    ]
+
+
+@pytest.mark.parametrize("guide", [name for name in NAMES if name != "own_data"])
+def test_guide__every_command_works(place, guide):
+    place.follow(guide)
+
+
+def test_report__of_two_runs(place):
+    if not (place.folder / "birds_and_qfl.html").is_file():
+        place.follow("report")
+    page = (place.folder / "birds_and_qfl.html").read_text(encoding="utf-8")
+    assert "birds_qfl" in page
+
+
+@pytest.mark.parametrize("guide", NAMES)
+def test_guide__links_lead_somewhere_and_no_command_escapes(guide):
+    text = (GUIDES / f"{guide}.md").read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert (GUIDES / target).is_file(), target
+    outside = re.sub(r"^```.+\n(?:.*\n)*?```$", "", text, flags=re.MULTILINE)
+    assert not re.search(r"^ *(python|torchrun|srun|\$) ", outside, re.MULTILINE)
+
+
+def test_choosing__gains_are_those_of_the_demo_s_data():
+    """The table of samplers, from the plan of the glyph set that make demo writes."""
+    spec = glyph_spec({})
+    tail = glyph_tail(spec)
+    plan, groups = train_plan(spec, tail.image_counts), np.array(tail.groups)
+    image, category, images = image_category_pairs(plan)
+    cases = {
+        "`sampler uniform`": (np.ones(images), 0.0),
+        "`repeat_rounding ceil`, no mosaic (as the demo is trained)": (repeat_factors(plan, 0.1), 0.0),
+        "`repeat_rounding stochastic`, no mosaic": (repeat_factors(plan, 0.1, "stochastic"), 0.0),
+        "`repeat_rounding ceil`, `mosaic_prob 1` with mixup": (repeat_factors(plan, 0.1), 4.0),
+    }
+    text = (GUIDES / "choosing.md").read_text(encoding="utf-8")
+    for setting, (factors, partners) in cases.items():
+        draws = expected_draws(image, category, len(groups), factors, 1, partners)
+        uniform = expected_draws(image, category, len(groups), np.ones(images), 1, partners)
+        gains = [f"{draws[groups == g].sum() / uniform[groups == g].sum():.2f}" for g in "rcf"]
+        assert f"| {setting} | {' | '.join(gains)} |\n" in text

@@ -1,0 +1,189 @@
+"use strict";
+// Puts the page together from the values that page_data.py wrote into it.
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const runs = data.runs;
+const byId = (id) => document.getElementById(id);
+
+function start() {
+  byId("title").textContent = data.title;
+  chooseTheme();
+  notices();
+  tiles();
+  facts();
+  const first = runs[0].categories;
+  let open = null;
+  if (first.name && first.name.length) {
+    byId("categories").hidden = false;
+    const page = new CategoryPage(data);
+    open = (c) => page.show(c);
+    page.table = new CategoryTable(runs, open);
+  }
+  charts(open);
+  confusions(open);
+  epochs();
+  settings();
+  contents();
+}
+
+function chooseTheme() {
+  const choice = byId("theme");
+  const apply = (theme) => (theme ? (document.documentElement.dataset.theme = theme) : delete document.documentElement.dataset.theme);
+  try {
+    choice.value = localStorage.getItem("theme") || "";
+  } catch {
+    // A browser may keep no storage for files: the choice then lasts as long as the page.
+  }
+  apply(choice.value);
+  choice.addEventListener("change", () => {
+    apply(choice.value);
+    try {
+      localStorage.setItem("theme", choice.value);
+    } catch {
+      // As above.
+    }
+  });
+}
+
+function notices() {
+  const lines = [...data.missing, ...runs.map((run) => run.stale).filter(Boolean)];
+  if (data.pictures_left_out) lines.push(`${COUNT(data.pictures_left_out)} pictures are not in this page, which would be too large or whose files are gone.`);
+  byId("notices").append(...lines.map((line) => element("p", "notice", line)));
+}
+
+function tiles() {
+  const names = Object.keys(runs[0].best).filter((name) => name !== "epoch");
+  const made = names.map((name) => {
+    const tile = element("div", runs.length > 1 ? "tile several" : "tile", element("div", "metric", name));
+    tile.dataset.metric = name;
+    runs.forEach((run, k) => {
+      const value = run.best[name] ?? null;
+      const line = element("div", "value", runs.length > 1 ? dot(k % 6) : "", PERCENT(value));
+      const base = runs[0].best[name];
+      if (k > 0 && value !== null && base !== null) line.append(element("small", "", ` ${signed(value - base)}`));
+      line.title = run.name;
+      tile.append(line);
+    });
+    return tile;
+  });
+  byId("tiles").append(...made);
+  if (!made.length) byId("tiles").append(element("p", "note", "No epoch has been evaluated."));
+}
+
+function facts() {
+  runs.forEach((run, k) => {
+    const list = element("dl");
+    const add = (name, value) => list.append(element("dt", "", name), element("dd", "", value));
+    if (run.best.epoch !== undefined) add("best epoch", String(run.best.epoch));
+    add("protocol", run.protocol || "not recorded");
+    for (const [name, value] of run.facts) add(name, value);
+    const head = element("h3", "", runs.length > 1 ? dot(k % 6) : "", run.name);
+    byId("facts").append(element("div", "card", head, list));
+  });
+}
+
+function charts(open) {
+  if (data.comparison.length) {
+    byId("comparison").hidden = false;
+    const box = byId("comparison").querySelector(".charts");
+    box.append(...data.comparison.map((chart) => chartFigure(chart, { names: runs[0].categories.name, onItem: open })));
+  }
+  const section = byId("charts");
+  const keys = [...new Set(runs.flatMap((run) => run.charts.map((chart) => chart.key)))];
+  if (runs.length === 1) {
+    const figures = runs[0].charts.map((chart) => chartFigure(chart, { names: runs[0].categories.name, onItem: open }));
+    section.append(element("div", "charts", ...figures));
+  } else {
+    for (const key of keys) section.append(pairedCharts(key, open));
+  }
+  section.hidden = !keys.length;
+}
+
+/** The charts of one kind of all runs in one row, on equal vertical axes. */
+function pairedCharts(key, open) {
+  const found = runs.map((run) => run.charts.find((chart) => chart.key === key));
+  const range = commonRange(found.filter(Boolean));
+  const row = element("div", "charts paired apart");
+  row.style.setProperty("--runs", runs.length);
+  found.forEach((chart, k) => {
+    const options = { names: runs[k].categories.name, of: runs[k].name, yRange: range };
+    if (k === 0) options.onItem = open; // a label belongs to the list of its own run
+    row.append(chart ? chartFigure(chart, options) : element("p", "note", `${runs[k].name}: nothing recorded.`));
+  });
+  return row;
+}
+
+function commonRange(found) {
+  if (found.some((chart) => chart.y_log || chart.rows.length)) return null;
+  if (found.every((chart) => chart.y_range)) return found[0].y_range;
+  const values = found.flatMap((chart) => chart.series.flatMap((s) => [...s.y, ...(s.low || []), ...(s.high || [])])).filter((v) => v !== null);
+  const low = values.reduce((a, b) => Math.min(a, b), Infinity);
+  const high = values.reduce((a, b) => Math.max(a, b), -Infinity);
+  const pad = (high - low || Math.abs(high) || 1) * 0.04;
+  return [low - pad, high + pad];
+}
+
+function confusions(open) {
+  runs.forEach((run, k) => {
+    if (!run.confusion.length) return;
+    byId("confusion").hidden = false;
+    const nameOf = (c) => {
+      if (k > 0 || !open) return run.categories.name[c];
+      const button = element("button", "", run.categories.name[c]);
+      button.addEventListener("click", () => open(c));
+      return button;
+    };
+    const head = element("tr", "", ...["object", "detected as", "times"].map((title) => element("th", "", title)));
+    const rows = run.confusion.map(([is, taken, count]) =>
+      element("tr", "", element("td", "", nameOf(is)), element("td", "", nameOf(taken)), element("td", "", COUNT(count))),
+    );
+    const table = element("table", "", element("thead", "", head), element("tbody", "", ...rows));
+    const box = element("div", "", element("div", "scroll tall", table));
+    if (runs.length > 1) box.prepend(element("h3", "", run.name));
+    byId("confusion").querySelector(".columns").append(box);
+  });
+}
+
+function epochs() {
+  runs.forEach((run) => {
+    const names = Object.keys(run.epochs);
+    if (!names.length) return;
+    byId("epochs").hidden = false;
+    const head = element("tr", "", ...names.map((name) => element("th", "", name)));
+    const rows = run.epochs[names[0]].map((_, i) =>
+      element("tr", "", ...names.map((name) => element("td", "", /^A[PR]/.test(name) ? PERCENT(run.epochs[name][i]) : short(run.epochs[name][i])))),
+    );
+    const table = element("table", "", element("thead", "", head), element("tbody", "", ...rows));
+    const box = element("div", "scroll tall", table);
+    byId("epochs").append(...(runs.length > 1 ? [element("h3", "", run.name)] : []), box);
+  });
+}
+
+function settings() {
+  const keys = [...new Set(runs.flatMap((run) => Object.keys(run.settings)))];
+  if (!keys.length) return;
+  byId("settings").hidden = false;
+  const head = element("tr", "", element("th", "", "setting"), ...runs.map((run) => element("th", "", run.name)));
+  const rows = keys.map((key) => {
+    const values = runs.map((run) => run.settings[key] ?? "-");
+    const differs = values.some((value) => value !== values[0]);
+    return element("tr", differs ? "differs" : "", element("td", "", key), ...values.map((v) => element("td", "", v)));
+  });
+  const table = byId("settings").querySelector("table");
+  table.append(element("thead", "", head), element("tbody", "", ...rows));
+  const label = byId("differing");
+  label.hidden = runs.length < 2;
+  label.querySelector("input").addEventListener("change", (event) => {
+    for (const row of rows) row.hidden = event.target.checked && !row.classList.contains("differs");
+  });
+}
+
+function contents() {
+  for (const section of document.querySelectorAll("main > section:not([hidden])")) {
+    const link = element("a", "", section.querySelector("h2").textContent);
+    link.href = `#${section.id}`;
+    byId("contents").append(link);
+  }
+}
+
+start();

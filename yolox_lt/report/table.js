@@ -1,0 +1,160 @@
+"use strict";
+// The table of all categories: sorted and filtered without building its rows anew.
+
+const PERCENT = (v) => (v === null ? "-" : (100 * v).toFixed(1));
+const DECIMALS = (digits) => (v) => (v === null ? "-" : v.toFixed(digits));
+const COUNT = (v) => (v === null ? "-" : v.toLocaleString("en-US"));
+const GROUPS = { r: "rare", c: "common", f: "frequent" };
+
+// column of the data, heading, format, what it is
+const COLUMNS = [
+  ["train_images", "train images", COUNT, "Training images with the category"],
+  ["boxes", "boxes", COUNT, "Objects to be found in the evaluated set"],
+  ["detections", "detections", COUNT, "Detections that took part in the evaluation"],
+  ["AP", "AP", PERCENT, "Average precision, IoU 0.50:0.95"],
+  ["AP_best", "AP best", PERCENT, "AP of the best evaluation"],
+  ["AP50", "AP50", PERCENT, "Average precision at IoU 0.5"],
+  ["AP75", "AP75", PERCENT, "Average precision at IoU 0.75"],
+  ["AR", "AR", PERCENT, "Recall, mean over IoU 0.50:0.95"],
+  ["F1", "F1", PERCENT, "Best F1 at IoU 0.5"],
+  ["threshold", "threshold", DECIMALS(3), "Score threshold of the best F1"],
+  ["margin", "margin", DECIMALS(3), "Mean score of true positives less that of false positives"],
+  ["g", "g", DECIMALS(3), "Balance: positive to negative gradients, last epoch"],
+  ["gamma", "γ", DECIMALS(2), "Focusing factor, last epoch"],
+];
+
+const keyOf = (run, c) => `${run.categories.id[c]} ${run.categories.name[c]}`;
+
+/** Position of every category of `first` in `other`, -1 where it has none. */
+function positionsIn(first, other) {
+  const places = new Map((other.categories.name || []).map((_, c) => [keyOf(other, c), c]));
+  return first.categories.name.map((_, c) => places.get(keyOf(first, c)) ?? -1);
+}
+
+class CategoryTable {
+  /** `open` is told the category of a clicked row. */
+  constructor(runs, open) {
+    this.runs = runs;
+    this.open = open;
+    this.names = runs[0].categories.name;
+    this.groups = runs[0].categories.group;
+    this.columns = this.chooseColumns();
+    this.table = document.getElementById("table");
+    this.table.style.setProperty("--columns", this.columns.length - 1);
+    this.rows = this.names.map((_, c) => this.makeRow(c));
+    this.order = this.names.map((_, c) => c);
+    this.makeHead();
+    this.makeFilters();
+    const first = this.columns.findIndex((column) => column.key === "train_images");
+    this.sort(first >= 0 ? first : 0, first >= 0);
+    this.filter();
+  }
+
+  chooseColumns() {
+    const [first, ...others] = this.runs;
+    const columns = [{ key: "name", title: "category", values: this.names, format: String, help: "Name" }];
+    if (this.groups.some((g) => g)) {
+      const values = this.groups.map((g) => "fcr".indexOf(g)); // sorts by frequency
+      const help = "rare: up to 10 training images, common: up to 100, frequent: more";
+      columns.push({ key: "group", title: "group", values, format: (v) => GROUPS["fcr"[v]] || "-", help });
+    }
+    for (const [key, title, format, help] of COLUMNS)
+      if (first.categories[key]) columns.push({ key, title, values: first.categories[key], format, help });
+    const after = columns.findIndex((column) => column.key === "AP") + 1;
+    for (const run of [...others].reverse()) {
+      if (!run.categories.AP || !first.categories.AP) continue;
+      const values = positionsIn(first, run).map((c) => (c < 0 ? null : run.categories.AP[c]));
+      const base = first.categories.AP;
+      const change = values.map((v, c) => (v === null || base[c] === null ? null : v - base[c]));
+      const [own, less] = [`AP of ${run.name}`, `AP of ${run.name} less that of ${first.name}`];
+      columns.splice(
+        after,
+        0,
+        { key: `AP ${run.name}`, title: `AP ${run.name}`, values, format: PERCENT, help: own },
+        { key: `change ${run.name}`, title: `Δ ${run.name}`, values: change, format: signed, help: less, sign: true },
+      );
+    }
+    return columns;
+  }
+
+  makeRow(c) {
+    const row = document.createElement("tr");
+    this.columns.forEach((column, k) => {
+      const value = column.values[c];
+      const text = column.format(value);
+      const cell = element("td", column.sign && value ? (value > 0 ? "up" : "down") : "");
+      if (k === 0) {
+        const button = element("button", "", text);
+        button.title = text;
+        cell.append(button);
+      } else cell.textContent = text;
+      row.append(cell);
+    });
+    row.addEventListener("click", () => this.open(c));
+    return row;
+  }
+
+  makeHead() {
+    const head = document.createElement("tr");
+    this.columns.forEach((column, k) => {
+      const button = element("button", "", column.title);
+      button.title = column.help;
+      button.addEventListener("click", () => this.sort(k, this.by === k ? !this.falling : k > 0));
+      head.append(element("th", "", button));
+    });
+    this.table.tHead.replaceChildren(head);
+  }
+
+  makeFilters() {
+    const groups = document.getElementById("group");
+    const known = Object.keys(GROUPS).filter((g) => this.groups.includes(g));
+    const choices = [["", "all groups"], ...known.map((g) => [g, GROUPS[g]])];
+    groups.append(...choices.map(([value, text]) => new Option(text, value)));
+    groups.hidden = !known.length;
+    groups.addEventListener("change", () => this.filter());
+    document.getElementById("search").addEventListener("input", () => this.filter());
+  }
+
+  /** Sort by column k; values that are not there come last in either direction, equal ones keep their order. */
+  sort(k, falling) {
+    const { values } = this.columns[k];
+    const sign = falling ? -1 : 1;
+    const text = typeof values[0] === "string";
+    const collator = new Intl.Collator("en");
+    this.order.sort((a, b) => {
+      const [u, v] = [values[a], values[b]];
+      if (u === null || v === null) return (u === null) - (v === null);
+      return sign * (text ? collator.compare(u, v) : u - v);
+    });
+    [this.by, this.falling] = [k, falling];
+    this.table.tBodies[0].replaceChildren(...this.order.map((c) => this.rows[c]));
+    [...this.table.tHead.rows[0].cells].forEach((cell, i) =>
+      i === k ? cell.setAttribute("aria-sort", falling ? "descending" : "ascending") : cell.removeAttribute("aria-sort"),
+    );
+  }
+
+  filter() {
+    const words = document.getElementById("search").value.trim().toLowerCase();
+    const group = document.getElementById("group").value;
+    const ids = this.runs[0].categories.id;
+    this.shown = (c) =>
+      (!group || this.groups[c] === group) &&
+      (!words || this.names[c].toLowerCase().includes(words) || String(ids[c]) === words);
+    let count = 0;
+    this.rows.forEach((row, c) => {
+      row.hidden = !this.shown(c);
+      count += !row.hidden;
+    });
+    document.getElementById("count").textContent = `${COUNT(count)} of ${COUNT(this.names.length)}`;
+  }
+
+  /** The category that follows c in the table as it is sorted and filtered; itself at the end. */
+  neighbour(c, step) {
+    const visible = this.order.filter((other) => this.shown(other));
+    return visible[visible.indexOf(c) + step] ?? c;
+  }
+}
+
+function signed(value) {
+  return value === null ? "-" : (value > 0 ? "+" : "") + (100 * value).toFixed(1);
+}

@@ -1,0 +1,154 @@
+"""What a run shows beside its checkpoints: log, gauge, trackers, pictures and the report page. Rank 0 alone has one."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from loguru import logger
+
+from yolox_lt.boxes import xywh_to_xyxy
+from yolox_lt.data.dataset import ImageStore
+from yolox_lt.data.index import AnnotationIndex
+from yolox_lt.losses import DenseLoss
+from yolox_lt.train.gauge import Gauge
+from yolox_lt.train.trackers import make_trackers
+from yolox_lt.types import Batch, Detections
+
+if TYPE_CHECKING:
+    from yolox_lt.evaluate.evaluator import Evaluator
+    from yolox_lt.evaluate.report import Report
+    from yolox_lt.evaluate.results import DetectionArrays
+    from yolox_lt.exp.detection import DetectorExp
+
+TRAIN_PICTURES = 3
+"""Batches drawn at the start of a run."""
+
+VAL_PICTURES = 8
+"""Validation images drawn after an evaluation."""
+
+REPORT_SHARE = 0.01
+"""Largest share of the training time that report pages may take while the run goes on; the last page is always made."""
+
+
+class Follower:
+    """Pictures, gauge, trackers and report of one run.
+
+    Pictures and pages never end a run: what fails is reported as a warning, with its traceback in train.log.
+
+    Args:
+        exp: the experiment. folder: of the run, which exists.
+        index: training annotations. evaluator: holds validation annotations and, after an evaluation, its detections.
+        loss: the classification loss, whose balance is followed. epoch: epochs done before.
+    """
+
+    def __init__(
+        self,
+        exp: DetectorExp,
+        folder: Path,
+        index: AnnotationIndex,
+        evaluator: Evaluator,
+        loss: DenseLoss,
+        epoch: int,
+    ) -> None:
+        self.exp = exp
+        self.folder = folder
+        self.index = index
+        self.evaluator = evaluator
+        self.gauge = Gauge(folder, loss, evaluator.groups, epoch)
+        self.trackers = make_trackers(exp.trackers, folder)
+        self.trackers.start(exp.exp_name, exp.attributes())
+        self.started = time.perf_counter()
+        self.report_seconds = 0.0
+        (folder / "pictures").mkdir(exist_ok=True)
+
+    def batch(self, batch: Batch, iteration: int) -> None:
+        """Draw the first batches of a run as the network sees them."""
+        if iteration >= TRAIN_PICTURES:
+            return
+        from yolox_lt.report.batch_pictures import draw_train_batch
+
+        path = self.folder / "pictures" / f"train_batch_{iteration}.jpg"
+        with self.never_fatal(path):
+            draw_train_batch(batch, self.index.category_names, path, legacy=getattr(self.exp, "legacy", False))
+
+    def step(self, iteration: int, values: dict[str, float] | None) -> None:
+        """After `iteration` optimiser steps; values at print intervals only."""
+        self.gauge.check(iteration)
+        if values is not None:
+            self.trackers.log(iteration, values)
+
+    def epoch(self, epoch: int, iteration: int, row: dict[str, float], report: Report | None, is_best: bool) -> None:
+        """At the end of an epoch, with its row of metrics.csv and the evaluation if there was one."""
+        self.gauge.epoch(epoch)
+        self.trackers.log(iteration, {f"epoch/{name}": value for name, value in row.items()})
+        if report is None:
+            return
+        start = time.perf_counter()
+        if is_best and self.evaluator.detections is not None:
+            self.keep_evaluation(epoch, report, self.evaluator.detections)
+        if self.report_seconds <= REPORT_SHARE * (start - self.started):
+            self.write_report()
+        self.report_seconds += time.perf_counter() - start
+
+    def finish(self) -> None:
+        """After the last epoch."""
+        self.trackers.finish()
+        self.write_report()
+
+    def keep_evaluation(self, epoch: int, report: Report, detections: DetectionArrays) -> None:
+        """What the report page needs from the detections, while they are in memory; and pictures of some."""
+        from yolox_lt.report.record import record_evaluation
+
+        index = self.evaluator.index
+        counts = dict(zip(self.index.category_ids.tolist(), self.index.image_counts.tolist()))
+        with self.never_fatal(self.folder / "evaluation.npz"):
+            store = self.exp.get_store("val")
+            record_evaluation(self.folder, index, store, detections, report, counts, epoch)
+            self.draw_validation(store, detections)
+
+    def draw_validation(self, store: ImageStore, found: DetectionArrays) -> None:
+        """Ground truth beside prediction for some images, spread over the validation set."""
+        from yolox_lt.report.batch_pictures import draw_val_pairs
+
+        index = self.evaluator.index
+        positions = np.unique(np.linspace(0, len(index) - 1, VAL_PICTURES).astype(int)).tolist()
+        images, truth, detections = [], [], []
+        for position in positions:
+            images.append(store.read(position))
+            truth.append((index.boxes_of(position), index.labels_of(position)))
+            detections.append(detections_of(found, int(index.image_ids[position]), index))
+        path = self.folder / "pictures" / "val_predictions.jpg"
+        draw_val_pairs(images, truth, detections, index.category_names, path)
+
+    def write_report(self) -> None:
+        """The figures and report.html."""
+        from yolox_lt.report.page import write_report
+
+        with self.never_fatal(self.folder / "report.html"):
+            write_report(self.folder)
+
+    @contextlib.contextmanager
+    def never_fatal(self, path: Path) -> Iterator[None]:
+        """Report what fails while `path` is made; the training it tells of is worth more than the picture."""
+        try:
+            yield
+        except Exception as error:
+            logger.opt(exception=error).warning(f"{path}: could not be made ({type(error).__name__}: {error})")
+
+
+def detections_of(found: DetectionArrays, image_id: int, index: AnnotationIndex) -> Detections:
+    """The detections of one image out of arrays, best first, with labels instead of category ids."""
+    rows = np.flatnonzero(found.image_ids == image_id)
+    rows = rows[np.argsort(-found.scores[rows], kind="stable")]
+    return Detections(
+        xywh_to_xyxy(torch.from_numpy(found.boxes[rows])).float(),
+        torch.from_numpy(found.scores[rows]).float(),
+        torch.from_numpy(np.searchsorted(index.category_ids, found.category_ids[rows])),
+        index.category_names,
+    )
