@@ -18,6 +18,7 @@ COMMANDS = {
     "convert": ("convert", "turn a foreign checkpoint into one of this project"),
     "export": ("export", "write a detector as ONNX or TorchScript"),
     "report": ("report", "write the report page of one or several runs"),
+    "model": ("inspect_model", "parameters and operations of an experiment's model"),
     "inspect": ("inspect_data", "look at an experiment's training data before training"),
 }
 """Name -> (module of this package with make_parser() and main(args), what it does)."""
