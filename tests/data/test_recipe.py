@@ -10,7 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.data.released_order import ReleasedOrder
 from tests.data.test_augment import float_array, golden_sample, grey_levels_apart, planted, random_image, random_sample
+from tests.data.test_mosaic import mean_distance
+from tests.data.test_warp import slope
 from yolox_lt.data.augment import Sample, flip
 from yolox_lt.data.recipe import (
     OFFICIAL_RECIPE,
@@ -55,8 +58,9 @@ def run(recipe: AugmentRecipe, size: tuple[int, int], images: list[Sample], seed
 # -- order of draws --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("ours", [True, False])
 @pytest.mark.parametrize("case", ["a", "b"])
-def test_augment__released_chain(golden: Golden, case: str) -> None:
+def test_augment__released_chain(golden: Golden, case: str, ours: bool) -> None:
     """Mosaic, affine map and mixup with the reference's draws; colour and flip off, output size fixed."""
     arrays = golden("transforms.npz")
     gate, y, x, *others = arrays["mosaic_draws"].tolist()
@@ -70,10 +74,14 @@ def test_augment__released_chain(golden: Golden, case: str) -> None:
 
     recipe = replace(RELEASED_RECIPE, mosaic_scale=(0.5, 1.5), **QUIET)
     images = [golden_sample(arrays, i) for i in range(5)]
-    sample = Augment(recipe, (64, 64))(0, script, True, images.__getitem__, lambda _: indices.pop(0))
+    way: Any = Augment(recipe, (64, 64)) if ours else ReleasedOrder(recipe, (64, 64))
+    sample = way(0, script, True, images.__getitem__, lambda _: indices.pop(0))
     assert script.draws == []
     assert indices == []
-    assert grey_levels_apart(sample.image, arrays[f"mixup_{case}_image"]) <= 1
+    if ours:
+        assert mean_distance(sample.image, arrays[f"mixup_{case}_image"]) < 0.7
+    else:
+        assert grey_levels_apart(sample.image, arrays[f"mixup_{case}_image"]) <= 1
     np.testing.assert_allclose(sample.boxes, arrays[f"mixup_{case}_box"][:, :4], atol=1e-4)
     np.testing.assert_array_equal(sample.labels + 1, arrays[f"mixup_{case}_box"][:, 4])
 
@@ -104,6 +112,81 @@ def test_augment__closed_mosaic_gate_skips_mixup() -> None:
     source = random_sample(48, 64, 3)
     recipe = replace(OFFICIAL_RECIPE, mosaic_prob=0.0, **QUIET)
     np.testing.assert_array_equal(run(recipe, (64, 64), [source], seed=3).image[:48], source.image)
+
+
+# -- against the released order of operations ------------------------------------------------------------------------
+
+
+def both(
+    recipe: AugmentRecipe, size: tuple[int, int], images: list[Sample], seed: int, index: int = 0
+) -> tuple[Sample, Sample]:
+    """A strong sample of ours, and by the released order; the numbers drawn must leave the generators alike."""
+    samples, states = [], []
+    for way in (Augment(recipe, size), ReleasedOrder(recipe, size)):
+        rng = np.random.default_rng(seed)
+        samples.append(way(index, rng, True, images.__getitem__, uniform_partner(len(images))))
+        states.append(rng.bit_generator.state)
+    assert states[0] == states[1]
+    return samples[0], samples[1]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("size", [(320, 320), (192, 256)])
+def test_augment__boxes_of_the_released_order(recipe: AugmentRecipe, size: tuple[int, int]) -> None:
+    """Bit by bit, for images of every shape; boxes of any size, so that every rule drops some."""
+    rng = np.random.default_rng(0)
+    images = []
+    for height, width in [(1, 1), (1, 500), (500, 1), (333, 251), (120, 160), (90, 64), (320, 320), (40, 700)]:
+        count = int(rng.integers(0, 12))
+        corner, side = rng.uniform(0, 0.9, (count, 2)), rng.uniform(0, 0.4, (count, 2)) ** 2
+        boxes = np.clip(np.concatenate([corner, corner + side], axis=1), 0, 1) * [width, height, width, height]
+        images.append(Sample(random_image(height, width), boxes.astype(np.float32), np.arange(count)))
+    for seed in range(150):
+        ours, released = both(recipe, size, images, seed, index=seed % len(images))
+        np.testing.assert_array_equal(ours.boxes, released.boxes)
+        np.testing.assert_array_equal(ours.labels, released.labels)
+        assert ours.image.shape == released.image.shape
+        assert ours.boxes.dtype == np.float32
+
+
+@pytest.mark.parametrize(("recipe", "mean"), [(OFFICIAL_RECIPE, 0.6), (RELEASED_RECIPE, 1.2)])
+def test_augment__smooth_pictures_of_the_released_order(recipe: AugmentRecipe, mean: float) -> None:
+    """Slopes of 20 to 235 grey levels hardly change when they are interpolated again: what differs are one-pixel lines
+    at the borders of the images, on 320 pixels 1 in 100 for every line, and roundings that the colour change enlarges.
+    """
+    sizes = [(240, 320), (320, 213), (188, 250), (320, 320), (250, 500)]
+    images = [Sample(slope(h, w), float_array([[w / 4, h / 4, w / 2, h / 2]]), np.array([0])) for h, w in sizes]
+    distances, far = [], []
+    for seed in range(40):
+        ours, released = both(recipe, (320, 320), images, seed)
+        distance = cv2.absdiff(ours.image, released.image)
+        distances.append(distance.mean())
+        far.append((distance.max(axis=-1) > 8).mean())
+    assert max(distances) < mean
+    assert np.mean(distances) < mean / 2
+    assert np.mean(far) < 0.02
+
+
+def centre_of_mass(image: np.ndarray) -> np.ndarray:
+    """(x, y) of the brightness."""
+    moments = cv2.moments(image[..., 0])
+    return np.array([moments["m10"], moments["m01"]]) / max(moments["m00"], 1)
+
+
+def test_augment__geometry_of_the_released_order() -> None:
+    """White discs on black, away from the borders of their images: the centre of all of them lies at the same place."""
+    discs = []
+    for number, (height, width) in enumerate([(240, 320), (320, 213), (188, 250), (300, 500)]):
+        image = np.zeros((height, width, 3), dtype=np.uint8)
+        cv2.circle(image, (width // 2 + 7 * number, height // 3), 20, (255, 255, 255), -1, cv2.LINE_AA)
+        discs.append(Sample(image, float_array([[0, 0, width, height]]), np.array([number])))
+    recipe = replace(RELEASED_RECIPE, mosaic_scale=(0.7, 1.3), hsv_prob=0.0, mixup_flip_prob=0.5)
+    apart = []
+    for seed in range(60):
+        ours, released = both(recipe, (320, 320), discs, seed)
+        apart.append(np.abs(centre_of_mass(ours.image) - centre_of_mass(released.image)).max())
+    assert np.median(apart) < 0.05
+    assert max(apart) < 0.4
 
 
 # -- output ----------------------------------------------------------------------------------------------------------
@@ -239,6 +322,19 @@ def test_augment__no_box_without_area_comes_back() -> None:
     sample = run(recipe, (64, 64), images, seed=0)
     assert (sample.image == 114).all()
     assert len(sample.boxes) == 0
+
+
+def test_augment__mosaic_falls_back_to_the_picture_before_colour_and_flip() -> None:
+    """Boxes of 3 pixels become 0.3 at scale 0.1: none stays, so official YOLOX takes all of them, as they were."""
+    images = [Sample(random_image(64, 64, i), float_array([[30, 30, 33, 33]]), np.array([i])) for i in range(3)]
+    recipe = replace(OFFICIAL_RECIPE, mosaic_scale=(0.1, 0.1), enable_mixup=False, flip_prob=1.0, hsv_kind="gain")
+    recipe = replace(recipe, hsv_strength=RELEASED_RECIPE.hsv_strength)
+    fallen_back = run(recipe, (64, 64), images, seed=1)
+    plain = run(replace(recipe, hsv_prob=0.0, flip_prob=0.0), (64, 64), images, seed=1)
+    assert len(fallen_back.boxes) > 0
+    np.testing.assert_array_equal(fallen_back.boxes, plain.boxes)
+    np.testing.assert_array_equal(fallen_back.image, plain.image)
+    assert (plain.image != 114).any()
 
 
 # -- sizes -----------------------------------------------------------------------------------------------------------

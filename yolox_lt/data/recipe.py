@@ -7,23 +7,27 @@ OFFICIAL_RECIPE is that of official YOLOX, RELEASED_RECIPE that of the authors' 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import numpy as np
 
 from yolox_lt.data.augment import (
     Sample,
     affine_matrix,
-    drop_small,
     flip,
     hsv_gain,
     hsv_shift,
+    larger_than,
     letterbox_sample,
+    pad,
     surviving,
-    warp,
 )
-from yolox_lt.data.mosaic import mixup, mixup_slack, mosaic
+from yolox_lt.data.mosaic import Scene, draw, mixup, mixup_slack, mosaic
 from yolox_lt.errors import UserError
+
+Colour = Callable[[np.ndarray], np.ndarray]
+"""A change of colour: uint8 [H, W, 3] -> uint8 [H, W, 3]."""
 
 Range = float | tuple[float, float] | list[float]
 """A pair (low, high), or one number v meaning centre - v to centre + v."""
@@ -147,10 +151,33 @@ def finish(
     If no box stays: keep_last_boxes=True, as in official YOLOX, returns the letterboxed `original` with all of its
     boxes (an image without objects thus stays as it is); False, as in the released models, returns a background image.
     """
-    sample = drop_small(letterbox_sample(changed, size, fill, truncate), MIN_SIDE)
+    sample = letterbox_sample(changed, size, fill, truncate)
+    sample = sample.select(larger_than(sample.boxes, MIN_SIDE))
     if keep_last_boxes and len(sample.boxes) == 0:
         return letterbox_sample(original, size, fill, truncate)
     return sample
+
+
+def finish_scene(
+    scene: Scene,
+    colour: Colour | None,
+    flipped: bool,
+    size: tuple[int, int],
+    fill: int,
+    truncate: bool,
+    keep_last_boxes: bool,
+) -> Sample:
+    """`finish` of a scene, which is drawn only now: at its final size, its final resize and flip in the warp."""
+    final = (scene.flipped() if flipped else scene).fitted(size, truncate)
+    final = final.select(larger_than(final.boxes, MIN_SIDE))
+    if keep_last_boxes and len(final.boxes) == 0:
+        final, colour = scene.fitted(size, truncate), None
+    image = draw(final, fill)
+    if colour is not None:
+        image = colour(image)
+    if final.size != size:
+        image = pad(image, size, fill)
+    return Sample(image, final.boxes, final.labels)
 
 
 class Augment:
@@ -192,21 +219,24 @@ class Augment:
         """
         recipe = self.recipe
         sample = read(index)
+        scene = None
         if strong and rng.random() < recipe.mosaic_prob:
-            sample = self._mosaic(sample, rng, read, partner)
+            scene = self._mosaic(sample, rng, read, partner)
             if recipe.enable_mixup and rng.random() < recipe.mixup_prob:
-                sample = self._mixup(sample, rng, read, partner)
-            sample = drop_small(sample, 0.0)  # the fall-back of `finish` must not bring back boxes without area
+                scene = self._mixup(scene, rng, read, partner)
+            # The fall-back at the end must not bring back boxes without area.
+            scene = scene.select(larger_than(scene.boxes, 0.0))
 
-        changed = sample
-        if rng.random() < recipe.hsv_prob:
-            changed = self._colour(changed, rng)
-        if rng.random() < recipe.flip_prob:
-            changed = flip(changed)
+        colour = self._colour(rng) if rng.random() < recipe.hsv_prob else None
+        flipped = bool(rng.random() < recipe.flip_prob)
         size = self.input_size
         if recipe.image_multiscale is not None:
             size = draw_size(size, recipe.image_multiscale, rng)
-        return finish(sample, changed, size, recipe.fill, recipe.truncate, recipe.keep_last_boxes)
+        end = size, recipe.fill, recipe.truncate, recipe.keep_last_boxes
+        if scene is not None:
+            return finish_scene(scene, colour, flipped, *end)
+        changed = replace(sample, image=colour(sample.image)) if colour else sample
+        return finish(sample, flip(changed) if flipped else changed, *end)
 
     def _draw(self, name: str, centre: float, rng: np.random.Generator) -> float:
         """One draw from the range of the recipe's field `name`."""
@@ -219,16 +249,16 @@ class Augment:
         rng: np.random.Generator,
         read: Callable[[int], Sample],
         partner: Callable[[np.random.Generator], int],
-    ) -> Sample:
+    ) -> Scene:
         """Mosaic of `first` (top-left) and three others, warped to the input size."""
         recipe, (height, width) = self.recipe, self.input_size
         centre_y = int(rng.uniform(0.5 * height, 1.5 * height))
         centre_x = int(rng.uniform(0.5 * width, 1.5 * width))
         others = [partner(rng) for _ in range(3)]
-        canvas = mosaic([first, *(read(i) for i in others)], (centre_x, centre_y), self.input_size, recipe.fill)
+        canvas = mosaic([first, *(read(i) for i in others)], (centre_x, centre_y), self.input_size)
         # An object beyond the canvas is now a line on its border, and turned it would become a box around nothing.
         # Neither official YOLOX nor the released models remove it here; we do.
-        canvas = drop_small(canvas, MIN_SIDE)
+        canvas = canvas.select(larger_than(canvas.boxes, MIN_SIDE))
 
         angle, scale = self._draw("degrees", 0.0, rng), self._draw("mosaic_scale", 1.0, rng)
         shear = self._draw("shear", 0.0, rng), self._draw("shear", 0.0, rng)
@@ -236,18 +266,18 @@ class Augment:
         translation = self._draw("translate", middle, rng) * width, self._draw("translate", middle, rng) * height
         pivot = (float(width), float(height)) if recipe.centred else (0.0, 0.0)  # x, y; the canvas is twice the input
         matrix = affine_matrix(angle, scale, shear, translation, pivot)
-        warped = warp(canvas, matrix, self.input_size, recipe.fill)
+        warped = canvas.warped(matrix, self.input_size)
         if not recipe.filter_boxes:
             return warped
         return warped.select(surviving(canvas.boxes, warped.boxes, scale, AFFINE_MIN_SIDE))
 
     def _mixup(
         self,
-        base: Sample,
+        base: Scene,
         rng: np.random.Generator,
         read: Callable[[int], Sample],
         partner: Callable[[np.random.Generator], int],
-    ) -> Sample:
+    ) -> Scene:
         """Mixup of `base` with one other image."""
         recipe = self.recipe
         other = partner(rng)
@@ -255,15 +285,13 @@ class Augment:
         flipped = bool(rng.random() < recipe.mixup_flip_prob)
         slack_y, slack_x = mixup_slack(self.input_size, scale)
         offset = int(rng.random() * slack_y), int(rng.random() * slack_x)
-        return mixup(base, read(other), scale, flipped, offset, recipe.fill, recipe.filter_boxes)
+        return mixup(base, read(other), scale, flipped, offset, recipe.filter_boxes)
 
-    def _colour(self, sample: Sample, rng: np.random.Generator) -> Sample:
+    def _colour(self, rng: np.random.Generator) -> Colour:
         """Hue, saturation and value changed at random."""
         strength = rng.uniform(-1.0, 1.0, 3) * np.array(self.recipe.hsv_strength)
         if self.recipe.hsv_kind == "gain":
             hue, saturation, value = (1.0 + strength).tolist()
-            image = hsv_gain(sample.image, hue, saturation, value)
-        else:
-            shifts = (strength * rng.integers(0, 2, 3)).astype(int).tolist()  # cut towards zero, as in official YOLOX
-            image = hsv_shift(sample.image, *shifts)
-        return Sample(image, sample.boxes, sample.labels)
+            return partial(hsv_gain, hue=hue, saturation=saturation, value=value)
+        shifts = (strength * rng.integers(0, 2, 3)).astype(int).tolist()  # cut towards zero, as in official YOLOX
+        return partial(hsv_shift, hue=shifts[0], saturation=shifts[1], value=shifts[2])
