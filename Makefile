@@ -24,11 +24,11 @@ demo: $(STAMP)
 	@echo "pictures: $(RUN)/pictures (demo/ = what the detector found); numbers: $(RUN)/metrics.csv and per_category.csv"
 
 test: $(STAMP)
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n 2
 
 # Every detector with every loss learns eight pictures by heart: half an hour.
 test-slow: $(STAMP)
-	$(PYTHON) -m pytest -m slow
+	$(PYTHON) -m pytest -n 2 -m slow
 
 check: $(STAMP)
 	$(PYTHON) -m ruff check .

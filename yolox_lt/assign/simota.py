@@ -13,6 +13,8 @@ from yolox_lt.types import BACKGROUND, Assignment, Predictions, Priors
 
 OUTSIDE_COST = 1e6
 """Added to the cost of a prior outside an object's centre window: taken only when nothing else is left."""
+ENTRIES_PER_BLOCK = 2**18
+"""Class scores looked at at once: bounds the memory to a few MiB whatever the number of categories."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +24,12 @@ class SimOTAAssigner:
     1. Candidates: priors whose cell centre lies within `radius` strides of any object's centre, strictly.
     2. Cost of (object, candidate): BCE of sqrt(class score * objectness) against the object's one-hot class, plus
        `iou_weight` * -ln(IoU + 1e-8), plus 1e6 outside the object's own window.
-    3. k of an object: the sum of its `topk` largest IoUs, rounded down, at least 1; it takes its k cheapest candidates.
+    3. k of an object: the sum of its `topk` largest IoUs, rounded down, at least 1; it takes its k cheapest candidates,
+       on equal cost those of lower index.
     4. A candidate taken by several objects goes to the object for which it is cheapest.
 
     The class cost is the sum over categories of the all-negative BCE, which no object changes, with the object's own
-    category exchanged afterwards; so nothing of size objects x candidates x categories is ever built.
+    category exchanged afterwards; so nothing with an axis of categories is ever kept.
     """
 
     radius: float = 1.5
@@ -63,9 +66,7 @@ class SimOTAAssigner:
         if len(gt_boxes) == 0 or len(candidates) == 0:
             return Assignment(gt_index, iou)
         overlap = box_ops.pairwise_iou(gt_boxes, predictions.boxes[candidates].float(), min_union=0.0)  # [G, M]
-        cost = class_cost(
-            predictions.cls_logits[candidates].float(), predictions.quality_logits[candidates].float(), gt_labels
-        )
+        cost = class_cost(predictions.cls_logits, predictions.quality_logits, candidates, gt_labels)  # [G, M]
         cost = cost + self.iou_weight * -torch.log(overlap + 1e-8) + OUTSIDE_COST * ~in_window[:, candidates]
         chosen = self.choose(cost, overlap)  # [G, M]
         taken = chosen.any(dim=0)
@@ -94,15 +95,18 @@ class SimOTAAssigner:
         """[G, P] whether the centre of the prior's cell is strictly within `radius` strides of the object's centre."""
         points = (priors.boxes[:, :2] + priors.boxes[:, 2:]) / 2 + priors.strides[:, None] / 2  # corner -> cell centre
         centers = (gt_boxes[:, :2] + gt_boxes[:, 2:]) / 2
-        distance = (points[None] - centers[:, None]).abs().amax(dim=-1)  # [G, P, 2] -> [G, P]
-        return distance < self.radius * priors.strides
+        reach = self.radius * priors.strides
+        # One axis after the other: a [G, P, 2] table would be the largest of all.
+        near_x, near_y = ((points[None, :, i] - centers[:, i, None]).abs() < reach for i in (0, 1))
+        return near_x & near_y
 
     def choose(self, cost: Tensor, overlap: Tensor) -> Tensor:
         """[G, M] bool: each object's k cheapest candidates, before conflicts are settled."""
-        best = overlap.topk(min(self.topk, overlap.shape[1]), dim=1).values
-        k = best.sum(dim=1).int().clamp(min=1)
-        rank = cost.argsort(dim=1, stable=True).argsort(dim=1)
-        return rank < k[:, None]
+        largest = min(self.topk, overlap.shape[1])
+        k = overlap.topk(largest, dim=1).values.sum(dim=1, keepdim=True).long().clamp(1, largest)  # [G, 1]
+        last = cost.topk(largest, dim=1, largest=False).values.gather(1, k - 1)  # [G, 1] cost of the k-th cheapest
+        cheaper, equal = cost < last, cost == last
+        return cheaper | (equal & (equal.cumsum(dim=1) <= k - cheaper.sum(dim=1, keepdim=True)))
 
 
 def one_image(predictions: Predictions, index: int) -> Predictions:
@@ -116,11 +120,22 @@ def one_image(predictions: Predictions, index: int) -> Predictions:
     )
 
 
-def class_cost(cls_logits: Tensor, objectness_logits: Tensor, gt_labels: Tensor) -> Tensor:
-    """BCE [G, M] of sqrt(class score * objectness) [M, C] against each object's one-hot class, summed over classes."""
-    # ln sqrt(a b) = (ln a + ln b) / 2 keeps tiny scores apart where the product would underflow. -100 bounds the
-    # logarithm as in torch's own binary cross entropy.
-    log_score = (F.logsigmoid(cls_logits) + F.logsigmoid(objectness_logits)[:, None]) / 2  # [M, C]
-    log_rest = torch.log1p(-log_score.exp()).clamp(min=-100)
-    own = log_score[:, gt_labels].clamp(min=-100) - log_rest[:, gt_labels]  # [M, G]
-    return -(log_rest.sum(dim=1, keepdim=True) + own).T
+def class_cost(cls_logits: Tensor, objectness_logits: Tensor, candidates: Tensor, gt_labels: Tensor) -> Tensor:
+    """BCE [G, M] of sqrt(class score * objectness) against each object's one-hot class, summed over classes.
+
+    cls_logits [P, C], objectness_logits [P], of which `candidates` int64 [M] take part; gt_labels int64 [G].
+    """
+    objectness = objectness_logits[candidates].float()[:, None]  # [M, 1]
+    block = max(ENTRIES_PER_BLOCK // cls_logits.shape[1], 1)
+    parts = zip(candidates.split(block), objectness.split(block))
+    all_negative = torch.cat([log_rest(cls_logits[rows].float(), o).sum(dim=1) for rows, o in parts])  # [M]
+    own_logits = cls_logits[candidates[:, None], gt_labels].float()  # [M, G]
+    # ln sqrt(a b) = (ln a + ln b) / 2 keeps tiny scores apart where the product would underflow.
+    own_score = ((F.logsigmoid(own_logits) + F.logsigmoid(objectness)) / 2).clamp(min=-100)
+    return -(all_negative[:, None] + own_score - log_rest(own_logits, objectness)).T  # [M, G] -> [G, M]
+
+
+def log_rest(logits: Tensor, objectness_logits: Tensor) -> Tensor:
+    """ln(1 - sqrt(score * objectness)), at least -100 as in torch's own binary cross entropy."""
+    score = (logits.sigmoid() * objectness_logits.sigmoid()).sqrt_()
+    return score.neg_().log1p_().clamp_(min=-100)

@@ -9,6 +9,9 @@ with a weight w_c and an exponent f_c per category (sigmoid loss: f = 0; focal: 
 both from the balance). They differ only at the few positive entries, whose value and gradient the loss passes in as a
 function. So one [N, C] gradient is all that is ever stored: no one-hot target, no expanded exponent, and the statistic
 comes for free.
+
+The pass goes through the rows in blocks whose scratch space stays in a core's cache and is allocated once: on a CPU
+fresh memory costs more than arithmetic. That is why `negative_term` writes into given buffers.
 """
 
 from __future__ import annotations
@@ -23,8 +26,11 @@ from torch import Tensor
 
 from yolox_lt.types import IGNORED
 
-ROWS_PER_BLOCK_GPU = 32768  # bounds the temporaries to a few hundred MB whatever the batch
-ROWS_PER_BLOCK = 256  # 256 rows x 1203 categories in float32 are 1.2 MB: the temporaries stay in a core's cache
+ENTRIES_PER_BLOCK_GPU = 2**25
+"""Entries treated at once on a GPU: bounds the scratch space to half a GiB whatever the batch."""
+ENTRIES_PER_BLOCK = 2**16
+"""The same for each CPU thread: four buffers of 256 KiB stay in a core's cache."""
+NUM_BUFFERS = 4
 
 PositiveTerm = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 """(logit [M], label [M], quality [M] or None) -> (loss [M], gradient [M]) of the positive entries, before the
@@ -50,17 +56,27 @@ def softplus(x: Tensor) -> Tensor:
     return -F.logsigmoid(-x)
 
 
-def negative_term(x: Tensor, exponent: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Loss and gradient of entries with target 0 before the weight; [n, C] logits, exponent [C] or None for 0."""
-    sp = softplus(x)
-    log_p = x - sp
-    p = log_p.exp()
+def negative_term(x: Tensor, exponent: Tensor | None, buffers: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss and gradient of entries with target 0 before the weight, both in `buffers`.
+
+    x: [n, C] logits, contiguous. exponent: [C] or None for 0. buffers: [NUM_BUFFERS, n, C], overwritten.
+    """
+    loss, p, modulation, gradient = buffers
+    softplus_into(x, loss, scratch=p)
+    torch.sub(x, loss, out=modulation)  # ln p
+    torch.exp(modulation, out=p)
     if exponent is None:
-        return sp, p
-    modulation = (log_p * exponent).exp_()  # p^f, safe where p underflows
-    # f * (1 - p) * sp + p
-    gradient = torch.addcmul(p, exponent * (1 - p), sp).mul_(modulation)
-    return sp.mul_(modulation), gradient
+        return loss, p
+    torch.mul(loss, exponent, out=gradient)
+    torch.lerp(gradient, gradient.new_ones(()), p, out=gradient)  # f * (1 - p) * sp + p
+    modulation.mul_(exponent).exp_()  # p^f, safe where p underflows
+    return loss.mul_(modulation), gradient.mul_(modulation)
+
+
+def softplus_into(x: Tensor, out: Tensor, scratch: Tensor) -> None:
+    """`softplus` without new memory."""
+    torch.neg(x, out=scratch)
+    torch.ops.aten.log_sigmoid.out(scratch, out=out).neg_()
 
 
 def dense_pass(
@@ -91,21 +107,22 @@ def dense_pass(
     weight = (weight / normalizer).to(dtype)
     rows = (labels >= 0).nonzero().squeeze(1)
     ignored = (labels == IGNORED).nonzero().squeeze(1)
-    block = ROWS_PER_BLOCK if logits.device.type == "cpu" else ROWS_PER_BLOCK_GPU
-    for start in range(0, n, block):
+    block = rows_per_block(n, c, logits.device)
+    buffers = gradient.new_empty(NUM_BUFFERS, block, c)
+    starts = range(0, n, block)
+    for start, here, out in zip(starts, split_rows(rows, starts), split_rows(ignored, starts)):
         stop = min(start + block, n)
-        loss, grad = negative_term(logits[start:stop].to(dtype), exponent)
+        x = logits[start:stop].to(dtype).contiguous()
+        loss, grad = negative_term(x, exponent, buffers[:, : stop - start])
         # Own categories and ignored rows leave the negative sums before they are added, not by subtraction afterwards:
         # a category whose every prior is positive must have a negative sum of exactly zero.
-        here = rows[(rows >= start) & (rows < stop)]
-        out = ignored[(ignored >= start) & (ignored < stop)]
         for term in (loss, grad):
-            term[here - start, labels[here]] = 0
-            term[out - start] = 0
-        grad.mul_(weight)
+            if len(here):
+                term[here - start, labels[here]] = 0
+            if len(out):
+                term[out - start] = 0
         loss_sum += loss.sum(0)
-        neg_sum += grad.sum(0)
-        gradient[start:stop] = grad
+        neg_sum += torch.mul(grad, weight, out=gradient[start:stop]).sum(0)
     total = (loss_sum * weight).sum()
     pos_sum = torch.zeros_like(neg_sum)
     own = labels[rows]
@@ -117,6 +134,20 @@ def dense_pass(
     pos_sum.index_add_(0, own, pos_grad.abs().double())
     total = total + (pos_loss / normalizer).double().sum()
     return DenseResult(total.to(dtype), gradient, pos_sum, neg_sum)
+
+
+def rows_per_block(n: int, c: int, device: torch.device) -> int:
+    """Rows of [n, c] logits that are treated at once, at least 1."""
+    entries = ENTRIES_PER_BLOCK * torch.get_num_threads() if device.type == "cpu" else ENTRIES_PER_BLOCK_GPU
+    return max(min(entries // max(c, 1), n), 1)
+
+
+def split_rows(rows: Tensor, starts: range) -> tuple[Tensor, ...]:
+    """Ascending row indices, cut into those of each block; block b has the rows from starts[b] on."""
+    if not starts:
+        return ()
+    counts = torch.bincount(rows // starts.step, minlength=len(starts))
+    return rows.split(counts.tolist())
 
 
 class FusedLoss(torch.autograd.Function):
@@ -131,5 +162,9 @@ class FusedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
         (gradient,) = ctx.saved_tensors
+        # The usual case, a loss that is summed and not scaled, needs no second [N, C] matrix.
+        # On a GPU looking at the factor would make the host wait.
+        if ctx.dtype == gradient.dtype and grad_output.device.type == "cpu" and grad_output == 1:
+            return gradient, None
         # Multiplied in float32 first: a scaled loss must lift small fp16 gradients before they are rounded.
         return (gradient * grad_output).to(ctx.dtype), None

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.models import resnet
 
 from yolox_lt.errors import UserError
 
@@ -171,14 +172,27 @@ class Focus(nn.Module):
 
 
 def fuse_conv_bn(model: M) -> M:
-    """A copy of `model` in evaluation mode with every ConvBlock's BatchNorm folded into its convolution.
+    """A copy of `model` in evaluation mode with every BatchNorm folded into the convolution before it.
 
-    Same outputs up to rounding, fewer memory passes; for inference only. The copy's state dict has biases instead of
-    BatchNorm entries. `model` itself is unchanged.
+    Known are ConvBlocks and torchvision's ResNet: its stem, blocks and shortcuts. Same outputs up to rounding, fewer
+    memory passes; for inference only. The copy's state dict has biases instead of BatchNorm entries. `model` itself is
+    unchanged.
     """
     fused = copy.deepcopy(model).eval()
-    for block in fused.modules():
-        if isinstance(block, ConvBlock) and isinstance(block.bn, nn.BatchNorm2d):
-            block.conv = fuse_conv_bn_eval(block.conv, block.bn)
-            block.bn = nn.Identity()
+    for module in list(fused.modules()):
+        for conv, norm in conv_bn_names(module):
+            pair = getattr(module, conv), getattr(module, norm)
+            if isinstance(pair[0], nn.Conv2d) and isinstance(pair[1], nn.BatchNorm2d):
+                setattr(module, conv, fuse_conv_bn_eval(*pair))
+                setattr(module, norm, nn.Identity())
     return fused
+
+
+def conv_bn_names(module: nn.Module) -> list[tuple[str, str]]:
+    """Names of a module's convolutions, each with that of the BatchNorm that follows it."""
+    if isinstance(module, ConvBlock):
+        return [("conv", "bn")]
+    if isinstance(module, nn.Sequential) and len(module) == 2:  # a ResNet's shortcut
+        return [("0", "1")]
+    counts = {resnet.ResNet: 1, resnet.BasicBlock: 2, resnet.Bottleneck: 3}
+    return [(f"conv{i}", f"bn{i}") for i in range(1, 1 + counts.get(type(module), 0))]

@@ -42,4 +42,4 @@ class ModelEMA:
 
     @staticmethod
     def floats(model: nn.Module) -> list[Tensor]:
-        return [v for v in model.state_dict().values() if v.dtype.is_floating_point]
+        return [v for v in model.state_dict(keep_vars=True).values() if v.is_floating_point()]

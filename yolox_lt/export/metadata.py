@@ -1,0 +1,131 @@
+"""What an exported file says about itself: enough to use it without this project, and to rebuild the experiment."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from yolox_lt.errors import UserError
+from yolox_lt.export.network import first_cells, takes_image_sizes
+from yolox_lt.train.checkpoint import plain
+
+if TYPE_CHECKING:
+    from yolox_lt.exp import DetectorExp
+    from yolox_lt.models import Detector
+
+FORMAT_VERSION = 1
+
+THRESHOLDS = ("score_threshold", "nms_threshold", "pre_nms", "max_detections", "multi_label", "clip")
+"""Settings of a Predictor that a file with NMS fixes."""
+
+IMAGES = "images float32 [batch, 3, height, width], BGR, values 0 to 255, each picture top-left, "
+IMAGE_SIZES = (
+    "image_sizes int64 [batch, 2], (height, width) of each picture inside the input; what lies outside is padding, "
+    "whatever its values"
+)
+RAW_OUTPUTS = (
+    "cls_logits [batch, priors, categories], box_deltas [batch, priors, 4] and, unless the model has none, "
+    "quality_logits [batch, priors], without sigmoid; priors in the order level, row, column, anchor; anchors[level] "
+    "are the boxes of the cell in row 0 and column 0, those of other cells are shifted by strides[level]"
+)
+DETECTIONS = (
+    "boxes [batch, n, 4] x1 y1 x2 y2 in pixels of the input, scores [batch, n] in 0 to 1, labels int64 [batch, n], "
+    "count int64 [batch]; best first, rows from count on have score 0 and label -1"
+)
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Stored beside the network: each field as one JSON value under its own name.
+
+    ONNX: `metadata_props`; TorchScript: extra files.
+
+    family, settings: of the experiment, as in a checkpoint.
+    names: category names in the order of the labels.
+    input, outputs: what goes in and comes out, in words.
+    size: (height, width) of the input, None where any size will do; multiples of `size_divisor` in both cases.
+    batch: images of a batch, None for any number.
+    needs_image_sizes: there is a second input, `image_sizes` int64 [batch, 2]: (height, width) of each picture inside
+        the input; what is outside of it counts as padding.
+    nms: decoding and NMS are inside.
+    thresholds: of the experiment's Predictor; a file with NMS has them inside.
+    strides, anchors, legacy, box_code: how box deltas become boxes. anchors: per level [A][x1, y1, x2, y2] of the first
+        cell; legacy: they are in the +1 pixel convention; box_code: a class of `yolox_lt.coders` and its arguments.
+    """
+
+    family: str
+    settings: dict[str, Any]
+    names: tuple[str, ...]
+    input: str
+    outputs: str
+    size: tuple[int, int] | None
+    size_divisor: int
+    batch: int | None
+    needs_image_sizes: bool
+    nms: bool
+    thresholds: dict[str, Any]
+    strides: list[int]
+    anchors: list[list[list[float]]]
+    legacy: bool
+    box_code: dict[str, Any]
+    format_version: int = FORMAT_VERSION
+
+    def to_strings(self) -> dict[str, str]:
+        """Field name -> JSON."""
+        return {field.name: json.dumps(getattr(self, field.name)) for field in dataclasses.fields(self)}
+
+    @classmethod
+    def from_strings(cls, strings: dict[str, str], source: object) -> Metadata:
+        """Inverse of `to_strings`; names that are not known are ignored.
+
+        Raises:
+            UserError: a file that this project has not written, or a newer version of it.
+        """
+        fields = {field.name for field in dataclasses.fields(cls)}
+        try:
+            values = {name: json.loads(text) for name, text in strings.items() if name in fields}
+        except ValueError:
+            values = {}
+        if values.get("format_version", 0) > FORMAT_VERSION:
+            raise UserError(
+                f"{source}: written by a newer version of this project (format {values['format_version']}); update"
+            )
+        if set(values) != fields:
+            raise UserError(
+                f"{source}: holds no metadata of this project; give a file that tools/export.py has written"
+            )
+        values["names"] = tuple(values["names"])
+        values["size"] = None if values["size"] is None else tuple(values["size"])
+        return cls(**values)
+
+
+def describe(
+    model: Detector,
+    exp: DetectorExp,
+    names: tuple[str, ...],
+    size: tuple[int, int] | None,
+    batch: int | None,
+    nms: bool,
+) -> Metadata:
+    """The metadata of a detector that is about to be exported; arguments as the fields."""
+    predictor, coder = exp.get_predictor(names), exp.get_coder()
+    padding = IMAGE_SIZES if takes_image_sizes(exp) else f"the rest filled with {exp.get_collate().fill}"
+    return Metadata(
+        family=exp.family,
+        settings=plain(exp.attributes()),
+        names=names,
+        input=IMAGES + padding,
+        outputs=DETECTIONS if nms else RAW_OUTPUTS,
+        size=size,
+        size_divisor=model.size_divisor,
+        batch=batch,
+        needs_image_sizes=takes_image_sizes(exp),
+        nms=nms,
+        thresholds={name: getattr(predictor, name) for name in THRESHOLDS},
+        strides=model.anchors.strides,
+        anchors=first_cells(model.anchors).tolist(),
+        legacy=model.anchors.legacy,
+        box_code={"name": type(coder).__name__, **vars(coder)},
+    )
