@@ -22,6 +22,7 @@ demo: $(STAMP)
 	$(PYTHON) tools/eval.py -f exps/glyphs/eqfl.py -c $(RUN)/best.pth -d 1
 	$(PYTHON) tools/demo.py image --path datasets/glyphs/30_128px_2400_400_zipf_0/val2017/00000000240[1-8].jpg -c $(RUN)/best.pth --save $(RUN)/pictures/demo
 	@echo "pictures: $(RUN)/pictures (demo/ = what the detector found); numbers: $(RUN)/metrics.csv and per_category.csv"
+	@echo "report: $(RUN)/report.html"
 
 test: $(STAMP)
 	$(PYTHON) -m pytest -n 2

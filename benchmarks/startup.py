@@ -45,6 +45,7 @@ class Clock:
 def child(start: float, words: list[str]) -> None:
     """Run `train` up to the first batch and print the phases."""
     clock = Clock(start)
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command does before it loads torch
     from yolox_lt.commands import run_command, train  # noqa: F401
     from yolox_lt.train.trainer import Trainer
 

@@ -13,6 +13,7 @@ import platform
 import resource
 import statistics
 import time
+from collections.abc import Callable
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
@@ -34,19 +35,20 @@ def objects(
     return torch.cat([corner, corner + size], 1).to(device), labels.to(device)
 
 
-def measure(
-    exp: DetectorExp, batch: int, size: tuple[int, int], iterations: int, amp: torch.dtype | None, device: torch.device
-) -> list[float]:
-    """Seconds of each iteration."""
+def make_step(
+    exp: DetectorExp, batch: int, size: tuple[int, int], amp: torch.dtype | None, device: torch.device
+) -> Callable[[], None]:
+    """A training step that can be called again and again."""
     torch.manual_seed(0)
     model = exp.get_model().to(device, memory_format=torch.channels_last).train()
     criterion = exp.get_criterion().to(device)
     optimizer = exp.get_optimizer(batch, model)
+    for group in optimizer.param_groups:
+        group["lr"] = 1e-5  # nothing is to be learnt from made-up images
     images = torch.randint(0, 255, (batch, 3, *size), dtype=torch.uint8, device=device)
     boxes, labels = objects(12, *size, exp.num_classes, device)
-    seconds = []
-    for _ in range(WARMUP + iterations):
-        start = time.perf_counter()
+
+    def step() -> None:
         network_input, targets = exp.preprocess(images, [boxes] * batch, None)
         with torch.autocast(device.type, dtype=amp, enabled=amp is not None):
             predictions, priors = model(network_input)
@@ -55,11 +57,22 @@ def measure(
         torch.stack(list(losses.values())).sum().backward()
         if exp.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(model.parameters(), exp.clip_norm)
-        for group in optimizer.param_groups:
-            group["lr"] = 1e-5  # nothing is to be learnt from made-up images
         optimizer.step()
         if device.type == "cuda":
             torch.cuda.synchronize()
+
+    return step
+
+
+def measure(
+    exp: DetectorExp, batch: int, size: tuple[int, int], iterations: int, amp: torch.dtype | None, device: torch.device
+) -> list[float]:
+    """Seconds of each iteration."""
+    step = make_step(exp, batch, size, amp, device)
+    seconds = []
+    for _ in range(WARMUP + iterations):
+        start = time.perf_counter()
+        step()
         seconds.append(time.perf_counter() - start)
     return seconds[WARMUP:]
 

@@ -25,7 +25,7 @@ MAX_PIXELS = 1e-3
 MAX_SCORE = 1e-4
 """Largest allowed difference of a score."""
 
-ROUNDING_FACTOR = 4
+ROUNDING_FACTOR = 10
 """Differences may be so many times the model's own distance from float64 where that is more than the limits above."""
 
 SAME_BOX = 1.0

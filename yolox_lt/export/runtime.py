@@ -100,7 +100,7 @@ class ExportedModel:
 class ExportedDetector(LoadedDetector):
     """A detector from an exported file; called as LoadedDetector.
 
-    A file with NMS has it inside, per category. Stricter thresholds of `exp`, and `class_agnostic`, are a second NMS over
+    A file with NMS has it inside, per category. Stricter thresholds of `exp` and `class_agnostic` are a second NMS over
     what it finds, which may leave a few detections fewer than one NMS; looser thresholds are refused.
 
     Args:

@@ -104,5 +104,5 @@ class YOLOXHead(nn.Module):
         return Predictions(
             cls_logits=concat_levels(cls_maps, self.num_classes),
             box_deltas=concat_levels(box_maps, 4),
-            quality_logits=concat_levels(quality_maps, 1).squeeze(-1),  # [B, P, 1] -> [B, P]
+            quality_logits=concat_levels(quality_maps, 1).flatten(1),  # [B, P, 1] -> [B, P]
         )

@@ -105,5 +105,5 @@ class RetinaHead(nn.Module):
         return Predictions(
             cls_logits=concat_levels(cls_maps, self.num_classes),
             box_deltas=concat_levels(box_maps, 4),
-            quality_logits=concat_levels(quality_maps, 1).squeeze(-1) if quality_maps else None,  # [B, P, 1] -> [B, P]
+            quality_logits=concat_levels(quality_maps, 1).flatten(1) if quality_maps else None,  # [B, P, 1] -> [B, P]
         )
