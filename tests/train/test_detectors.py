@@ -54,8 +54,8 @@ def glyph_exp(detector: str, data: Path, **changes: Any) -> DetectorExp:
         "warmup_iters": 5,
         "milestones": (),
     }
-    # The glyphs are 16 pixels wide; PAA's candidates need an IoU of 0.1 with an anchor, and of the baseline's two larger
-    # anchors some glyphs get none (ATSS has no fall-back).
+    # The glyphs are 16 pixels wide. PAA's candidates need an IoU of 0.1 with an anchor, and some glyphs get none of the
+    # baseline's larger anchors (ATSS has no fall-back).
     if detector in SMALL_ANCHORS:
         settings["anchor_scales"] = SMALL_ANCHORS[detector]
     for name, value in {**settings, **changes}.items():
