@@ -122,8 +122,8 @@ def test_detection_difference__what_a_full_list_cuts_off_is_measured_from_its_la
         (Difference(0, 2e-4, 1), False),
         (Difference(float("nan"), 0, 1), False),
         (Difference(0, float("nan"), 1, (1.0, 1.0)), False),
-        (Difference(2e-3, 0, 1, (6e-4, 0.0)), True),  # rounding explains it
-        (Difference(2e-3, 0, 1, (4e-4, 0.0)), False),
+        (Difference(2e-3, 0, 1, (2.1e-4, 0.0)), True),  # rounding explains it
+        (Difference(2e-3, 0, 1, (1.9e-4, 0.0)), False),
         (Difference(0, 3e-4, 1, (0.0, 1e-4)), True),
     ],
 )
