@@ -1,6 +1,6 @@
 """One update of the averaged weights against a loop over the state dict.
 
-    python -m benchmarks.ema [--name yolox-s] [--device cuda]
+python -m benchmarks.ema [--name yolox-s] [--device cuda]
 """
 
 from __future__ import annotations

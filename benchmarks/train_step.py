@@ -37,8 +37,8 @@ def objects(
 
 def make_step(
     exp: DetectorExp, batch: int, size: tuple[int, int], amp: torch.dtype | None, device: torch.device
-) -> Callable[[], None]:
-    """A training step that can be called again and again."""
+) -> Callable[[], torch.Tensor]:
+    """A training step that can be called again and again; it returns the loss."""
     torch.manual_seed(0)
     model = exp.get_model().to(device, memory_format=torch.channels_last).train()
     criterion = exp.get_criterion().to(device)
@@ -48,18 +48,20 @@ def make_step(
     images = torch.randint(0, 255, (batch, 3, *size), dtype=torch.uint8, device=device)
     boxes, labels = objects(12, *size, exp.num_classes, device)
 
-    def step() -> None:
+    def step() -> torch.Tensor:
         network_input, targets = exp.preprocess(images, [boxes] * batch, None)
         with torch.autocast(device.type, dtype=amp, enabled=amp is not None):
             predictions, priors = model(network_input)
         losses = criterion(predictions, priors, targets, [labels] * batch, [size] * batch)
         optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(losses.values())).sum().backward()
+        total = torch.stack(list(losses.values())).sum()
+        total.backward()
         if exp.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(model.parameters(), exp.clip_norm)
         optimizer.step()
         if device.type == "cuda":
             torch.cuda.synchronize()
+        return total.detach()
 
     return step
 
