@@ -44,13 +44,15 @@ normaliser.
 class DenseResult:
     """Sums of one pass, all divided by the normaliser.
 
-    loss: scalar. gradient: float [N, C]. pos_grad, neg_grad: [C] sums of absolute gradients.
+    loss: scalar. gradient: float [N, C], pos_grad, neg_grad: [C] sums of absolute gradients.
+    scale: multiplies the gradient by a scalar tensor in its own memory; None: torch's product makes a new matrix.
     """
 
     loss: Tensor
     gradient: Tensor
     pos_grad: Tensor
     neg_grad: Tensor
+    scale: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
 def softplus(x: Tensor) -> Tensor:
@@ -107,6 +109,24 @@ def dense_pass(
         weight: [C] weight w of the negative entries.
         normalizer: scalar tensor that divides everything.
     """
+    if logits.device.type == "cuda" and logits.dtype != torch.float64:
+        from yolox_lt.losses.gpu_pass import gpu_pass, usable
+
+        if usable(logits.device):
+            return gpu_pass(logits, labels, quality, positive, exponent, weight, normalizer)
+    return block_pass(logits, labels, quality, positive, exponent, weight, normalizer)
+
+
+def block_pass(
+    logits: Tensor,
+    labels: Tensor,
+    quality: Tensor | None,
+    positive: PositiveTerm,
+    exponent: Tensor | None,
+    weight: Tensor,
+    normalizer: Tensor,
+) -> DenseResult:
+    """`dense_pass` with torch's operations, in blocks of rows: any device, and the reference for the Triton kernel."""
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     n, c = logits.shape
     gradient = torch.empty(n, c, dtype=dtype, device=logits.device)
@@ -162,12 +182,19 @@ class FusedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, result: DenseResult) -> Tensor:
         ctx.save_for_backward(result.gradient)
-        ctx.dtype = logits.dtype
+        ctx.dtype, ctx.scale, ctx.is_scaled = logits.dtype, result.scale, False
         return result.loss
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
         (gradient,) = ctx.saved_tensors
+        if ctx.scale is not None:
+            if ctx.is_scaled:
+                raise RuntimeError(
+                    "backward through this loss a second time: its gradient is gone; call the loss again"
+                )
+            ctx.is_scaled = True
+            return ctx.scale(gradient, grad_output), None
         # The usual case, a loss that is summed and not scaled, needs no second [N, C] matrix.
         # On a GPU looking at the factor would make the host wait.
         if ctx.dtype == gradient.dtype and grad_output.device.type == "cpu" and grad_output == 1:

@@ -110,6 +110,6 @@ class YOLOXHead(nn.Module):
     def cls_logits(self, features: Sequence[Tensor]) -> Tensor:
         """Classification features [B, K, H, W] per level -> [B, P, C]; in training without a copy of the logits."""
         if self.training:
-            return pointwise_rows(features, [conv for conv in self.cls_preds], self.num_classes)
+            return pointwise_rows(features, list(self.cls_preds), self.num_classes)
         maps = [conv(feature) for conv, feature in zip(self.cls_preds, features)]
         return concat_levels(maps, self.num_classes)

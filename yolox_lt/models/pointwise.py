@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 
-def pointwise_rows(features: Sequence[Tensor], convs: Sequence[nn.Conv2d], values: int) -> Tensor:
+def pointwise_rows(features: Sequence[Tensor], convs: Sequence[nn.Module], values: int) -> Tensor:
     """Outputs of one 1x1 convolution a level as rows [B, P, values], in the order level, row, column, anchor.
 
     The same as convolving and joining with `concat_levels`, up to rounding; under autocast in its dtype.
@@ -24,8 +24,8 @@ def pointwise_rows(features: Sequence[Tensor], convs: Sequence[nn.Conv2d], value
         convs: per level, K -> A * values channels with bias, anchor-major.
         values: C of a classifier.
     """
-    weights = [conv.weight.flatten(1) for conv in convs]  # [A*C, K, 1, 1] -> [A*C, K]
-    biases = [conv.bias for conv in convs]
+    weights = [conv.get_parameter("weight").flatten(1) for conv in convs]  # [A*C, K, 1, 1] -> [A*C, K]
+    biases = [conv.get_parameter("bias") for conv in convs]
     tensors = [*features, *weights, *biases]
     device = features[0].device.type
     if torch.is_autocast_enabled(device):
