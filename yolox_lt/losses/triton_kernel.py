@@ -24,7 +24,7 @@ TILES = 16
 
 
 @triton.jit
-def _dense_kernel(
+def _dense_kernel(  # type: ignore[no-untyped-def]
     logits,
     labels,
     positive_gradient,
@@ -85,7 +85,7 @@ def _dense_kernel(
 
 
 @triton.jit
-def _scale_kernel(gradient, factor, n, BLOCK: tl.constexpr):  # noqa: N803
+def _scale_kernel(gradient, factor, n, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
     f = tl.load(factor).to(tl.float32)
     # The usual factor is 1, and only the device knows it: then nothing is read or written.
     if f != 1.0:
