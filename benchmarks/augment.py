@@ -192,7 +192,7 @@ def main() -> None:
     init_worker(0)  # as in a loader process
     with tempfile.TemporaryDirectory(prefix="augment_") as name:
         if args.images is None:
-            write_glyphs(Path(name), train_images=600, val_images=10, image_size=(480, 640))
+            write_glyphs(Path(name), train_images=600, val_images=40, image_size=(480, 640))
         samples = load(args.images or Path(name))
     print(
         f"{len(samples)} images, input {args.size}, OpenCV {cv2.__version__}, numpy {np.__version__}, one thread, ",
