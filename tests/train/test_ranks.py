@@ -1,0 +1,103 @@
+"""Two ranks in trouble: none waits for ever, all say why they end, what one lacks counts as nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from yolox_lt.train.checkpoint import load_checkpoint
+from yolox_lt.train.signals import EXIT_STATUS
+
+SECONDS = 30.0
+"""Within which a rank ends after another one has."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    command = [sys.executable, "-m", "tests.train.rank_cases", str(folder)]
+    subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    return folder
+
+
+def noted(folder, name):
+    """What ranks 0 and 1 noted, None for one that was killed."""
+    paths = [folder / f"{name}_{rank}.json" for rank in (0, 1)]
+    return [json.loads(path.read_text()) if path.exists() else None for path in paths]
+
+
+@pytest.mark.parametrize("name", ["Killed", "Failing"])
+def test_lost_rank__the_other_ends_in_time_with_a_message(folder, name):
+    other, lost = noted(folder, name)
+    assert other["status"] == 1
+    assert other["message"].startswith("another rank has ended or does not answer (")
+    assert "the last checkpoint is whole, go on with --resume" in other["message"]
+    assert other["end"] - float((folder / name / "moment").read_text()) < SECONDS
+    if name == "Killed":
+        assert lost is None
+    else:
+        assert "callback on_iteration_end of tiny failed: ValueError: no such thing" in lost["message"]
+    assert load_checkpoint(folder / name / "tiny/latest.pth")["iteration"] == 0
+
+
+def test_empty_shard__of_an_evaluation_is_scored_as_nothing(folder):
+    assert [rank["status"] for rank in noted(folder, "EmptyShard")] == [0, 0]
+    content = load_checkpoint(folder / "EmptyShard/tiny/latest.pth")
+    assert (content["epoch"], content["iteration"]) == (1, 2)
+    assert math.isfinite(content["metrics"]["AP"])
+
+
+def test_long_evaluation__on_rank_0_is_waited_for(folder):
+    """Two evaluations, each 1.5 times as long as a collective may take."""
+    assert [rank["status"] for rank in noted(folder, "LongEvaluation")] == [0, 0]
+    assert load_checkpoint(folder / "LongEvaluation/tiny/latest.pth")["epoch"] == 2
+
+
+def test_rank_without_positives__adds_zeros(folder):
+    full, empty = noted(folder, "NoPositives")
+    assert full["status"] == empty["status"] == 0
+    assert empty["losses"]["box"] == empty["losses"]["quality"] == 0
+    assert math.isfinite(empty["losses"]["cls"])
+    ((pos, neg),), ((no_pos, more_neg),) = full["contributions"], empty["contributions"]
+    assert not any(no_pos)
+    assert any(pos)
+    for rank in (full, empty):
+        assert rank["pos_grad"] == pos
+        torch.testing.assert_close(torch.tensor(rank["neg_grad"]), torch.tensor(neg) + torch.tensor(more_neg))
+    assert full["weights"] == empty["weights"]
+
+
+def test_accumulation__over_ranks_counts_the_statistic_once_a_step(folder):
+    ranks = noted(folder, "Accumulating")
+    assert [rank["status"] for rank in ranks] == [0, 0]
+    assert [rank["commits"] for rank in ranks] == [2, 2]
+    assert [len(rank["contributions"]) for rank in ranks] == [4, 4]  # two steps of two batches
+    total = torch.tensor([rank["contributions"] for rank in ranks]).double().sum(dim=(0, 1))  # [2, C]
+    for rank in ranks:
+        torch.testing.assert_close(
+            torch.tensor([rank["pos_grad"], rank["neg_grad"]]).double(), total, rtol=1e-6, atol=0
+        )
+    assert ranks[0]["weights"] == ranks[1]["weights"]
+
+
+def test_skip__a_loss_that_is_not_finite_on_one_rank_leaves_the_step_out_on_both(folder):
+    ranks = noted(folder, "Skipping")
+    assert [rank["status"] for rank in ranks] == [0, 0]
+    assert [rank["commits"] for rank in ranks] == [[1, 1, 2, 3]] * 2
+    assert ranks[0]["weights"] == ranks[1]["weights"]
+    assert math.isfinite(ranks[0]["weights"])
+
+
+def test_stop__asked_of_one_rank_stops_both_after_the_same_step(folder):
+    assert [rank["status"] for rank in noted(folder, "Asked")] == [EXIT_STATUS] * 2
+    content = load_checkpoint(folder / "Asked/tiny/latest.pth")
+    assert (content["iteration"], content["epoch"], len(content["ranks"])) == (2, 0, 2)
+    # Inside an epoch the ranks have their own BatchNorm statistics.
+    a, b = (rank["buffers"] for rank in content["ranks"])
+    assert any(not torch.equal(x, y) for x, y in zip(a, b, strict=True))
