@@ -32,14 +32,14 @@ def inside_checkpoint_write(now: Occurrence) -> None:
 
     original = torch.save
 
-    def save(content: Any, file: Any) -> None:
-        if now():
+    def save(content: Any, file: Any, **options: Any) -> None:
+        if str(getattr(file, "name", "")).endswith(".tmp") and now():  # not a tensor that is sent to another rank
             buffer = io.BytesIO()
             original(content, buffer)
             file.write(buffer.getvalue()[: buffer.tell() // 2])
             file.flush()
             die()
-        original(content, file)
+        original(content, file, **options)
 
     torch.save = save
 

@@ -72,7 +72,7 @@ def test_stop__says_everything_and_leaves_the_statistic(data, tmp_path):
     index = trainer.train_index
     assert message.startswith("the loss is not finite at iteration 3 (cls ")
     assert "box nan" in message
-    assert "; lr 0.01, loss scale 1; images " in message
+    assert "; lr 0.00125, loss scale 1; images " in message
     listed = message.partition("images ")[2].partition(")); ")[0] + ")"
     known = {f"{index.file_name(i)} (id {index.image_ids[i]})" for i in range(len(index))}
     assert len(listed.split(", ")) == 2

@@ -123,7 +123,7 @@ def test_resume__with_another_batch_goes_on_at_the_next_image(data, tmp_path, lo
     # 3 of 6 steps of 4 images are 6 steps of 2 images; one step is left, that the epoch may end.
     assert any("resuming a run of 1 ranks and batch 4 with 1 and 2" in line for line in log)
     images = SampleStream(first.factors, 0).from_position(0)
-    ids = first.train_index.image_ids
+    ids = first.train_index.image_ids[first.dataset.images]
     drawn = [*first.seen[:12], *second.seen]
     assert drawn == [int(ids[next(images)]) for _ in drawn]
     content = load_checkpoint(tmp_path / "tiny/latest.pth")
