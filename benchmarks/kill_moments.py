@@ -117,8 +117,8 @@ def while_rows_are_cut(now: Occurrence) -> None:
 
 
 MOMENTS: dict[str, tuple[Callable[[Occurrence], None], int]] = {
-    "inside a checkpoint's write": (inside_checkpoint_write, 6),
-    "between write and rename": (before_rename, 6),
+    "inside a checkpoint's write": (inside_checkpoint_write, 4),
+    "between write and rename": (before_rename, 4),
     "between best.pth and latest.pth": (between_best_and_latest, 1),
     "between metrics.csv and latest.pth": (between_row_and_checkpoint, 2),
     "inside an evaluation": (inside_evaluation, 3),

@@ -47,6 +47,7 @@ SETTINGS = (
     "print_interval 1 checkpoint_interval 2 keep_checkpoints 2 accumulate 1 seed 3"
 )
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+ON_RESUME = "while rows are cut on resume"
 AT_RANDOM = "at a random moment"
 LIMIT = 600.0  # seconds of one training
 
@@ -167,7 +168,7 @@ class Result:
 
 
 def disturb(experiment: Experiment, kills: int, rng: np.random.Generator) -> Result:
-    """`kills` kills and half as many stops over as many runs as they need, each compared with the undisturbed one."""
+    """`kills` kills and some stops over as many runs as they need, each compared with the undisturbed one."""
     result = Result()
     straight = experiment.folder / f"straight_{experiment.ranks}"
     begin = time.monotonic()
@@ -175,7 +176,7 @@ def disturb(experiment: Experiment, kills: int, rng: np.random.Generator) -> Res
     duration = time.monotonic() - begin
     if any(statuses):
         raise SystemExit(f"the undisturbed run failed:\n{(straight / 'rank_0.log').read_text()}")
-    moments = itertools.cycle([x for name in MOMENTS for x in (AT_RANDOM, name)])
+    moments = itertools.cycle([x for name in MOMENTS for x in (name, AT_RANDOM)])
     stops = itertools.cycle(STOPS)
     attempts = 0
     while result.kills.total() < kills:
@@ -184,11 +185,13 @@ def disturb(experiment: Experiment, kills: int, rng: np.random.Generator) -> Res
         while not finished:
             attempts += 1
             enough = result.kills.total() >= kills
-            if not enough and attempts % 3 == 0:
+            if not enough and attempts % 4 == 0:
                 finished = stop_once(experiment, output, next(stops), rng.uniform(0, duration), result)
             else:
                 moment = next(moments) if not enough else AT_RANDOM
-                seconds = LIMIT if enough or moment != AT_RANDOM else rng.uniform(0, duration)
+                if moment == ON_RESUME and not (output / "run/latest.pth").exists():
+                    moment = AT_RANDOM
+                seconds = LIMIT if enough or moment != AT_RANDOM else rng.uniform(0, 0.8 * duration)
                 finished = kill_once(experiment, output, moment, seconds, rng, result)
         result.runs += 1
         result.wrong += differences(straight / "run", output / "run")

@@ -101,6 +101,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=4, help="loader processes (%(default)s)")
     args = parser.parse_args()
     found = measure(args.iterations, args.workers)
+    print({k: [s.iteration for s in v] for k, v in found.items()})
     from benchmarks.paired import print_header, table_row
 
     print_header("process", f"MiB at {FIRST}", "largest MiB after", "MiB at the end", "growth", "open files", "more")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,9 @@ class TrainerParts:
             self.exp.seed = broadcast(int(np.random.SeedSequence().generate_state(1)[0]), self.objects)
         self.seed: int = self.exp.seed
         torch.manual_seed(self.seed)
+        # Nothing here draws from these two; callbacks of an experiment may.
+        random.seed(self.seed)
+        np.random.seed(self.seed % 2**32)
         if self.exp.deterministic:
             use_deterministic_algorithms()
 
