@@ -4,8 +4,8 @@
 
 The command `train` runs in a process of its own on small glyphs, with a checkpoint every 100 iterations. At every 50
 iterations the proportional set size (PSS) and the number of open file descriptors of the process and of each loader
-process are read. Growth is the largest PSS after the first 200 iterations by the one at 200; flat is a growth of at most
-5 % and no further descriptor.
+process are read. Growth is the largest PSS after the first 200 iterations by the one at 200; flat is a growth of at
+most 5 % and no further descriptor.
 """
 
 from __future__ import annotations
