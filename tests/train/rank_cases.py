@@ -107,7 +107,7 @@ class EmptyShard(Case):
 class LongEvaluation(Case):
     """Rank 0 scores for longer than a collective may take."""
 
-    settings: ClassVar[dict[str, Any]] = {"max_epoch": 2, "max_iter": 2, "eval_interval": 1}
+    settings: ClassVar[dict[str, Any]] = {"max_iter": 2}
     timeout = SHORT
 
     def prepare(self, exp, place):

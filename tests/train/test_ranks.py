@@ -54,9 +54,9 @@ def test_empty_shard__of_an_evaluation_is_scored_as_nothing(folder):
 
 
 def test_long_evaluation__on_rank_0_is_waited_for(folder):
-    """Two evaluations, each 1.5 times as long as a collective may take."""
+    """It takes 1.5 times as long as a collective may take."""
     assert [rank["status"] for rank in noted(folder, "LongEvaluation")] == [0, 0]
-    assert load_checkpoint(folder / "LongEvaluation/tiny/latest.pth")["epoch"] == 2
+    assert load_checkpoint(folder / "LongEvaluation/tiny/latest.pth")["epoch"] == 1
 
 
 def test_rank_without_positives__adds_zeros(folder):
@@ -68,7 +68,7 @@ def test_rank_without_positives__adds_zeros(folder):
     assert not any(no_pos)
     assert any(pos)
     for rank in (full, empty):
-        assert rank["pos_grad"] == pos
+        assert rank["pos_grad"] == torch.tensor(pos).tolist()  # rounded to float32, nothing added
         torch.testing.assert_close(torch.tensor(rank["neg_grad"]), torch.tensor(neg) + torch.tensor(more_neg))
     assert full["weights"] == empty["weights"]
 
