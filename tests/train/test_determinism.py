@@ -10,6 +10,8 @@ from tests.tiny import tiny_data, tiny_exp
 from yolox_lt.train.options import TrainOptions
 from yolox_lt.train.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("without_report")
+
 
 @pytest.fixture
 def deterministic_off():

@@ -14,6 +14,8 @@ from yolox_lt.errors import UserError
 from yolox_lt.train.options import TrainOptions
 from yolox_lt.train.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("without_report")
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):

@@ -17,6 +17,8 @@ from yolox_lt.train.options import TrainOptions
 from yolox_lt.train.signals import EXIT_STATUS, StopSignals
 from yolox_lt.train.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("without_report")
+
 SETTINGS = {"max_iter": 4, "max_epoch": 2, "eval_interval": 1, "print_interval": 1, "keep_checkpoints": 1}
 
 
