@@ -32,6 +32,7 @@ SHORT = datetime.timedelta(seconds=8)
 """Time-out of a collective where a case needs one."""
 
 SIZES = {"num_categories": 4, "train_images": 150, "val_images": 5, "image_size": 64}
+GLYPHS = {"glyph_train_images": SIZES["train_images"], "glyph_val_images": SIZES["val_images"]}
 
 
 class Noting(Trainer):
@@ -226,8 +227,7 @@ def run_rank(name: str, rank: int, port: int, folder: Path) -> None:
         url = f"tcp://127.0.0.1:{port}"
         dist.init_process_group("gloo", init_method=url, timeout=case.timeout, rank=rank, world_size=2)
         place = Place(rank, 2, torch.device("cpu"))
-        sizes = {"glyph_train_images": SIZES["train_images"], "glyph_val_images": SIZES["val_images"]}
-        exp = tiny_exp(folder / "data", folder / name, **{**sizes, "max_epoch": 1, **case.settings})
+        exp = tiny_exp(folder / "data", folder / name, **{**GLYPHS, "max_epoch": 1, **case.settings})
         case.prepare(exp, place)
         trainer = case.trainer(exp, place)
         trainer.train()

@@ -5,14 +5,22 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
+from tests.tiny import tiny_exp
+from tests.train.rank_cases import GLYPHS
+from yolox_lt.data.sampler import share, whole_pass
 from yolox_lt.train.checkpoint import load_checkpoint
+from yolox_lt.train.dist import batchnorm_statistics
+from yolox_lt.train.options import TrainOptions
 from yolox_lt.train.signals import EXIT_STATUS
+from yolox_lt.train.trainer import Trainer
 
 SECONDS = 30.0
 """Within which a rank ends after another one has."""
@@ -101,3 +109,37 @@ def test_stop__asked_of_one_rank_stops_both_after_the_same_step(folder):
     # Inside an epoch the ranks have their own BatchNorm statistics.
     a, b = (rank["buffers"] for rank in content["ranks"])
     assert any(not torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+class Noting(Trainer):
+    """Keeps the ids of the images of every step."""
+
+    def batches(self):
+        self.seen: list[int] = []
+        for batch in super().batches():
+            self.seen += batch.image_ids.tolist()
+            yield batch
+
+
+@pytest.mark.usefixtures("without_report")
+def test_resume__of_two_ranks_with_one_draws_what_they_left(folder, tmp_path):
+    shutil.copytree(folder / "Asked/tiny", tmp_path / "tiny")
+    content = load_checkpoint(tmp_path / "tiny/latest.pth")
+    exp = tiny_exp(folder / "data", tmp_path, max_epoch=1, **GLYPHS)
+    started = []
+    exp.on_train_start = lambda trainer: started.extend(t.clone() for t in batchnorm_statistics(trainer.model))
+    trainer = Noting(exp, TrainOptions(4, resume=True))
+    trainer.train()
+    a, b = (rank["buffers"] for rank in content["ranks"])
+    assert len(started) > 0
+    for own, x, y in zip(started, a, b):  # those of the average come after those of the model
+        torch.testing.assert_close(own, (x + y) / 2)
+    ids = trainer.train_index.image_ids[trainer.dataset.images]
+    order = whole_pass(trainer.factors, 0, 0)
+    blocks = [share(order, rank, 2)[:4] for rank in (0, 1)]  # two steps of two images on each rank
+    before = ids[np.concatenate(blocks)].tolist()
+    assert len(trainer.seen) == 8 * 4
+    assert len({*before, *trainer.seen}) == len(before) + len(trainer.seen) == 40  # of 137 in the pass
+    content = load_checkpoint(tmp_path / "tiny/latest.pth")
+    assert content["deals"] == [[2, 2, 2], [1, 4, 8]]
+    assert (content["epoch"], content["iteration"], content["sampler_position"]) == (1, 10, 40)
