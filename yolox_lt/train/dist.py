@@ -1,7 +1,7 @@
 """Processes: who we are, starting the others, and the few collectives that are not DDP's own.
 
 The only place besides the data root that reads environment variables: RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE,
-    MASTER_ADDR and MASTER_PORT
+    MASTER_ADDR, MASTER_PORT and TORCHELASTIC_RESTART_COUNT
 as set by torchrun, or SLURM_PROCID, SLURM_LOCALID, SLURM_NTASKS as set by srun.
 """
 
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from yolox_lt.errors import UserError
@@ -159,7 +160,10 @@ def _run(
         function(place, *args)
         return
     backend = "nccl" if place.device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT, init_method=url, rank=rank, world_size=world)
+    store, rank, world = next(rendezvous(url, rank, world, timeout=COLLECTIVE_TIMEOUT))
+    # A store that outlives a restart by torchrun's agent still holds the addresses of the processes before.
+    store = dist.PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT, store=store, rank=rank, world_size=world)
     function(place, *args)
     # Only after success: tearing NCCL down waits for ranks that an error here has left inside a collective.
     dist.destroy_process_group()
