@@ -3,8 +3,25 @@
 from __future__ import annotations
 
 import pytest
+from loguru import logger
 
+from tests.tiny import tiny_data
 from yolox_lt.train.follow import Follower
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Folder of the tiny glyph set."""
+    return tiny_data(tmp_path_factory)
+
+
+@pytest.fixture
+def log():
+    """Messages that are logged from now on."""
+    lines: list[str] = []
+    handler = logger.add(lambda message: lines.append(message.record["message"]), level="INFO")
+    yield lines
+    logger.remove(handler)
 
 
 @pytest.fixture

@@ -7,27 +7,13 @@ import math
 
 import pytest
 import torch
-from loguru import logger
 
-from tests.tiny import tiny_data, tiny_exp
+from tests.tiny import tiny_exp
 from yolox_lt.errors import UserError
 from yolox_lt.train.options import TrainOptions
 from yolox_lt.train.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("without_report")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return tiny_data(tmp_path_factory)
-
-
-@pytest.fixture
-def log():
-    lines: list[str] = []
-    handler = logger.add(lambda message: lines.append(message.record["message"]), level="INFO")
-    yield lines
-    logger.remove(handler)
 
 
 class Poisoned(Trainer):

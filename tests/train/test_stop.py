@@ -6,10 +6,9 @@ import os
 import signal
 
 import pytest
-from loguru import logger
 
 from benchmarks.run_difference import differences
-from tests.tiny import tiny_data, tiny_exp
+from tests.tiny import tiny_exp
 from yolox_lt.data.sampler import SampleStream
 from yolox_lt.errors import UserError
 from yolox_lt.train.checkpoint import load_checkpoint
@@ -23,24 +22,11 @@ SETTINGS = {"max_iter": 4, "max_epoch": 2, "eval_interval": 1, "print_interval":
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return tiny_data(tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
 def straight(data, tmp_path_factory):
     """Folder of the undisturbed run."""
     folder = tmp_path_factory.mktemp("straight")
     Trainer(tiny_exp(data, folder, **SETTINGS), TrainOptions(4)).train()
     return folder / "tiny"
-
-
-@pytest.fixture
-def log():
-    lines: list[str] = []
-    handler = logger.add(lambda message: lines.append(message.record["message"]), level="INFO")
-    yield lines
-    logger.remove(handler)
 
 
 def at_step(number, action):

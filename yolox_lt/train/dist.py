@@ -1,8 +1,8 @@
 """Processes: who we are, starting the others, and the few collectives that are not DDP's own.
 
 The only place besides the data root that reads environment variables: RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE,
-    MASTER_ADDR, MASTER_PORT and TORCHELASTIC_RESTART_COUNT
-as set by torchrun, or SLURM_PROCID, SLURM_LOCALID, SLURM_NTASKS as set by srun.
+MASTER_ADDR, MASTER_PORT and TORCHELASTIC_RESTART_COUNT as set by torchrun, or SLURM_PROCID, SLURM_LOCALID, SLURM_NTASKS
+as set by srun.
 """
 
 from __future__ import annotations
