@@ -49,7 +49,7 @@ SMALL = {
     "no_aug_epochs": 0,
     "data_num_workers": 0,
 }
-SBATCH = {"job-name", "nodes", "ntasks-per-node", "gpus-per-node", "cpus-per-task", "time"}
+SBATCH = {"job-name", "nodes", "ntasks-per-node", "gpus-per-node", "cpus-per-task", "time", "signal"}
 
 
 class Block(NamedTuple):
@@ -124,9 +124,9 @@ class Place:
         assert {re.fullmatch(r"--([a-z-]+)=\S+", option)[1] for option in options} == SBATCH
         for name in ("MASTER_ADDR", "MASTER_PORT"):  # what the library asks a launcher other than torchrun for
             assert re.search(rf"^export {name}=\S", script, re.MULTILINE)
-        (command,) = re.findall(r"^srun [a-z=1 -]*(python .*) \$RESUME$", script, re.MULTILINE)
+        (command,) = re.findall(r"^srun [a-z=1 -]*(python .*)$", script, re.MULTILINE)
         self.parse(command)
-        self.parse(f"{command} --resume")
+        assert command.endswith(" auto_resume True")  # the job that is submitted again goes on
 
     def follow(self, guide: str) -> None:
         """Everything that a guide tells one to do."""

@@ -41,7 +41,7 @@ class DetectorExp(DataExp):
 
     at_least_one = frozenset(
         {"num_classes", "batch_size", "print_interval", "eval_interval", "keep_checkpoints", "max_epoch", "max_iter"}
-        | {"accumulate", "atss_cells", "max_detections", "pre_nms"}
+        | {"accumulate", "atss_cells", "max_detections", "pre_nms", "checkpoint_interval", "nonfinite_limit"}
     )
 
     # --------------------------------------------------------------- run
@@ -56,6 +56,18 @@ class DetectorExp(DataExp):
     print_interval: int = 10
     # epochs between two evaluations; in the closing epochs without mosaic every epoch is evaluated
     eval_interval: int = 10
+    # iterations between two writings of latest.pth inside an epoch; None = at the ends of epochs alone
+    checkpoint_interval: int | None = None
+    # go on from the folder's latest.pth when there is one, as with --resume
+    auto_resume: bool = False
+    # on these signals finish the step, save and end with status 75
+    stop_signals: tuple[str, ...] = ("SIGTERM", "SIGINT", "SIGUSR1")
+    # a loss that is not finite: stop, or skip the step ...
+    nonfinite: str = "stop"
+    # ... but stop after so many steps in a row
+    nonfinite_limit: int = 10
+    # algorithms on the GPU that give the same result every time, or an error where there is none
+    deterministic: bool = False
     # keep an epoch_N.pth for each evaluation ...
     save_history_ckpt: bool = True
     # ... but only the latest so many
