@@ -48,7 +48,7 @@ def test_numbers__equal_the_csv_files(tmp_path):
     assert {name: [number(row[name]) for row in rows] for name in rows[0]} == run["epochs"]
     best = max((row for row in rows if row["AP"]), key=lambda row: float(row["AP"]))
     assert run["best"] == {name: float(best[name]) for name in run["best"]}
-    assert list(run["best"]) == ["epoch", "AP", "AP50", "AP75", "APr", "APc", "APf", "AR"]
+    assert list(run["best"]) == ["epoch", "AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AR"]
     rows = rows_of(tmp_path / "run/per_category.csv")
     for name in rows[0]:
         column = [row[name] if name in ("name", "group") else number(row[name]) for row in rows]

@@ -57,7 +57,7 @@ class CategoryPage {
   numbers(c) {
     const kinds = this.errorKinds.map((key) => [key, key, COUNT, "Errors at the best threshold, by kind"]);
     const found = ["hits", "found", COUNT, "True positives from the best threshold on"];
-    const tiles = [...COLUMNS, ["weight", "weight", DECIMALS(2), "Weighting factor, last epoch"], found, ...kinds]
+    const tiles = [...COLUMNS, ["weight", "weight", DECIMALS(2), "Weighting factor, from g"], found, ...kinds]
       .filter(([key]) => this.runs.some((run) => run.categories[key]))
       .map(([key, title, format, help]) => {
         const values = this.runs.map((run, k) => {

@@ -19,6 +19,8 @@ from yolox_lt.report.draw import ascii_text
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from yolox_lt.exp.detection import DetectorExp
+
 GROUP_NAMES = {"r": "rare", "c": "common", "f": "frequent"}
 GROUP_COLORS = {"r": "#d1495b", "c": "#edae49", "f": "#00798c"}
 GROUP_RULES = {"r": f"1-{RARE_IMAGES}", "c": f"{RARE_IMAGES + 1}-{COMMON_IMAGES}", "f": f"over {COMMON_IMAGES}"}
@@ -219,6 +221,14 @@ def summarize(index: AnnotationIndex, positions: np.ndarray, sampling: Sampling)
         closing_draws=expected_draws(image, category, num_categories, factors, samples, 0.0),
         gain=gain,
     )
+
+
+def summarize_training(exp: DetectorExp, index: AnnotationIndex, batch_size: int) -> DataSummary:
+    """Figures of an experiment's training images, one process, `batch_size` images a step."""
+    positions = exp.train_positions(index)
+    factors = exp.get_factors(index, positions)
+    iterations = exp.iterations_per_epoch(factors, batch_size, 1)
+    return summarize(index, positions, Sampling(factors, iterations, batch_size, partners_of(exp.get_augment())))
 
 
 def plot_summary(summary: DataSummary, path: Path) -> None:

@@ -22,7 +22,7 @@ MOST_EPOCHS = 100
 ENTRY_CHARACTERS = 160
 """Of the text beside a picture, at most as a rule."""
 
-SUMMARY_METRICS = ("AP", "AP50", "AP75", "APr", "APc", "APf", "AR")
+SUMMARY_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AR")
 
 
 def page_data(runs: Sequence[Run]) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def text_of(value: Any) -> str:
 
 
 def category_columns(run: Run) -> dict[str, list[Any]]:
-    """Column -> one value per category: those of per_category.csv as they stand, then those of the other files.
+    """Column -> one value per category: those of per_category.csv as they stand, then what other files add to them.
 
     The metrics of the evaluation stand in for a per_category.csv that is not there. "AP_best" is there if the
     evaluation is another one than that of per_category.csv.
@@ -147,15 +147,15 @@ def category_columns(run: Run) -> dict[str, list[Any]]:
         elif stale_line(run):
             columns["AP_best"] = plain_numbers(found.values["AP"], 6)
         columns["F1"] = plain_numbers(found.best_f1)
-        columns["threshold"] = plain_numbers(found.threshold)
+        columns.setdefault("threshold", plain_numbers(found.threshold))
         columns["margin"] = plain_numbers(found.margin)
         columns["hits"] = found.hits.tolist()
         columns |= {kind: found.errors[:, k].tolist() for k, kind in enumerate(KINDS)}
     if run.train_counts is not None:
-        columns["train_images"] = run.train_counts.tolist()
+        columns.setdefault("train_images", run.train_counts.tolist())
     if run.balance is not None and columns:
         for name, column in (("g", "ratio"), ("gamma", "focusing"), ("weight", "weight")):
-            columns[name] = plain_numbers(run.balance[column][-1])
+            columns.setdefault(name, plain_numbers(run.balance[column][-1]))
     return columns
 
 
@@ -167,8 +167,9 @@ def stale_line(run: Run) -> str:
     if np.allclose(np.array(run.categories["AP"], np.float64), found.values["AP"], atol=1e-6, equal_nan=True):
         return ""
     which = "the best evaluation" if found.epoch is None else f"the best evaluation (epoch {found.epoch})"
+    threshold = "" if "threshold" in run.categories else "threshold, "
     return (
-        f"{run.name}: AP and AR of the categories are those of the last evaluation (per_category.csv); F1, threshold, "
+        f"{run.name}: AP and AR of the categories are those of another evaluation (per_category.csv); F1, {threshold}"
         f"margin, errors, curves, pictures and 'AP best' are those of {which}."
     )
 

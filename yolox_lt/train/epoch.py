@@ -16,7 +16,7 @@ from yolox_lt.train.step import TrainerStep
 if TYPE_CHECKING:
     from yolox_lt.evaluate.report import Report
 
-METRIC_COLUMNS = ("AP", "AP50", "AP75", "APr", "APc", "APf", "AR")
+METRIC_COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AR")
 
 
 class TrainerEpoch(TrainerStep):
@@ -76,7 +76,6 @@ class TrainerEpoch(TrainerStep):
         content = self.checkpoint(metrics)
         save_checkpoint(self.folder / "latest.pth", content)
         if report is not None:
-            report.write_csv(self.folder / "per_category.csv")
             logger.info(f"epoch {epoch}/{self.exp.max_epoch}\n{report.table()}")
             if is_best:
                 save_checkpoint(self.folder / "best.pth", content)

@@ -16,6 +16,8 @@ from yolox_lt.boxes import xywh_to_xyxy
 from yolox_lt.data.dataset import ImageStore
 from yolox_lt.data.index import AnnotationIndex
 from yolox_lt.losses import DenseLoss
+from yolox_lt.report.data_summary import DataSummary
+from yolox_lt.report.per_category import threshold_column, training_columns
 from yolox_lt.train.gauge import Gauge
 from yolox_lt.train.trackers import make_trackers
 from yolox_lt.types import Batch, Detections
@@ -43,7 +45,7 @@ class Follower:
 
     Args:
         exp: the experiment. folder: of the run, which exists.
-        index: training annotations. evaluator: holds validation annotations and, after an evaluation, its detections.
+        summary: of the training set. evaluator: holds validation annotations and, after an evaluation, its detections.
         loss: the classification loss, whose balance is followed. epoch: epochs done before.
     """
 
@@ -51,20 +53,22 @@ class Follower:
         self,
         exp: DetectorExp,
         folder: Path,
-        index: AnnotationIndex,
+        summary: DataSummary,
         evaluator: Evaluator,
         loss: DenseLoss,
         epoch: int,
     ) -> None:
         self.exp = exp
         self.folder = folder
-        self.index = index
+        self.summary = summary
+        self.loss = loss
         self.evaluator = evaluator
         self.gauge = Gauge(folder, loss, evaluator.groups, epoch)
         self.trackers = make_trackers(exp.trackers, folder)
         self.trackers.start(exp.exp_name, exp.attributes())
         self.started = time.perf_counter()
         self.report_seconds = 0.0
+        self.labels_drawn = False
         (folder / "pictures").mkdir(exist_ok=True)
 
     def batch(self, batch: Batch, iteration: int) -> None:
@@ -75,7 +79,7 @@ class Follower:
 
         path = self.folder / "pictures" / f"train_batch_{iteration}.jpg"
         with self.never_fatal(path):
-            draw_train_batch(batch, self.index.category_names, path, legacy=getattr(self.exp, "legacy", False))
+            draw_train_batch(batch, self.summary.names, path, legacy=getattr(self.exp, "legacy", False))
 
     def step(self, iteration: int, values: dict[str, float] | None) -> None:
         """After `iteration` optimiser steps; values at print intervals only."""
@@ -89,6 +93,8 @@ class Follower:
         self.trackers.log(iteration, {f"epoch/{name}": value for name, value in row.items()})
         if report is None:
             return
+        if is_best:
+            self.write_categories(report)
         start = time.perf_counter()
         if is_best and self.evaluator.detections is not None:
             self.keep_evaluation(epoch, report, self.evaluator.detections)
@@ -101,12 +107,19 @@ class Follower:
         self.trackers.finish()
         self.write_report()
 
+    def write_categories(self, report: Report) -> None:
+        """per_category.csv, of the same evaluation as best.pth and evaluation.npz."""
+        columns = training_columns(self.summary, self.loss)
+        if self.evaluator.detections is not None:
+            columns |= threshold_column(self.evaluator.index, self.evaluator.detections, report)
+        report.write_csv(self.folder / "per_category.csv", columns)
+
     def keep_evaluation(self, epoch: int, report: Report, detections: DetectionArrays) -> None:
         """What the report page needs from the detections, while they are in memory; and pictures of some."""
         from yolox_lt.report.record import record_evaluation
 
         index = self.evaluator.index
-        counts = dict(zip(self.index.category_ids.tolist(), self.index.image_counts.tolist()))
+        counts = dict(zip(self.summary.category_ids.tolist(), self.summary.image_counts.tolist()))
         with self.never_fatal(self.folder / "evaluation.npz"):
             store = self.exp.get_store("val")
             record_evaluation(self.folder, index, store, detections, report, counts, epoch)
@@ -127,9 +140,15 @@ class Follower:
         draw_val_pairs(images, truth, detections, index.category_names, path)
 
     def write_report(self) -> None:
-        """The figures and report.html."""
+        """The figures and report.html; with the first one labels.png, the training set itself."""
+        from yolox_lt.report.data_summary import plot_summary
         from yolox_lt.report.page import write_report
 
+        if not self.labels_drawn:
+            self.labels_drawn = True
+            path = self.folder / "pictures/labels.png"
+            with self.never_fatal(path):
+                plot_summary(self.summary, path)
         with self.never_fatal(self.folder / "report.html"):
             write_report(self.folder)
 

@@ -38,11 +38,11 @@ class Trainer(TrainerEpoch):
         main_folder = self.folder if self.place.is_main else None
         self.log = RunLog(main_folder, epoch, self.iteration, self.total)
         if self.place.is_main:
-            describe_run(self.exp, self.model, self.train_index, self.factors, self.epoch_iterations, self.options)
-            write_config(self.folder / "config.json", self.exp, self.options)
-            self.follower = Follower(
-                self.exp, self.folder, self.train_index, self.evaluator, self.criterion.cls_loss, epoch
+            summary = describe_run(
+                self.exp, self.model, self.dataset, self.factors, self.epoch_iterations, self.options
             )
+            write_config(self.folder / "config.json", self.exp, self.options)
+            self.follower = Follower(self.exp, self.folder, summary, self.evaluator, self.criterion.cls_loss, epoch)
         try:
             call(self.exp, "on_train_start", self)
             self.run()
