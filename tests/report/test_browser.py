@@ -2,45 +2,25 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 import numpy as np
 import pytest
 
+from tests.report.chromium import CHROMIUM, DRIVER, installed, started
 from tests.report.made_run import make_run
 from yolox_lt.report.page import write_page
 from yolox_lt.report.run_files import read_run
 
 selenium = pytest.importorskip("selenium", reason="selenium is not installed (requirements-dev.txt)")
 
-CHROMIUM, DRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --disable-dev-shm-usage"
-)
 CATEGORIES = 1203
 
-pytestmark = pytest.mark.skipif(
-    not (Path(CHROMIUM).is_file() and Path(DRIVER).is_file()), reason=f"needs {CHROMIUM} and {DRIVER}"
-)
+pytestmark = pytest.mark.skipif(not installed(), reason=f"needs {CHROMIUM} and {DRIVER}")
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    profile = tmp_path_factory.mktemp("profile")
-    for flag in (*FLAGS.split(), f"--user-data-dir={profile}", "--window-size=1280,900"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
-    shutil.rmtree(profile, ignore_errors=True)
+    with started(tmp_path_factory.mktemp("profile")) as driver:
+        yield driver
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +39,10 @@ def opened(browser, page):
 
 
 def click_heading(script, title):
-    """Click the heading of the table; milliseconds until the page is laid out again."""
-    return script(
+    """Click the heading of the table."""
+    script(
         """const buttons = [...document.querySelectorAll('#table th button')];
-        const button = buttons.find((b) => b.textContent === arguments[0]);
-        const start = performance.now();
-        button.click();
-        document.body.offsetHeight;
-        return performance.now() - start;""",
+        buttons.find((b) => b.textContent === arguments[0]).click();""",
         title,
     )
 
@@ -90,21 +66,17 @@ def falling(values):
     return sorted(values, key=lambda v: (np.isnan(v), -v))
 
 
-def test_table__sorts_a_thousand_rows_both_ways(browser, run, capsys):
+def test_table__sorts_a_thousand_rows_both_ways(browser, run):
     script = opened(browser, run / "report.html")
     ap = read_run(run).categories["AP"]
-    times = [click_heading(script, "AP")]
+    click_heading(script, "AP")
     assert column(script, "AP") == percent(falling(ap))
-    times.append(click_heading(script, "AP"))
+    click_heading(script, "AP")
     assert column(script, "AP") == percent([-v for v in falling([-v for v in ap])])
-    times.append(click_heading(script, "category"))
+    click_heading(script, "category")
     assert column(script, "category") == sorted(read_run(run).categories["name"])
     assert script("return document.querySelector('#table th[aria-sort]').getAttribute('aria-sort')") == "ascending"
-    size = (run / "report.html").stat().st_size
-    with capsys.disabled():
-        print(f"\n{CATEGORIES} categories: page {size / 1e6:.1f} MB, sorted in {max(times):.0f} ms")
-    assert max(times) < 1000
-    assert size < 15e6
+    assert (run / "report.html").stat().st_size < 15e6
 
 
 def test_table__filters_by_text_id_and_group(browser, run):

@@ -20,7 +20,7 @@ from yolox_lt.evaluate import DetectionArrays, Report, evaluate_lvis
 from yolox_lt.evaluate.coco import evaluate_coco
 from yolox_lt.evaluate.collect import Limits, best_of_images, write_results
 from yolox_lt.evaluate.lvis import DETS_PER_CATEGORY
-from yolox_lt.evaluate.results import load_detections
+from yolox_lt.evaluate.results import labels_and_images, load_detections
 from yolox_lt.exp import DetectorExp, get_exp
 from yolox_lt.exp.build import exp_from_settings
 from yolox_lt.report.data_summary import summarize_training
@@ -63,7 +63,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--pool",
         action="store_true",
-        help="AP-pool beside AP: the same detections, ranked in one list of all categories",
+        help="AP-pool beside AP: the detections of AP-fixed, ranked in one list",
     )
     parser.add_argument(
         "--report", metavar="DIR", help="folder for a page of this evaluation: curves, errors, thresholds, pictures"
@@ -198,6 +198,7 @@ def main(args: argparse.Namespace) -> None:
         raise UserError("--ann and --results belong together: the annotation file and the result file to score")
     if args.ann is not None:
         index, detections = AnnotationIndex.load(args.ann), load_detections(args.results)
+        labels_and_images(detections, index, args.results)  # an unknown id is told with the name of the file
         report = score(index, detections, args)
         show(report, extra_scores(index, detections, args))
         keep(args, index, detections, report, {})

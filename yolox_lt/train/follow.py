@@ -34,8 +34,10 @@ TRAIN_PICTURES = 3
 VAL_PICTURES = 8
 """Validation images drawn after an evaluation."""
 
-REPORT_SHARE = 0.01
-"""Largest share of the training time that report pages may take while the run goes on; the last page is always made."""
+DRAWING_SHARE = 0.01
+"""Of a run's time so far: while more has been spent on pictures and pages, new ones wait. Those of the first evaluation
+and the last ones, after the training, are always made.
+"""
 
 
 class Follower:
@@ -67,8 +69,9 @@ class Follower:
         self.trackers = make_trackers(exp.trackers, folder)
         self.trackers.start(exp.exp_name, exp.attributes())
         self.started = time.perf_counter()
-        self.report_seconds = 0.0
+        self.drawing_seconds = 0.0
         self.labels_drawn = False
+        self.pending: tuple[int, Report, DetectionArrays] | None = None  # best evaluation, not yet recorded
         (folder / "pictures").mkdir(exist_ok=True)
 
     def batch(self, batch: Batch, iteration: int) -> None:
@@ -78,7 +81,7 @@ class Follower:
         from yolox_lt.report.batch_pictures import draw_train_batch
 
         path = self.folder / "pictures" / f"train_batch_{iteration}.jpg"
-        with self.never_fatal(path):
+        with self.counted(), self.never_fatal(path):
             draw_train_batch(batch, self.summary.names, path, legacy=getattr(self.exp, "legacy", False))
 
     def step(self, iteration: int, values: dict[str, float] | None) -> None:
@@ -95,17 +98,37 @@ class Follower:
             return
         if is_best:
             self.write_categories(report)
-        start = time.perf_counter()
-        if is_best and self.evaluator.detections is not None:
-            self.keep_evaluation(epoch, report, self.evaluator.detections)
-        if self.report_seconds <= REPORT_SHARE * (start - self.started):
-            self.write_report()
-        self.report_seconds += time.perf_counter() - start
+            if self.evaluator.detections is not None:
+                self.pending = (epoch, report, self.evaluator.detections)
+        if self.drawing_seconds <= DRAWING_SHARE * (time.perf_counter() - self.started):
+            self.draw()
 
     def finish(self) -> None:
         """After the last epoch."""
         self.trackers.finish()
-        self.write_report()
+        trained, drawn = time.perf_counter() - self.started, self.drawing_seconds
+        self.draw()
+        logger.info(
+            f"pictures and pages: {drawn:.1f} s of the {trained:.0f} s of this run ({drawn / trained:.1%}), then "
+            f"{self.drawing_seconds - drawn:.1f} s for the last ones"
+        )
+
+    def draw(self) -> None:
+        """Everything that shows the latest state: record of the best evaluation, pictures, page."""
+        with self.counted():
+            if self.pending is not None:
+                self.keep_evaluation(*self.pending)
+                self.pending = None
+            self.write_report()
+
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[None]:
+        """Add the time spent inside to `drawing_seconds`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.drawing_seconds += time.perf_counter() - start
 
     def write_categories(self, report: Report) -> None:
         """per_category.csv, of the same evaluation as best.pth and evaluation.npz."""
@@ -115,7 +138,7 @@ class Follower:
         report.write_csv(self.folder / "per_category.csv", columns)
 
     def keep_evaluation(self, epoch: int, report: Report, detections: DetectionArrays) -> None:
-        """What the report page needs from the detections, while they are in memory; and pictures of some."""
+        """evaluation.npz, which the report page reads, and pictures of some detections."""
         from yolox_lt.report.record import record_evaluation
 
         index = self.evaluator.index
