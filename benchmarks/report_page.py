@@ -3,7 +3,7 @@
     python -m benchmarks.report_page [--categories 1203] [--epochs 60] [--repeats 5]
 
 Chromium and its driver have to be installed (Debian: apt-get install chromium chromium-driver). The run is made up,
-with as many pictures of every category as a real one has. A time ends with the second frame after the click, or after the
+with as many pictures of every category as a real one has. A time ends with the second frame after the click or the
 change of a filter: up to 33 ms of it are waiting for frames.
 """
 

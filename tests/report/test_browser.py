@@ -111,7 +111,7 @@ def test_category__shows_numbers_pictures_and_balance(browser, run):
     )
     assert shown == [
         [96, "score 0.75 · image 41"],
-        [96, "score 0.75 · classification (is category_2) · image 41"],
+        [96, "score 0.75 · wrong category: is category_2 · image 41"],
         [96, "image 41"],
     ]
     tiles = script(

@@ -53,7 +53,7 @@ def test_numbers__equal_the_csv_files(tmp_path):
     for name in rows[0]:
         column = [row[name] if name in ("name", "group") else number(row[name]) for row in rows]
         assert run["categories"][name] == column, name
-    assert run["stale"] == ""
+    assert run["notices"] == []
     assert run["settings"]["test_size"] == "64 64"
     assert run["settings"]["version of torch"] == "2.6"
 
@@ -126,7 +126,7 @@ def test_stale__an_evaluation_of_another_epoch_says_so(tmp_path):
     best, found.values = found.values, last
     write_categories(tmp_path / "run/per_category.csv", found)
     (run,) = parts(write_page(tmp_path / "run"))[0]["runs"]
-    assert "those of the best evaluation (epoch 4)" in run["stale"]
+    assert "those of the best evaluation (epoch 4)" in run["notices"][0]
     np.testing.assert_allclose(np.array(run["categories"]["AP"], float), last["AP"], atol=1e-6)
     np.testing.assert_allclose(np.array(run["categories"]["AP_best"], float), best["AP"], atol=1e-6)
 

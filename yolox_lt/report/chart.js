@@ -105,7 +105,7 @@ function sharesOf(chart) {
       const share = series.y[row] || 0;
       const part = element("span", "", share >= 0.06 ? String(Math.round(100 * share)) : "");
       part.style.cssText = `width:${100 * share}%;background:${colorOf(series.color)}`;
-      part.title = `${series.name}: ${(100 * share).toFixed(1)} %`;
+      part.title = `${series.name} (${ERRORS[series.name]}): ${(100 * share).toFixed(1)} %`;
       bar.append(part);
     }
     rows.append(element("span", "label", name), bar);

@@ -15,12 +15,16 @@ from yolox_lt.report.chart import plain_numbers
 from yolox_lt.report.errors import KINDS
 from yolox_lt.report.run_charts import charts_of, comparison_charts
 from yolox_lt.report.run_files import Run, missing_line
+from yolox_lt.train.gauge import GROUP_NAMES, STUCK_SHARE
 
 MOST_EPOCHS = 100
 """Of the balance of single categories; more are thinned."""
 
 ENTRY_CHARACTERS = 160
 """Of the text beside a picture, at most as a rule."""
+
+GROUP_MEANS = ("AP", "AR", "F1")
+GROUP_MEDIANS = ("train_images", "draws", "g", "gamma", "threshold")
 
 SUMMARY_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AR")
 
@@ -47,7 +51,8 @@ def run_data(run: Run) -> dict[str, Any]:
         "settings": settings(run),
         "charts": [chart.as_json() for chart in charts_of(run)],
         "categories": category_columns(run),
-        "stale": stale_line(run),
+        "groups": group_rows(run),
+        "notices": [line for line in (stale_line(run), balance_line(run)) if line],
         "balance": balance_history(run),
         "confusion": [] if run.analysis is None else run.analysis.confusion.tolist(),
         "curves": None
@@ -157,6 +162,49 @@ def category_columns(run: Run) -> dict[str, list[Any]]:
         for name, column in (("g", "ratio"), ("gamma", "focusing"), ("weight", "weight")):
             columns.setdefault(name, plain_numbers(run.balance[column][-1]))
     return columns
+
+
+def group_rows(run: Run) -> list[dict[str, Any]]:
+    """What each frequency group came to, and all categories together: one row each, "" for all; empty without table.
+
+    categories: how many; scored: those with boxes to be found. AP, AR, F1: means over the scored categories.
+    train_images, draws, g, gamma, threshold: medians. worst: the most frequent kind of error and its share of the
+    group's errors, None without errors.
+    """
+    columns = category_columns(run)
+    if not columns:
+        return []
+    numbers = {n: np.array(c, np.float64) for n, c in columns.items() if n not in ("name", "group")}
+    groups = np.array(columns["group"])
+    rows = []
+    for group in [*(g for g in GROUP_NAMES if (groups == g).any()), ""]:
+        of = np.ones(len(groups), bool) if group == "" else groups == group
+        row: dict[str, Any] = {"group": group, "categories": int(of.sum())}
+        row["scored"] = int((numbers["boxes"][of] > 0).sum()) if "boxes" in numbers else None
+        for middle, names in ((np.mean, GROUP_MEANS), (np.median, GROUP_MEDIANS)):
+            for name in names:
+                known = numbers[name][of] if name in numbers else np.zeros(0)
+                known = known[np.isfinite(known)]
+                row[name] = plain_numbers(np.array([middle(known)]))[0] if len(known) else None
+        errors = np.array([numbers[kind][of].sum() for kind in KINDS if kind in numbers])
+        share = float(errors.max() / errors.sum()) if errors.sum() else 0.0
+        row["worst"] = [KINDS[int(errors.argmax())], round(share, 4)] if share else None
+        rows.append(row)
+    return rows
+
+
+def balance_line(run: Run) -> str:
+    """Says so if the balance does nothing; else empty."""
+    if run.balance is None:
+        return ""
+    ratio = run.balance["ratio"][-1]
+    ones = float((ratio == 1).mean())
+    if ones <= STUCK_SHARE:
+        return ""
+    return (
+        f"{run.name}: after epoch {int(run.balance['epochs'][-1])} g is 1 for {ones:.0%} of the categories: the "
+        "equalized loss acts as its plain form. A larger prior_prob leaves negatives more gradient."
+    )
 
 
 def stale_line(run: Run) -> str:

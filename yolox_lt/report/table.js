@@ -5,6 +5,14 @@ const PERCENT = (v) => (v === null ? "-" : (100 * v).toFixed(1));
 const DECIMALS = (digits) => (v) => (v === null ? "-" : v.toFixed(digits));
 const COUNT = (v) => (v === null ? "-" : v.toLocaleString("en-US"));
 const ROUNDED = (v) => (v === null ? "-" : v >= 100 ? COUNT(Math.round(v)) : String(Number(v.toPrecision(3))));
+const ERRORS = {
+  classification: "wrong category",
+  localisation: "wrong place",
+  both: "wrong category and place",
+  duplicate: "found twice",
+  background: "nothing there",
+  missed: "missed",
+};
 const GROUPS = { r: "rare", c: "common", f: "frequent" };
 
 // column of the data, heading, format, what it is

@@ -13,7 +13,7 @@ import torch
 from loguru import logger
 
 from yolox_lt.boxes import xywh_to_xyxy
-from yolox_lt.data.dataset import ImageStore
+from yolox_lt.data.dataset import BadImageError, ImageStore
 from yolox_lt.data.index import AnnotationIndex
 from yolox_lt.losses import DenseLoss
 from yolox_lt.report.data_summary import DataSummary
@@ -156,11 +156,15 @@ class Follower:
         positions = np.unique(np.linspace(0, len(index) - 1, VAL_PICTURES).astype(int)).tolist()
         images, truth, detections = [], [], []
         for position in positions:
-            images.append(store.read(position))
+            try:
+                images.append(store.read(position))
+            except BadImageError:  # the evaluation has named it
+                continue
             truth.append((index.boxes_of(position), index.labels_of(position)))
             detections.append(detections_of(found, int(index.image_ids[position]), index))
         path = self.folder / "pictures" / "val_predictions.jpg"
-        draw_val_pairs(images, truth, detections, index.category_names, path)
+        if images:
+            draw_val_pairs(images, truth, detections, index.category_names, path)
 
     def write_report(self) -> None:
         """The figures and report.html; with the first one labels.png, the training set itself."""
