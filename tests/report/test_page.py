@@ -80,6 +80,37 @@ def test_numbers__equal_the_evaluation_and_the_balance(tmp_path):
     assert base64.b64decode(shown[0]["data"]) == content
 
 
+def test_groups__by_hand(tmp_path):
+    found = make_run(tmp_path / "run", 5, epochs=2)
+    found.groups = np.array(["r", "f", "r", "f", "f"])
+    found.box_counts = np.array([3, 1, 2, 0, 4])
+    found.values["AP"] = np.array([0.1, 0.5, 0.2, np.nan, 0.9])
+    found.threshold = np.array([0.3, 0.4, np.nan, np.nan, 0.1])
+    found.errors = np.array([[1, 0, 0, 0, 0, 3], [9, 0, 0, 0, 0, 0], [0] * 6, [0] * 6, [0] * 6])
+    found.save(tmp_path / "run/evaluation.npz")
+    write_categories(tmp_path / "run/per_category.csv", found)
+    (run,) = parts(write_page(tmp_path / "run"))[0]["runs"]
+    rare, frequent, everything = run["groups"]
+    assert [row["group"] for row in run["groups"]] == ["r", "f", ""]
+    assert (rare["categories"], rare["scored"], rare["AP"], rare["threshold"]) == (2, 2, 0.15, 0.3)
+    assert (frequent["categories"], frequent["scored"], frequent["AP"], frequent["threshold"]) == (3, 2, 0.7, 0.25)
+    assert (rare["worst"], frequent["worst"]) == (["missed", 0.75], ["classification", 1.0])
+    assert everything["AP"] == 0.425
+    assert everything["draws"] is None  # this per_category.csv knows of none
+
+
+def test_balance__that_does_nothing_is_said(tmp_path):
+    make_run(tmp_path / "run", 3, epochs=2)
+    path = tmp_path / "run/balance.npz"
+    with np.load(path) as archive:
+        columns = dict(archive)
+    columns["ratio"][-1] = 1
+    np.savez(path, **columns)
+    (run,) = parts(write_page(tmp_path / "run"))[0]["runs"]
+    (line,) = run["notices"]
+    assert line.startswith("run: after epoch 2 g is 1 for 100% of the categories")
+
+
 def test_balance__of_many_epochs_is_thinned_with_the_last_one_kept(tmp_path):
     make_run(tmp_path / "run", 2, epochs=301)
     (run,) = parts(write_page(tmp_path / "run"))[0]["runs"]

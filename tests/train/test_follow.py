@@ -61,9 +61,7 @@ def test_numbers__of_console_csv_and_page_are_equal(data, tmp_path, log, monkeyp
     ((run,), (_,)) = (part["runs"] if isinstance(part, dict) else part for part in parts(folder / "report.html"))
     assert run["best"] == {name: float(best[name]) if best[name] else None for name in run["best"]}
     assert run["evaluated_epoch"] == int(best["epoch"]) == Analysis.load(folder / "evaluation.npz").epoch
-    assert not any(
-        "another evaluation" in line for line in run["notices"]
-    )  # per_category.csv is of the best evaluation too
+    assert not any("another evaluation" in line for line in run["notices"])  # all files are of the best one
     categories = rows_of(folder / "per_category.csv")
     for name in categories[0]:
         wanted = [row[name] if name in ("name", "group") else float(row[name]) for row in categories]

@@ -116,7 +116,9 @@ def gradient_ratio_chart(pos_grad: np.ndarray, neg_grad: np.ndarray, order: Ints
     for group, mask in members(groups, everything=False).items():
         at = np.flatnonzero(mask)
         series.append(Series(group_name(group), group, place[at], ratio[at], "points", items=at))
-    note = "Sums of absolute gradients over the whole run; 0: as much positive as negative, -1: a tenth. Figure 2 of the EFL paper."
+    note = (
+        "Sums of absolute gradients over the whole run; 0: equal, -1: a tenth is positive. Figure 2 of the EFL paper."
+    )
     title = "Positive to negative gradients"
     return Chart("ratio", title, "category", "log10 (positive / negative)", series, note)
 
@@ -128,9 +130,7 @@ def loss_charts(gamma: Mapping[str, float], weight: Mapping[str, float]) -> list
     """
     log_p, log_q = -np.logaddexp(0, -LOGITS), -np.logaddexp(0, LOGITS)  # ln p_t, ln (1 - p_t)
     plain = {group: np.exp(value * log_q) * -log_p for group, value in gamma.items()}
-    note = (
-        "Median focusing factor and weight of each group. Left: hard samples; right: easy ones. Figure 3 of the paper."
-    )
+    note = "Median focusing factor and weight of each group. Hard samples left, easy ones right. Figure 3 of the EFL paper."
     return [
         Chart(key, title, "x_t = (2y - 1) x", "loss", _shape_series(curves, gamma, weight), note)
         for key, title, curves in (
@@ -145,7 +145,7 @@ def derivative_chart(gamma: Mapping[str, float], weight: Mapping[str, float]) ->
     log_p, log_q = -np.logaddexp(0, -LOGITS), -np.logaddexp(0, LOGITS)  # ln p_t, ln (1 - p_t)
     p = np.exp(log_p)
     curves = {g: weight[g] * np.exp(value * log_q) * (value * p * log_p + p - 1) for g, value in gamma.items()}
-    note = "How strongly a sample pulls; median focusing factor and weight of each group. Figure 5 of the paper."
+    note = "How strongly a sample pulls; median focusing factor and weight of each group. Figure 5 of the EFL paper."
     title = "Derivative of the loss"
     return Chart("derivative", title, "x_t = (2y - 1) x", "derivative", _shape_series(curves, gamma, weight), note)
 

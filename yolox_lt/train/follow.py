@@ -70,7 +70,7 @@ class Follower:
         self.trackers.start(exp.exp_name, exp.attributes())
         self.started = time.perf_counter()
         self.drawing_seconds = 0.0
-        self.labels_drawn = False
+        self.drawn = False
         self.pending: tuple[int, Report, DetectionArrays] | None = None  # best evaluation, not yet recorded
         (folder / "pictures").mkdir(exist_ok=True)
 
@@ -100,7 +100,7 @@ class Follower:
             self.write_categories(report)
             if self.evaluator.detections is not None:
                 self.pending = (epoch, report, self.evaluator.detections)
-        if self.drawing_seconds <= DRAWING_SHARE * (time.perf_counter() - self.started):
+        if not self.drawn or self.drawing_seconds <= DRAWING_SHARE * (time.perf_counter() - self.started):
             self.draw()
 
     def finish(self) -> None:
@@ -171,8 +171,8 @@ class Follower:
         from yolox_lt.report.data_summary import plot_summary
         from yolox_lt.report.page import write_report
 
-        if not self.labels_drawn:
-            self.labels_drawn = True
+        if not self.drawn:
+            self.drawn = True
             path = self.folder / "pictures/labels.png"
             with self.never_fatal(path):
                 plot_summary(self.summary, path)
