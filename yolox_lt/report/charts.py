@@ -130,7 +130,7 @@ def loss_charts(gamma: Mapping[str, float], weight: Mapping[str, float]) -> list
     """
     log_p, log_q = -np.logaddexp(0, -LOGITS), -np.logaddexp(0, LOGITS)  # ln p_t, ln (1 - p_t)
     plain = {group: np.exp(value * log_q) * -log_p for group, value in gamma.items()}
-    note = "Median focusing factor and weight of each group. Hard samples left, easy ones right. Figure 3 of the EFL paper."
+    note = "Median focusing factor and weight of each group; hard samples left, easy ones right. Figure 3 of the paper."
     return [
         Chart(key, title, "x_t = (2y - 1) x", "loss", _shape_series(curves, gamma, weight), note)
         for key, title, curves in (
