@@ -35,9 +35,12 @@ VAL_PICTURES = 8
 """Validation images drawn after an evaluation."""
 
 DRAWING_SHARE = 0.01
-"""Of a run's time so far: while more has been spent on pictures and pages, new ones wait. Those of the first evaluation
-and the last ones, after the training, are always made.
+"""Largest share of a run's time so far that pictures and pages may have taken; what would take more waits for a later
+evaluation, or for the end of the training.
 """
+
+FIRST_DRAWING = 10.0
+"""Seconds that the first page of a run is expected to take; the next ones are expected to take as long as the last."""
 
 
 class Follower:
@@ -70,7 +73,8 @@ class Follower:
         self.trackers.start(exp.exp_name, exp.attributes())
         self.started = time.perf_counter()
         self.drawing_seconds = 0.0
-        self.drawn = False
+        self.expected = FIRST_DRAWING
+        self.undrawn = self.labels_drawn = False
         self.pending: tuple[int, Report, DetectionArrays] | None = None  # best evaluation, not yet recorded
         (folder / "pictures").mkdir(exist_ok=True)
 
@@ -93,6 +97,7 @@ class Follower:
     def epoch(self, epoch: int, iteration: int, row: dict[str, float], report: Report | None, is_best: bool) -> None:
         """At the end of an epoch, with its row of metrics.csv and the evaluation if there was one."""
         self.gauge.epoch(epoch)
+        self.undrawn = True
         self.trackers.log(iteration, {f"epoch/{name}": value for name, value in row.items()})
         if report is None:
             return
@@ -100,26 +105,30 @@ class Follower:
             self.write_categories(report)
             if self.evaluator.detections is not None:
                 self.pending = (epoch, report, self.evaluator.detections)
-        if not self.drawn or self.drawing_seconds <= DRAWING_SHARE * (time.perf_counter() - self.started):
+        if self.drawing_seconds + self.expected <= DRAWING_SHARE * (time.perf_counter() - self.started):
             self.draw()
 
     def finish(self) -> None:
-        """After the last epoch."""
+        """When the training is over, also when it was interrupted: the last pictures and page."""
         self.trackers.finish()
         trained, drawn = time.perf_counter() - self.started, self.drawing_seconds
-        self.draw()
+        if self.undrawn:
+            self.draw()
         logger.info(
-            f"pictures and pages: {drawn:.1f} s of the {trained:.0f} s of this run ({drawn / trained:.1%}), then "
-            f"{self.drawing_seconds - drawn:.1f} s for the last ones"
+            f"pictures and pages: {drawn:.1f} s of the {trained:.0f} s of this training ({drawn / trained:.2%}), then "
+            f"{self.drawing_seconds - drawn:.1f} s after it"
         )
 
     def draw(self) -> None:
         """Everything that shows the latest state: record of the best evaluation, pictures, page."""
+        before = self.drawing_seconds
         with self.counted():
             if self.pending is not None:
                 self.keep_evaluation(*self.pending)
                 self.pending = None
             self.write_report()
+        self.expected = self.drawing_seconds - before
+        self.undrawn = False
 
     @contextlib.contextmanager
     def counted(self) -> Iterator[None]:
@@ -171,8 +180,8 @@ class Follower:
         from yolox_lt.report.data_summary import plot_summary
         from yolox_lt.report.page import write_report
 
-        if not self.drawn:
-            self.drawn = True
+        if not self.labels_drawn:
+            self.labels_drawn = True
             path = self.folder / "pictures/labels.png"
             with self.never_fatal(path):
                 plot_summary(self.summary, path)

@@ -43,14 +43,14 @@ class Trainer(TrainerEpoch):
             )
             write_config(self.folder / "config.json", self.exp, self.options)
             self.follower = Follower(self.exp, self.folder, summary, self.evaluator, self.criterion.cls_loss, epoch)
-        try:
-            call(self.exp, "on_train_start", self)
-            self.run()
-            if self.place.is_main:
-                self.follower.finish()
+        with contextlib.closing(self.log):
+            try:
+                call(self.exp, "on_train_start", self)
+                self.run()
+            finally:
+                if self.place.is_main:
+                    self.follower.finish()
             call(self.exp, "on_train_end", self)
-        finally:
-            self.log.close()
 
     def batches(self) -> Iterator[Batch]:
         stream = self.exp.get_sampler(self.factors, self.seed, self.place.rank, self.place.world)
