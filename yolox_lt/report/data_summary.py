@@ -27,7 +27,10 @@ GROUP_RULES = {"r": f"1-{RARE_IMAGES}", "c": f"{RARE_IMAGES + 1}-{COMMON_IMAGES}
 
 GREY = "#6c757d"
 MOST_NAMES = 60
-"""Categories up to which the picture names them."""
+"""Categories up to which the picture names them and writes their numbers."""
+
+FEW_NAMES = 8
+"""Categories up to which the names stand upright."""
 
 SIZE_NAMES = ("small", "medium", "large")
 SIZE_LIMITS = (32**2, 96**2)
@@ -268,10 +271,14 @@ def plot_categories(axes: Axes, summary: DataSummary) -> None:
     axes.stairs(summary.draws[order], edges, baseline=None, color="black", label="images drawn in one epoch")
     # A category without images has no bar and no line.
     most = 2 * max(summary.image_counts.max(), summary.draws.max())
-    axes.set(yscale="log", ylim=(0.5, most), xlim=(-0.5, len(order) - 0.5), ylabel="images")
+    # Few categories leave room for the legend beside them.
+    axes.set(yscale="log", ylim=(0.5, most), xlim=(-0.5, max(len(order), FEW_NAMES) - 0.5), ylabel="images")
     axes.set_title(f"{Path(summary.path).name}: {len(order):,} categories, most frequent first")
     if len(order) <= MOST_NAMES:
-        axes.set_xticks(np.arange(len(order)), [ascii_text(summary.names[c][:24]) for c in order], rotation=90)
+        names = [ascii_text(summary.names[c][:24]) for c in order]
+        axes.set_xticks(np.arange(len(order)), names, rotation=90 if len(order) > FEW_NAMES else 0)
+        for place, count in enumerate(summary.image_counts[order].tolist()):
+            axes.text(place, max(count, 0.5), f"{count:,}", ha="center", va="bottom", fontsize=7)
     axes.legend(loc="upper right")
 
 
