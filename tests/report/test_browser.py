@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.report.chromium import CHROMIUM, DRIVER, installed, started
-from tests.report.made_run import make_run
+from tests.report.made_run import make_run, write_categories
 from yolox_lt.report.page import write_page
 from yolox_lt.report.run_files import read_run
 
@@ -176,4 +176,29 @@ def test_page__fits_a_phone_and_compares_runs(browser, tmp_path):
     )
     assert script(shown) == [["loss_scale", "4.0", "5.0"]]
     assert len(script("return [...document.querySelectorAll('#comparison figure')]")) == 7
+    assert browser.get_log("browser") == []
+
+
+def test_page__takes_names_as_text_and_lists_the_groups(browser, tmp_path):
+    evil = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+    found = make_run(tmp_path / "run", 9)
+    found.names = (evil, *found.names[1:])
+    found.save(tmp_path / "run/evaluation.npz")
+    write_categories(tmp_path / "run/per_category.csv", found)
+    script = opened(browser, write_page(tmp_path / "run"))
+    script("[...document.querySelectorAll('#table tbody tr')].find((r) => r.innerText.includes('owned')).click()")
+    assert script("return document.getElementById('category-name').textContent") == evil
+    assert script("return document.querySelectorAll('main img, main script, #category script').length") == 0
+    assert script("return document.title") == "run"
+    shown = script(
+        """return [...document.querySelectorAll('#groups tr')].map((row) => [...row.cells].map((c) => c.textContent));"""
+    )
+    head, *rows = shown
+    names = {"rare": found.groups == "r", "common": found.groups == "c", "frequent": found.groups == "f"}
+    names = {name: of for name, of in names.items() if of.any()} | {"all": np.ones(9, bool)}
+    assert [row[0] for row in rows] == list(names)
+    for row, of in zip(rows, names.values()):
+        cells = dict(zip(head, row))
+        assert cells["categories"] == str(of.sum())
+        assert [cells["AP"]] == percent([np.nanmean(found.values["AP"][of])])
     assert browser.get_log("browser") == []
