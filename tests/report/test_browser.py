@@ -186,12 +186,13 @@ def test_page__takes_names_as_text_and_lists_the_groups(browser, tmp_path):
     found.save(tmp_path / "run/evaluation.npz")
     write_categories(tmp_path / "run/per_category.csv", found)
     script = opened(browser, write_page(tmp_path / "run"))
-    script("[...document.querySelectorAll('#table tbody tr')].find((r) => r.innerText.includes('owned')).click()")
+    script("[...document.querySelectorAll('#table tbody tr')].find((r) => r.textContent.includes('owned')).click()")
     assert script("return document.getElementById('category-name').textContent") == evil
     assert script("return document.querySelectorAll('main img, main script, #category script').length") == 0
     assert script("return document.title") == "run"
     shown = script(
-        """return [...document.querySelectorAll('#groups tr')].map((row) => [...row.cells].map((c) => c.textContent));"""
+        """const rows = [...document.querySelectorAll("#groups tr")];
+        return rows.map((row) => [...row.cells].map((c) => c.textContent));"""
     )
     head, *rows = shown
     names = {"rare": found.groups == "r", "common": found.groups == "c", "frequent": found.groups == "f"}
