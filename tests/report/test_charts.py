@@ -123,6 +123,13 @@ def test_margin__of_two_runs_and_a_running_median_for_many_categories():
     assert many.series[1].y[50] == 49  # the category in place 51
 
 
+def test_ap__of_a_group_that_holds_all_categories_is_one_line():
+    columns = {"AP": [np.nan, 0.1], "APr": [np.nan, np.nan], "APf": [np.nan, 0.1]}
+    assert [s.name for s in charts.ap_chart(columns, [1, 2]).series] == ["AP"]
+    columns["APf"] = [np.nan, 0.2]
+    assert [s.name for s in charts.ap_chart(columns, [1, 2]).series] == ["AP", "APf"]
+
+
 def test_margin__of_one_run_is_coloured_by_group():
     margin = np.array([0.1, np.nan, 0.3, 0.4])
     made = charts.margin_chart({"eqfl": margin}, np.array([3, 2, 1, 0]), np.array(["r", "f", "f", "r"]))

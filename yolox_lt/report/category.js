@@ -117,7 +117,7 @@ class CategoryPage {
     image.src = `data:image/jpeg;base64,${entry.data}`;
     const other = entry.other === null ? "" : `: is ${run.categories.name[entry.other]}`;
     const error = entry.error ? `${ERRORS[entry.error]}${other}` : "";
-    const parts = [entry.score === null ? "" : `score ${entry.score.toFixed(2)}`, error, `image ${entry.image}`];
+    const parts = [entry.score === null ? "" : `score ${entry.score < 0.01 ? SCORE(entry.score) : entry.score.toFixed(2)}`, error, `image ${entry.image}`];
     const text = parts.filter(Boolean).join(" · ");
     image.alt = text;
     return element("figure", "", image, element("figcaption", "", text));

@@ -55,7 +55,8 @@ def ap_chart(columns: Mapping[str, Sequence[float]], epochs: Sequence[float]) ->
     for name, color in METRICS.items():
         y = 100 * np.array(columns.get(name, []), np.float64)
         there = np.isfinite(y)
-        if there.any():
+        alone = name != "AP" and "AP" in columns and np.array_equal(y, 100 * np.array(columns["AP"]), equal_nan=True)
+        if there.any() and not alone:  # a group that holds all categories has their line
             series.append(Series(name, color, np.array(epochs, np.float64)[there], y[there]))
     return Chart("ap", "AP", "epoch", "AP, percent", series)
 

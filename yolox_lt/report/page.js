@@ -53,7 +53,8 @@ function notices() {
 }
 
 function tiles() {
-  const names = Object.keys(runs[0].best).filter((name) => name !== "epoch");
+  const known = (name) => runs.some((run) => (run.best[name] ?? null) !== null);
+  const names = Object.keys(runs[0].best).filter((name) => name !== "epoch" && known(name));
   const made = names.map((name) => {
     const tile = element("div", runs.length > 1 ? "tile several" : "tile", element("div", "metric", name));
     tile.dataset.metric = name;
@@ -87,14 +88,14 @@ function facts() {
 /** What each frequency group came to: the first answer to which categories fail, and why. */
 function groups() {
   const columns = [
+    ["AP", "AP", PERCENT, "Mean over the scored categories"],
+    ["AR", "AR", PERCENT, "Mean over the scored categories"],
+    ["F1", "best F1", PERCENT, "Mean of the best F1 at IoU 0.5"],
+    ["threshold", "threshold", SCORE, "Median of the score thresholds of best F1"],
     ["categories", "categories", COUNT, "Categories of the group"],
     ["scored", "scored", COUNT, "Categories with boxes in the evaluated set"],
     ["train_images", "train images", ROUNDED, "Training images, median"],
     ["draws", "draws an epoch", ROUNDED, "Expected training images with a category in one epoch, median"],
-    ["AP", "AP", PERCENT, "Mean over the scored categories"],
-    ["AR", "AR", PERCENT, "Mean over the scored categories"],
-    ["F1", "best F1", PERCENT, "Mean of the best F1 at IoU 0.5"],
-    ["threshold", "threshold", DECIMALS(3), "Median of the score thresholds of best F1"],
     ["g", "g", DECIMALS(3), "Median balance: 1 is balanced"],
     ["gamma", "γ", DECIMALS(2), "Median focusing factor"],
   ];

@@ -165,7 +165,8 @@ def category_columns(run: Run) -> dict[str, list[Any]]:
 
 
 def group_rows(run: Run) -> list[dict[str, Any]]:
-    """What each frequency group came to, and all categories together: one row each, "" for all; empty without table.
+    """What each frequency group came to: one row each, and one for all ("") unless a group has them all; empty without
+    a table of categories.
 
     categories: how many; scored: those with boxes to be found. AP, AR, F1: means over the scored categories.
     train_images, draws, g, gamma, threshold: medians. worst: the most frequent kind of error and its share of the
@@ -177,15 +178,16 @@ def group_rows(run: Run) -> list[dict[str, Any]]:
     numbers = {n: np.array(c, np.float64) for n, c in columns.items() if n not in ("name", "group")}
     groups = np.array(columns["group"])
     rows = []
-    for group in [*(g for g in GROUP_NAMES if (groups == g).any()), ""]:
+    known = [g for g in GROUP_NAMES if (groups == g).any()]
+    for group in known if len(known) == 1 and (groups == known[0]).all() else [*known, ""]:
         of = np.ones(len(groups), bool) if group == "" else groups == group
         row: dict[str, Any] = {"group": group, "categories": int(of.sum())}
         row["scored"] = int((numbers["boxes"][of] > 0).sum()) if "boxes" in numbers else None
         for middle, names in ((np.mean, GROUP_MEANS), (np.median, GROUP_MEDIANS)):
             for name in names:
-                known = numbers[name][of] if name in numbers else np.zeros(0)
-                known = known[np.isfinite(known)]
-                row[name] = plain_numbers(np.array([middle(known)]))[0] if len(known) else None
+                values = numbers[name][of] if name in numbers else np.zeros(0)
+                values = values[np.isfinite(values)]
+                row[name] = plain_numbers(np.array([middle(values)]))[0] if len(values) else None
         errors = np.array([numbers[kind][of].sum() for kind in KINDS if kind in numbers])
         share = float(errors.max() / errors.sum()) if errors.sum() else 0.0
         row["worst"] = [KINDS[int(errors.argmax())], round(share, 4)] if share else None
