@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from loguru import logger
 
 from tests.report.test_page import parts
 from tests.tiny import tiny_data, tiny_exp
@@ -24,14 +23,6 @@ from yolox_lt.train.trainer import Trainer
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return tiny_data(tmp_path_factory)
-
-
-@pytest.fixture
-def log():
-    lines: list[str] = []
-    handler = logger.add(lambda message: lines.append(message.record["message"]), level="INFO")
-    yield lines
-    logger.remove(handler)
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:

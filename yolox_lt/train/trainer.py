@@ -7,6 +7,7 @@ one before: `build` (what a run is made of), `state` (checkpoint and back), `ste
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 
