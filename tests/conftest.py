@@ -1,4 +1,4 @@
-"""What every test may use: golden arrays, lines of the log; one thread a process (ranks and workers share two cores)."""
+"""What every test may use: golden arrays and the lines of the log. One thread a process: ranks share two cores."""
 
 from __future__ import annotations
 
