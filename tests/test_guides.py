@@ -2,7 +2,8 @@
 
 A guide's fenced blocks say what is done with them here:
 
-- `bash`: every line is a command of tools/ and is run, in order, with a small network, two iterations and one process;
+- `bash`: every line is a command of tools/ and is run, in order, with a small network, two iterations and one process.
+  A web page is asked for its model and stopped. yolox_s.pth is a file with the official names and random weights;
 - `bash parse`: for machines and files that are not here. torchrun's own parser and the tools' parsers have to take
   every option, the experiment has to exist and to know every override;
 - `bash slurm`: a job script. bash has to accept its syntax, the #SBATCH options are compared with a list of known ones,
@@ -19,12 +20,15 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from torch.distributed.run import get_args_parser
 
 from tests.tiny import TINY, tiny_data
@@ -91,16 +95,34 @@ class Place:
             words = ["--device", "cpu", *words]
         if "-f" in words:
             settings = dict(SMALL)
+            if name == "train" and "-c" in words:
+                del settings["width"]  # the weights to start from have the width of the file
             if "glyphs" in words[words.index("-f") + 1]:
                 settings |= {"data_dir": self.glyphs, "num_classes": TINY["num_categories"]}
                 settings |= {"glyph_image_size": TINY["image_size"], "glyph_train_images": TINY["train_images"]}
                 settings |= {"glyph_val_images": TINY["val_images"]}
             words += [str(word) for pair in settings.items() for word in pair]
+        if (name, words[0]) == ("demo", "web"):
+            return self.serve(words)
         module = importlib.import_module(f"yolox_lt.commands.{name}")
         try:
             common.run(module.main, module.make_parser(), words)
         except SystemExit as end:
             pytest.fail(f"{command}: status {end.code}")
+
+    def serve(self, words: list[str]) -> None:
+        """The demo page, on a free port, until it has answered."""
+        words[words.index("--port") + 1] = "0"
+        command = [sys.executable, str(ROOT / "tools/demo.py"), *words]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            try:
+                found = (re.search(r"http://127\.0\.0\.1:\d+", line) for line in process.stderr)
+                address = next(filter(None, found))[0]
+                with urllib.request.urlopen(f"{address}/model", timeout=30) as answer:
+                    assert len(json.load(answer)["names"]) == TINY["num_categories"]
+            finally:
+                process.terminate()
 
     def parse(self, command: str) -> None:
         """The options of a command, and those of torchrun before it."""
@@ -166,6 +188,7 @@ def place(tmp_path_factory) -> Iterator[Place]:
     folder, glyphs = tmp_path_factory.mktemp("checkout"), tiny_data(tmp_path_factory)
     shutil.copytree(ROOT / "exps", folder / "exps")
     write_birds(glyphs, folder / "datasets/birds")
+    torch.save({"model": get_exp(name="yolox-s").get_model().state_dict()}, folder / "yolox_s.pth")
     before = Path.cwd()
     os.chdir(folder)
     try:

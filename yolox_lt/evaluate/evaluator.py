@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from yolox_lt.data.index import AnnotationIndex
 from yolox_lt.data.loader import Batches
 from yolox_lt.evaluate.coco import evaluate_coco
-from yolox_lt.evaluate.collect import collect_detections
+from yolox_lt.evaluate.collect import Limits, collect_detections
 from yolox_lt.evaluate.lvis import evaluate_lvis
 from yolox_lt.evaluate.report import Report
 from yolox_lt.evaluate.results import DetectionArrays
@@ -44,11 +44,16 @@ class Evaluator:
     """Rank 0: those of the last evaluation, over all ranks."""
 
     def detect(
-        self, model: nn.Module, device: torch.device, autocast: torch.dtype | None = None, progress: bool = False
+        self,
+        model: nn.Module,
+        device: torch.device,
+        autocast: torch.dtype | None = None,
+        progress: bool = False,
+        limits: Limits | None = None,
     ) -> DetectionArrays:
-        """Detections of this rank's images."""
+        """Detections of this rank's images; see `collect_detections`."""
         return collect_detections(
-            model, self.predictor, self.normalize, self.loader, self.index, device, autocast, progress
+            model, self.predictor, self.normalize, self.loader, self.index, device, autocast, progress, limits
         )
 
     def evaluate(

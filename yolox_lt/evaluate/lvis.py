@@ -23,6 +23,9 @@ from yolox_lt.evaluate.protocols import Protocol, select, truth_of
 from yolox_lt.evaluate.report import DROPPED, FALSE_POSITIVE, IGNORED, TRUE_POSITIVE, Report
 from yolox_lt.evaluate.results import Results, labels_and_images, load_detections
 
+DETS_PER_CATEGORY = 10_000
+"""Of AP-fixed and AP-pool, the authors' choice."""
+
 Annotations = str | Path | dict[str, Any] | AnnotationIndex
 
 
@@ -32,7 +35,7 @@ def evaluate_lvis(
     max_dets: int = 300,
     groups: Sequence[str] | NDArray[np.str_] | None = None,
     protocol: Literal["default", "fixed", "pool"] = "default",
-    dets_per_category: int = 10_000,
+    dets_per_category: int = DETS_PER_CATEGORY,
 ) -> Report:
     """LVIS box AP of detections.
 

@@ -64,7 +64,7 @@ def select(
     num_categories = len(index.category_ids)
     codes = images * num_categories + labels
     group = {"image": images, "category": labels, "image and category": codes}[protocol.cap]
-    keep = _best_of_group(group, scores, protocol.max_dets)
+    keep = best_of_group(group, scores, protocol.max_dets)
     # Everything known about a pair (image, category) is tabled at its place among the verified pairs, with a last place
     # for all others: the search for the place is the dearest step and runs once, on detections in order of images.
     negative = _listed_codes(index.negative_offsets, index.negative_labels, num_categories)
@@ -100,7 +100,7 @@ def select(
     )
 
 
-def _best_of_group(group: Ints, scores: Floats, limit: int) -> Bools:
+def best_of_group(group: Ints, scores: Floats, limit: int) -> Bools:
     """bool [D]: among the `limit` best of its group; the earlier in the input wins a tie for the last place."""
     keep = np.ones(len(group), bool)
     values, counts = _count(group)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,19 +71,28 @@ class Report:
             lines.append("".join(f"{_percent(self.metrics[name]):>7}" for name in names))
         return "\n".join(lines)
 
-    def write_csv(self, path: str | Path) -> None:
+    def write_csv(self, path: str | Path, columns: Mapping[str, NDArray[Any]] | None = None) -> None:
         """Write one line per category, as `per_category.csv`; values in [0, 1], "nan" for nothing to average.
 
-        Columns: id, name, group, images, instances (both in this annotation file), boxes, detections, then the metrics.
+        Columns: id, name, group, images, instances (both in this annotation file), boxes, detections, then `columns`
+        (name -> integers or floats [C], the latter with six digits), then the metrics.
         """
+        more = {} if columns is None else {name: _texts(column) for name, column in columns.items()}
         groups = [""] * len(self.category_ids) if self.groups is None else self.groups.tolist()
         counts = (self.image_counts, self.instance_counts, self.box_counts, self.detection_counts)
         with Path(path).open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(["id", "name", "group", "images", "instances", "boxes", "detections", *self.per_category])
+            names = ["id", "name", "group", "images", "instances", "boxes", "detections", *more, *self.per_category]
+            writer.writerow(names)
             for c, (category_id, name) in enumerate(zip(self.category_ids.tolist(), self.category_names)):
                 values = [f"{column[c]:.6f}" for column in self.per_category.values()]
-                writer.writerow([category_id, name, groups[c], *(int(count[c]) for count in counts), *values])
+                own = (*(int(count[c]) for count in counts), *(column[c] for column in more.values()))
+                writer.writerow([category_id, name, groups[c], *own, *values])
+
+
+def _texts(column: NDArray[Any]) -> list[str]:
+    """Integers in full, other numbers with six significant digits."""
+    return [str(v) if isinstance(v, int) else f"{v:.6g}" for v in column.tolist()]
 
 
 def _percent(value: float) -> str:

@@ -19,13 +19,18 @@ from yolox_lt.report.draw import ascii_text
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from yolox_lt.exp.detection import DetectorExp
+
 GROUP_NAMES = {"r": "rare", "c": "common", "f": "frequent"}
 GROUP_COLORS = {"r": "#d1495b", "c": "#edae49", "f": "#00798c"}
 GROUP_RULES = {"r": f"1-{RARE_IMAGES}", "c": f"{RARE_IMAGES + 1}-{COMMON_IMAGES}", "f": f"over {COMMON_IMAGES}"}
 
 GREY = "#6c757d"
 MOST_NAMES = 60
-"""Categories up to which the picture names them."""
+"""Categories up to which the picture names them and writes their numbers."""
+
+FEW_NAMES = 8
+"""Categories up to which the names stand upright."""
 
 SIZE_NAMES = ("small", "medium", "large")
 SIZE_LIMITS = (32**2, 96**2)
@@ -221,6 +226,14 @@ def summarize(index: AnnotationIndex, positions: np.ndarray, sampling: Sampling)
     )
 
 
+def summarize_training(exp: DetectorExp, index: AnnotationIndex, batch_size: int) -> DataSummary:
+    """Figures of an experiment's training images, one process, `batch_size` images a step."""
+    positions = exp.train_positions(index)
+    factors = exp.get_factors(index, positions)
+    iterations = exp.iterations_per_epoch(factors, batch_size, 1)
+    return summarize(index, positions, Sampling(factors, iterations, batch_size, partners_of(exp.get_augment())))
+
+
 def plot_summary(summary: DataSummary, path: Path) -> None:
     """Picture: images and draws of every category, boxes of an image, sizes of boxes, repeat factors."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -258,10 +271,14 @@ def plot_categories(axes: Axes, summary: DataSummary) -> None:
     axes.stairs(summary.draws[order], edges, baseline=None, color="black", label="images drawn in one epoch")
     # A category without images has no bar and no line.
     most = 2 * max(summary.image_counts.max(), summary.draws.max())
-    axes.set(yscale="log", ylim=(0.5, most), xlim=(-0.5, len(order) - 0.5), ylabel="images")
+    # Few categories leave room for the legend beside them.
+    axes.set(yscale="log", ylim=(0.5, most), xlim=(-0.5, max(len(order), FEW_NAMES) - 0.5), ylabel="images")
     axes.set_title(f"{Path(summary.path).name}: {len(order):,} categories, most frequent first")
     if len(order) <= MOST_NAMES:
-        axes.set_xticks(np.arange(len(order)), [ascii_text(summary.names[c][:24]) for c in order], rotation=90)
+        names = [ascii_text(summary.names[c][:28]) for c in order]
+        axes.set_xticks(np.arange(len(order)), names, rotation=90 if len(order) > FEW_NAMES else 0)
+        for place, count in enumerate(summary.image_counts[order].tolist()):
+            axes.text(place, max(count, 0.5), f"{count:,}", ha="center", va="bottom", fontsize=7)
     axes.legend(loc="upper right")
 
 

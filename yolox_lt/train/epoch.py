@@ -17,7 +17,7 @@ from yolox_lt.train.step import TrainerStep
 if TYPE_CHECKING:
     from yolox_lt.evaluate.report import Report
 
-METRIC_COLUMNS = ("AP", "AP50", "AP75", "APr", "APc", "APf", "AR")
+METRIC_COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AR")
 
 
 class TrainerEpoch(TrainerStep):
@@ -85,7 +85,6 @@ class TrainerEpoch(TrainerStep):
             self.best = nan_to_zero(report.metrics["AP"])
         self.log.epoch(row)
         if report is not None:
-            report.write_csv(self.folder / "per_category.csv")
             logger.info(f"epoch {epoch}/{self.exp.max_epoch}\n{report.table()}")
         self.follower.epoch(epoch, self.iteration, row, report, is_best)
         kept = report is not None and self.exp.save_history_ckpt

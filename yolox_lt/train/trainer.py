@@ -39,8 +39,6 @@ class Trainer(TrainerEpoch):
             try:
                 self.prepare()
                 self.run()
-                if self.place.is_main:
-                    self.follower.finish()
                 call(self.exp, "on_train_end", self)
             except Stopped:
                 self.say_stopped()
@@ -56,6 +54,9 @@ class Trainer(TrainerEpoch):
                     ) from error
                 raise
             finally:
+                # The checkpoint is whole by now, so an interrupted run gets its last pictures too.
+                if hasattr(self, "follower"):
+                    self.follower.finish()
                 if hasattr(self, "log"):
                     self.log.close()
 
@@ -75,11 +76,11 @@ class Trainer(TrainerEpoch):
         rows = checkpoint["log_rows"] if self.resuming and checkpoint is not None else None
         self.log = RunLog(main_folder, epoch, self.iteration, self.total, rows)
         if self.place.is_main:
-            describe_run(self.exp, self.model, self.train_index, self.factors, self.epoch_iterations, self.options)
-            write_config(self.folder / "config.json", self.exp, self.options)
-            self.follower = Follower(
-                self.exp, self.folder, self.train_index, self.evaluator, self.criterion.cls_loss, epoch
+            summary = describe_run(
+                self.exp, self.model, self.dataset, self.factors, self.epoch_iterations, self.options
             )
+            write_config(self.folder / "config.json", self.exp, self.options)
+            self.follower = Follower(self.exp, self.folder, summary, self.evaluator, self.criterion.cls_loss, epoch)
         call(self.exp, "on_train_start", self)
 
     def batches(self) -> Iterator[Batch]:
