@@ -16,7 +16,7 @@ from loguru import logger
 from numpy.typing import ArrayLike, NDArray
 
 from yolox_lt.data.columns import Bools, Columns, Floats, Ints, distinct, look_up
-from yolox_lt.data.index_cache import cache_path, read_cache, source_key, write_cache
+from yolox_lt.data.index_cache import PACKED_KEY, cache_path, is_packed, read_cache, source_key, write_cache
 from yolox_lt.data.index_read import (
     CLIP_TOLERANCE,
     AnnotationFile,
@@ -50,13 +50,19 @@ class AnnotationIndex:
         areas: float64 [N], the file's "area" (of the mask), width * height where the file has none.
         annotation_ids: int64 [N], the file's "id" (0 is a valid id), else the running number from 1.
         crowd, ignore: bool [N], the file's "iscrowd" and "ignore".
-        usable: bool [N]: not crowd, finite, and of positive width and height inside the image.
+        group_of: bool [N], the file's "is_group_of" (Open Images): one box around many objects; not trained on.
+        usable: bool [N]: neither crowd nor group, finite, and of positive width and height inside the image.
         negative_offsets, negative_labels: int64 [I + 1] and flat: categories verified absent, per image.
         not_exhaustive_offsets, not_exhaustive_labels: likewise, categories of which not every object has a box.
-        federated: the file has these two lists (LVIS); without them every category counts as verified everywhere.
+        positive_offsets, positive_labels: likewise, categories verified present ("pos_category_ids", Open Images).
+        federated: the file has the first two lists (LVIS); without them every category counts as verified everywhere.
         category_ids: int64 [C], ascending.
         category_names: C names; the id where the file gives no name.
         frequencies: array of "r", "c", "f" [C] as in the file, None if the file has none.
+        category_keys: C texts, the file's "freebase_id" (Open Images' MID), "" where it has none.
+        ancestor_offsets, ancestor_labels: int64 [C + 1] and flat: all ancestors of each category, without itself, from
+            the file's "parent_ids" (Open Images' hierarchy).
+        open_images: the file has groups or ancestors, which only Open Images knows; it is scored by its protocol.
         image_counts: int64 [C], images with at least one usable box of the category.
         instance_counts: int64 [C], usable boxes.
         problems: what was found and how often; every key is always there. Counts boxes unless the key says otherwise.
@@ -69,6 +75,8 @@ class AnnotationIndex:
         self._columns = columns
         self._cache_key = cache_key
         self.path = path
+        prefix = "problem:"
+        self.problems = {k.removeprefix(prefix): int(v[0]) for k, v in columns.items() if k.startswith(prefix)}
         self.image_ids: Ints = columns["image_ids"]
         self.sizes: Ints = columns["sizes"]
         self.box_offsets: Ints = columns["box_offsets"]
@@ -78,23 +86,29 @@ class AnnotationIndex:
         self.annotation_ids: Ints = columns["annotation_ids"]
         self.crowd: Bools = columns["crowd"]
         self.ignore: Bools = columns["ignore"]
+        self.group_of: Bools = columns["group_of"]
         self.usable: Bools = columns["usable"]
         self.negative_offsets: Ints = columns["negative_offsets"]
         self.negative_labels: Ints = columns["negative_labels"]
         self.not_exhaustive_offsets: Ints = columns["not_exhaustive_offsets"]
         self.not_exhaustive_labels: Ints = columns["not_exhaustive_labels"]
+        self.positive_offsets: Ints = columns["positive_offsets"]
+        self.positive_labels: Ints = columns["positive_labels"]
         self.federated = bool(columns["federated"][0])
         self.category_ids: Ints = columns["category_ids"]
         self.category_names = tuple(self._string("category_name", c) for c in range(len(self.category_ids)))
+        self.category_keys = tuple(self._string("category_key", c) for c in range(len(self.category_ids)))
+        self.ancestor_offsets: Ints = columns["ancestor_offsets"]
+        self.ancestor_labels: Ints = columns["ancestor_labels"]
+        self.open_images = len(self.ancestor_labels) > 0 or self.problems["group-of"] > 0
         self.frequencies: NDArray[np.str_] | None = columns["frequencies"] if len(columns["frequencies"]) else None
         self.image_counts: Ints = columns["image_counts"]
         self.instance_counts: Ints = columns["instance_counts"]
-        prefix = "problem:"
-        self.problems = {k.removeprefix(prefix): int(v[0]) for k, v in columns.items() if k.startswith(prefix)}
 
     @classmethod
     def load(cls, source: str | Path | dict[str, Any] | AnnotationIndex, cache: bool = True) -> AnnotationIndex:
-        """Annotations from a json file (LVIS v1, LVIS v0.5, plain COCO) or from the dict such a file holds.
+        """Annotations from a json file (LVIS v1, LVIS v0.5, plain COCO), from the dict such a file holds, or from the
+        columns that a converter wrote (tools/convert_dataset.py).
 
         Args:
             source: path, dict, or an index, which is returned as it is.
@@ -111,6 +125,8 @@ class AnnotationIndex:
         path = Path(source)
         if not path.is_file():
             raise UserError(f"{path}: no such annotation file; check the path")
+        if is_packed(path):
+            return cls(_read_packed(path), path, source_key(path))
         if not cache:
             return cls(_read(path), path)
         key = source_key(path)
@@ -196,6 +212,25 @@ def _reopen(path: str, key: str) -> AnnotationIndex:
     return index
 
 
+def write_packed(path: Path, columns: Columns) -> None:
+    """Write columns as `build_columns` makes them to a file that `AnnotationIndex.load` maps.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    write_cache(path, PACKED_KEY, columns | _derive(columns))
+
+
+def _read_packed(path: Path) -> Columns:
+    columns = read_cache(path, PACKED_KEY)
+    if columns is None:
+        raise UserError(
+            f"{path}: is not whole, of another version, or the cache of another file; write it anew with "
+            "tools/convert_dataset.py, or give the file that it was made from"
+        )
+    return columns
+
+
 def _read(source: Path | dict[str, Any]) -> Columns:
     columns = build_columns(decode_json(source, AnnotationFile), name_of(source))
     return columns | _derive(columns)
@@ -210,7 +245,7 @@ def _derive(columns: Columns) -> Columns:
     finite = np.logical_and.reduce(np.isfinite(boxes), axis=1)
     clipped = clip_boxes(np.where(finite[:, None], boxes, 0), sizes)
     inside = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
-    usable = finite & inside & ~columns["crowd"]
+    usable = finite & inside & ~columns["crowd"] & ~columns["group_of"]
     empty = finite & (boxes[:, 2:] <= 0).any(axis=1)
     low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
     beyond = (low < -CLIP_TOLERANCE) | (high > sizes[:, ::-1] + CLIP_TOLERANCE)  # [N, 2], in x, in y
@@ -218,6 +253,7 @@ def _derive(columns: Columns) -> Columns:
     problems = {
         "crowd": columns["crowd"],
         "ignored": columns["ignore"],
+        "group-of": columns["group_of"],
         "non-finite": ~finite,
         "zero-size": empty,
         "outside image": finite & ~empty & ~inside,

@@ -1,5 +1,7 @@
 """The file `<annotation file>.index`: numpy columns on disk, mapped into memory by every process that needs them.
 
+A converter writes its annotations as such a file and nothing else.
+
 Layout: magic (8 bytes), length of the header (8 bytes, little endian), header (json), then the arrays, each on a
 multiple of 64 bytes. A file that was not written for exactly this annotation file, or not to its end, counts as absent.
 """
@@ -16,8 +18,11 @@ import numpy as np
 
 from yolox_lt.data.columns import Columns
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raise it whenever a column changes its meaning: older cache files are then rebuilt."""
+
+PACKED_KEY = f"{FORMAT_VERSION}:packed"
+"""Key of a file that is no cache of another one: the converters write columns without a json file behind them."""
 
 _MAGIC = b"YLTINDEX"
 _ALIGNMENT = 64
@@ -51,6 +56,12 @@ def source_key(path: Path) -> str:
         file.seek(max(0, state.st_size - _SAMPLE))
         digest.update(file.read(_SAMPLE))
     return f"{FORMAT_VERSION}:{state.st_size}:{state.st_mtime_ns}:{digest.hexdigest()}"
+
+
+def is_packed(path: Path) -> bool:
+    """Whether `path` itself holds columns, and not json."""
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
 
 
 def read_cache(path: Path, key: str) -> Columns | None:
