@@ -1,10 +1,11 @@
 """Converting annotations of the size of Open Images Challenge 2019's training split: seconds and peak memory.
 
-    python -m benchmarks.openimages_convert [--rows 12195144] [--images 1743042] [--columns v4|challenge] [--jpegs 20000]
+    python -m benchmarks.openimages_convert [--rows N] [--images N] [--columns v4|challenge] [--jpegs N]
 
-Random boxes in the csv layout of the challenge (V4 to V6 have more columns), about a gigabyte in a temporary folder, are
-converted by tools/convert_dataset.py in a process of its own. The images' sizes come from a csv file there; how fast
-they are read from JPEG headers is measured on some files of its own, and the share of all images is reckoned from that.
+Random boxes in the csv layout of the challenge, about a gigabyte in a temporary folder, are converted by
+tools/convert_dataset.py in a process of its own, whose memory includes what it imports (torch). The images' sizes come
+from a csv file there; how fast they are read from JPEG headers is measured on some files of its own, and the share of
+all images is reckoned from that.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ ROOT = Path(__file__).resolve().parents[1]
 CATEGORIES = 500
 HEADERS = {
     "challenge": "ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf",
-    "v4": "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside",
+    "v4": "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,"
+    "IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside",
 }
 ROWS_AT_ONCE = 100_000
 
@@ -49,8 +51,8 @@ def write_files(folder: Path, rows: int, images: int, kind: str) -> None:
     (folder / "hierarchy.json").write_text(json.dumps({"LabelName": "/m/root", "Subcategory": tree}))
     names = sorted(image_id(image) for image in range(images))
     owner = np.sort(np.concatenate([np.arange(images), rng.integers(0, images, rows - images)]))
-    tail = rng.zipf(1.3, 4 * rows)
-    category = (tail[tail <= CATEGORIES][:rows] - 1).tolist()
+    share = 1 / np.arange(1, CATEGORIES + 1)
+    category = rng.choice(CATEGORIES, rows, p=share / share.sum())
     with (folder / "boxes.csv").open("w") as file:
         file.write(HEADERS[kind] + "\n")
         for start in range(0, rows, ROWS_AT_ONCE):
@@ -111,9 +113,7 @@ def main() -> None:
         print(f"{args.rows:,} boxes, {args.images:,} images, {size:.2f} GB, {os.cpu_count()} cores", flush=True)
         seconds, used, memory = convert(folder)
         written = (folder / "train.index").stat().st_size / 1e9
-        print(
-            f"converted in {seconds:.1f} s ({used:.1f} s of processor time), peak {memory:.2f} GB, {written:.2f} GB written"
-        )
+        print(f"converted in {seconds:.1f} s ({used:.1f} s of processor time), peak {memory:.2f} GB, {written:.2f} GB")
         for path in folder.iterdir():
             path.unlink()
         seconds, used = headers(folder, args.jpegs)

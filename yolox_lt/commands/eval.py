@@ -13,7 +13,7 @@ from yolox_lt.api import read_checkpoint, weights_of
 from yolox_lt.commands import common
 from yolox_lt.data.index import AnnotationIndex
 from yolox_lt.errors import UserError
-from yolox_lt.evaluate import DetectionArrays, Report, evaluate_lvis
+from yolox_lt.evaluate import DetectionArrays, Report, evaluate_lvis, evaluate_openimages
 from yolox_lt.evaluate.coco import evaluate_coco
 from yolox_lt.evaluate.collect import write_results
 from yolox_lt.exp import get_exp
@@ -38,9 +38,15 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--results", metavar="FILE", help="result file in COCO's format")
     parser.add_argument(
         "--protocol",
-        choices=("auto", "lvis", "coco"),
+        choices=("auto", "lvis", "coco", "openimages"),
         default="auto",
-        help="lvis: 300 detections an image; coco: 100 an image and category; auto: by the file's federated lists",
+        help="lvis: 300 detections an image; coco: 100 an image and category; openimages: mAP at IoU 0.5 over its "
+        "hierarchy; auto: openimages for a file with hierarchy or groups, lvis for one with federated lists, else coco",
+    )
+    parser.add_argument(
+        "--expand-detections",
+        action="store_true",
+        help="openimages: let every detection count for the ancestors of its category too",
     )
     common.add_overrides(parser)
     return parser
@@ -77,7 +83,8 @@ def evaluate(place: Place, args: argparse.Namespace) -> None:
     if len(evaluator.index.labels) == 0:
         logger.warning(f"{evaluator.index.path}: has no annotations, nothing to score; use --save")
         return
-    show(score(evaluator.index, detections, args, evaluator.groups), args)
+    args.expand_detections |= evaluator.expand_detections
+    show(score(evaluator.index, detections, args, evaluator.groups, evaluator.train_boxes), args)
 
 
 def score(
@@ -85,8 +92,13 @@ def score(
     detections: str | DetectionArrays,
     args: argparse.Namespace,
     groups: np.ndarray | None = None,
+    train_boxes: np.ndarray | None = None,
 ) -> Report:
-    """By the LVIS protocol or COCO's."""
+    """By the protocol of Open Images, LVIS or COCO."""
+    if args.protocol == "openimages" or (args.protocol == "auto" and index.open_images):
+        return evaluate_openimages(index, detections, args.expand_detections, groups, train_boxes)
+    if args.expand_detections:
+        raise UserError("--expand-detections: only the protocol of Open Images knows ancestors; leave the option out")
     if args.protocol == "lvis" or (args.protocol == "auto" and index.federated):
         return evaluate_lvis(index, detections, groups=groups)
     return evaluate_coco(index, detections, groups=groups)

@@ -76,7 +76,7 @@ def evaluate(
     index = AnnotationIndex.load(annotations)
     arrays = load_detections(detections)
     labels, images = labels_and_images(arrays, index, detections)
-    group_of = _check_groups(index, groups)
+    group_of = check_groups(index, groups)
     truth = truth_of(index, protocol)
     evaluated = select(labels, images, arrays.boxes, arrays.scores, index, truth, protocol)
     rows, status = match(evaluated, truth)
@@ -102,7 +102,7 @@ def evaluate(
         detection_counts=np.bincount(evaluated.labels, minlength=num_categories),
         num_images=len(index),
         precision=precision[:, 0].copy(),  # [C, A, T, 101] -> [C, T, 101]
-        status=_scatter(fate, evaluated.source, len(arrays)),
+        status=scatter(fate, evaluated.source, len(arrays)),
     )
 
 
@@ -148,7 +148,7 @@ def _category_values(precision: Floats, recall: Floats) -> dict[str, Floats]:
     }
 
 
-def _check_groups(index: AnnotationIndex, groups: Sequence[str] | NDArray[np.str_] | None) -> NDArray[np.str_] | None:
+def check_groups(index: AnnotationIndex, groups: Sequence[str] | NDArray[np.str_] | None) -> NDArray[np.str_] | None:
     if groups is None:
         return index.groups()
     group_of = np.asarray(groups, "<U1")
@@ -217,7 +217,7 @@ def _fate(
     return fate
 
 
-def _scatter(fate: NDArray[np.int8], source: Ints, count: int) -> NDArray[np.int8]:
+def scatter(fate: NDArray[np.int8], source: Ints, count: int) -> NDArray[np.int8]:
     """From the evaluated detections back to the input; what was not evaluated is DROPPED."""
     result = np.full(count, DROPPED, np.int8)
     result[source] = fate

@@ -67,8 +67,8 @@ def select(
     keep = _best_of_group(group, scores, protocol.max_dets)
     # Everything known about a pair (image, category) is tabled at its place among the verified pairs, with a last place
     # for all others: the search for the place is the dearest step and runs once, on detections in order of images.
-    negative = _listed_codes(index.negative_offsets, index.negative_labels, num_categories)
-    partial = _listed_codes(index.not_exhaustive_offsets, index.not_exhaustive_labels, num_categories)
+    negative = listed_codes(index.negative_offsets, index.negative_labels, num_categories)
+    partial = listed_codes(index.not_exhaustive_offsets, index.not_exhaustive_labels, num_categories)
     verified = distinct(np.concatenate([truth.codes, negative]))
     place, is_verified = look_up(codes, verified)
     place = np.where(is_verified, place, len(verified))
@@ -119,7 +119,7 @@ def _count(values: Ints) -> tuple[Ints, Ints]:
     return values[starts], np.diff(np.append(starts, len(values)))
 
 
-def _listed_codes(offsets: Ints, labels: Ints, num_categories: int) -> Ints:
+def listed_codes(offsets: Ints, labels: Ints, num_categories: int) -> Ints:
     """Codes image * C + label of a federated list."""
     images = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     return images * num_categories + labels

@@ -5,6 +5,7 @@ from yolox_lt.exp.data import DataExp
 from yolox_lt.exp.detection import DetectorExp
 from yolox_lt.exp.glyphs import GlyphExp, GlyphResNetExp
 from yolox_lt.exp.lvis import LVISData, LVISExp, LVISStarExp
+from yolox_lt.exp.openimages import OpenImagesData
 from yolox_lt.exp.resnet import ATSSExp, FCOSExp, PAAExp, ResNetExp, RetinaNetExp
 from yolox_lt.exp.yolox import Exp, StarExp
 
@@ -19,6 +20,7 @@ __all__ = [
     "LVISData",
     "LVISExp",
     "LVISStarExp",
+    "OpenImagesData",
     "PAAExp",
     "ResNetExp",
     "RetinaNetExp",

@@ -53,7 +53,8 @@ class DataExp(BaseExp):
     repeat_rounding: str = "ceil"
     # what one epoch counts: dataset (images once, as the released YOLOX models) or repeated (the repeated list)
     epoch_length: str = "dataset"
-    # at most so many iterations an epoch, None = all
+    # at most so many iterations an epoch, None = all; a run is stated in iterations by epochs of a round number: with
+    # 10,000 it is max_epoch and milestones (in epochs) times 10,000 of them, while the images go on where they were
     max_iter: int | None = None
 
     # batches of wide or of tall images only, so that little is padding
@@ -130,6 +131,15 @@ class DataExp(BaseExp):
         except UserError as error:
             logger.warning(f"frequency groups unknown, the validation file has none: {error}")
             return None
+
+    def train_box_counts(self) -> np.ndarray | None:
+        """Training boxes of each category, those around groups too; None when the annotations are not at hand."""
+        try:
+            index = self.get_index("train")
+        except UserError as error:
+            logger.warning(f"AP1 to AP5 unknown, they go by training boxes: {error}")
+            return None
+        return np.bincount(index.labels, minlength=len(index.category_ids))
 
     def get_factors(self, index: AnnotationIndex, positions: np.ndarray) -> np.ndarray:
         """Repeat factor of each training image, by `sampler`."""
