@@ -200,8 +200,7 @@ def _select(
     """Drop and sort the detections; `boxes` and `scores` are those of the input, `truth` the codes of the boxes."""
     codes = images * len(index.category_ids) + labels
     origin = np.where(source < 0, -1 - source, source)
-    has_area: Bools = (boxes[:, 2:] > 0).all(axis=1)
-    keep = has_area[origin]
+    keep = np.logical_and.reduce(boxes[:, 2:] > 0, axis=1)[origin]
     if _has_lists(index):
         keep &= look_up(codes, distinct(np.concatenate([truth, _verified(index)])))[1]
     kept = np.flatnonzero(keep)
