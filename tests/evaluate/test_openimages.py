@@ -167,8 +167,8 @@ def test_random_cases__equal_the_protocol_in_plain_loops(seed: int) -> None:
         assert report.metrics["AP"] == pytest.approx(np.nanmean(expected), abs=1e-12)
 
 
-# hotcoco lets a detection whose box is taken find another one (17), and of groups that hold a detection alike it prefers
-# those of the category itself to those of its descendants (24, 46); the protocol knows no second choice and no order.
+# hotcoco lets a detection whose box is taken find another one (17), and of groups that hold a detection alike it takes
+# those of the category itself before those of its descendants (24, 46). The protocol has no second choice and no order.
 OTHER_RULES = {17, 24, 46}
 
 
