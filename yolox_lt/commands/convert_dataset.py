@@ -12,7 +12,7 @@ from typing import Any
 
 from loguru import logger
 
-from yolox_lt.commands import common
+from yolox_lt.commands import common, own_data
 from yolox_lt.data.index import AnnotationIndex, write_packed
 from yolox_lt.data.openimages import openimages_columns
 from yolox_lt.errors import UserError
@@ -22,6 +22,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser = common.parser("Turn a data set as it is published into one annotation file.")
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND", help="what to convert: KIND --help")
     add_openimages(kinds)
+    own_data.add_coco_options(
+        add_kind(kinds, "coco", "COCO, LVIS, VOC or YOLO annotations -> one COCO json", own_data.coco)
+    )
+    own_data.add_split_options(
+        add_kind(
+            kinds, "split", "one annotated set -> train.json and val.json, rare categories in both", own_data.split
+        )
+    )
     return parser
 
 

@@ -34,8 +34,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", choices=("val", "test"), default="val", help="annotation file: val_ann or test_ann")
     parser.add_argument("--save", metavar="FILE", help="write the detections as a COCO results file")
     parser.add_argument("--csv", metavar="FILE", help="write one line per category")
-    parser.add_argument("--ann", metavar="FILE", help="annotation file, to score --results without a model")
+    parser.add_argument("--ann", metavar="PATH", help="annotations, to score --results without a model")
     parser.add_argument("--results", metavar="FILE", help="result file in COCO's format")
+    common.add_source(parser)
     parser.add_argument(
         "--protocol",
         choices=("auto", "lvis", "coco", "openimages"),
@@ -65,7 +66,7 @@ def evaluate(place: Place, args: argparse.Namespace) -> None:
     if args.tsize is not None:
         exp.test_size = (args.tsize, args.tsize)
     if args.split == "test":
-        exp.val_ann, exp.val_images = exp.test_ann, exp.test_images
+        exp.val_ann, exp.val_images, exp.val_subset = exp.test_ann, exp.test_images, None
     model = exp.get_model()
     load_weights(model, weights_of(content), checkpoint)
     model.to(place.device).to(memory_format=torch.channels_last)
@@ -77,11 +78,17 @@ def evaluate(place: Place, args: argparse.Namespace) -> None:
     if parts is None:
         return
     detections = DetectionArrays.concatenate(parts)
-    if args.save:
-        write_results(args.save, detections)
-        logger.info(f"{len(detections):,} detections written to {args.save}")
-    if len(evaluator.index.labels) == 0:
-        logger.warning(f"{evaluator.index.path}: has no annotations, nothing to score; use --save")
+    unlabelled = len(evaluator.index.labels) == 0
+    target = args.save
+    if unlabelled and target is None:  # a test split: what was found is all there is
+        target = str(Path(checkpoint).with_name(f"{Path(str(evaluator.index.path)).stem}_results.json"))
+    if target is not None:
+        write_results(target, detections)
+        logger.info(f"{len(detections):,} detections written to {target}")
+    if unlabelled:
+        print(
+            f"{evaluator.index.path} has no annotations, so there is nothing to score; the detections are in {target}"
+        )
         return
     args.expand_detections |= evaluator.expand_detections
     show(score(evaluator.index, detections, args, evaluator.groups, evaluator.train_boxes), args)
@@ -123,7 +130,8 @@ def main(args: argparse.Namespace) -> None:
     if (args.ann is None) != (args.results is None):
         raise UserError("--ann and --results belong together: the annotation file and the result file to score")
     if args.ann is not None:
-        show(score(AnnotationIndex.load(args.ann), args.results, args), args)
+        index = AnnotationIndex.load(common.source_of([args.ann], args))
+        show(score(index, args.results, args), args)
         return
     exp = get_exp(args.exp_file, args.name)
     exp.merge(args.opts)

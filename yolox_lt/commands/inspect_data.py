@@ -59,9 +59,9 @@ def main(args: argparse.Namespace) -> None:
     batch_size = exp.batch_size if args.batch_size is None else args.batch_size
     if batch_size < 1:
         raise UserError(f"-b {batch_size}: give at least 1")
-    sampling = Sampling(
-        factors, exp.iterations_per_epoch(factors, batch_size, 1), batch_size, partners_of(exp.get_augment())
-    )
+    iterations, partners = exp.iterations_per_epoch(factors, batch_size, 1), partners_of(exp.get_augment())
+    same_partners = exp.partner_factors(store.index, positions) is not None
+    sampling = Sampling(factors, iterations, batch_size, partners, same_partners)
     summary = summarize(store.index, positions, sampling)
     problems = find_problems(store, positions, exp.get_store("val"), args.check_images)
     if args.json != "-":
@@ -82,6 +82,7 @@ def content(summary: DataSummary, exp: DetectorExp, problems: list[Problem], pic
         "experiment": exp.exp_name,
         "sampler": exp.sampler,
         "epoch_length": exp.epoch_length,
+        "partners": exp.partners,
         **summary.to_dict(),
         "problems": [problem.to_dict() for problem in problems],
         "pictures": [str(path) for path in pictures],
@@ -137,9 +138,11 @@ def sampling_lines(summary: DataSummary, exp: DetectorExp) -> str:
         lines.append("images that this experiment's own augmentation adds to a sample are not counted in draws")
     elif sampling.partners:
         closing = min(exp.no_aug_epochs, exp.max_epoch)
+        how = "drawn as the sampler draws" if sampling.same_partners else "uniform over all images"
+        effect = "do not dilute the sampler" if sampling.same_partners else "dilute the sampler"
         lines.append(
-            f"mosaic and mixup add {sampling.partners:g} images to a sample on average, uniform over all images: they "
-            f"dilute the sampler, but for the {closing} closing epochs"
+            f"mosaic and mixup add {sampling.partners:g} images to a sample on average, {how}: they {effect}"
+            + ("" if sampling.same_partners else f", but for the {closing} closing epochs")
         )
     lines.append(
         "draws: expected images with the category in one epoch; gain: how often a category is seen, over uniform "

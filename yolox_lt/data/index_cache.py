@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from yolox_lt.data.columns import Columns
+from yolox_lt.errors import UserError
 
 FORMAT_VERSION = 2
 """Raise it whenever a column changes its meaning: older cache files are then rebuilt."""
@@ -86,6 +87,21 @@ def read_cache(path: Path, key: str) -> Columns | None:
         dtype = np.dtype(array.dtype)
         length = int(np.prod(array.shape)) * dtype.itemsize
         columns[array.name] = content[array.offset : array.offset + length].view(dtype).reshape(array.shape)
+    return columns
+
+
+def read_packed(path: Path) -> Columns:
+    """The columns that a converter wrote to `path`, mapped read-only.
+
+    Raises:
+        UserError: the file is no such one, or not whole.
+    """
+    columns = read_cache(path, PACKED_KEY)
+    if columns is None:
+        raise UserError(
+            f"{path}: is not whole, of another version, or the cache of another file; write it anew with "
+            "tools/convert_dataset.py, or give the file that it was made from"
+        )
     return columns
 
 

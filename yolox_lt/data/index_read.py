@@ -65,11 +65,15 @@ class CategoryEntry(msgspec.Struct, gc=False):
 
 
 class AnnotationFile(msgspec.Struct, gc=False):
-    """The whole file. Test splits have no "annotations"."""
+    """The whole file. Test splits have no "annotations".
+
+    heeds_ignore: ours, absent from published files, see `AnnotationIndex`.
+    """
 
     images: list[ImageEntry]
     categories: list[CategoryEntry]
     annotations: list[BoxEntry] = []
+    heeds_ignore: bool = False
 
 
 def decode_json(source: Path | object, kind: type[T]) -> T:
@@ -146,7 +150,7 @@ def build_columns(content: AnnotationFile, source: str) -> Columns:
     columns = _category_columns(content.categories, source)
     columns |= _image_columns(content.images, columns["category_ids"], source)
     columns |= _box_columns(content.annotations, columns, source)
-    return columns
+    return columns | {"heeds_ignore": np.array([content.heeds_ignore])}
 
 
 def clip_boxes(boxes: Floats, sizes: Ints) -> NDArray[np.float32]:

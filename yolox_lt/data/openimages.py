@@ -86,6 +86,7 @@ def openimages_columns(
         "image_ids": np.arange(1, len(files) + 1),
         "sizes": size,
         "federated": np.array([labels is not None]),
+        "heeds_ignore": np.array([False]),
         **_label_columns("negative", image_of_label[~present], verified[~present], len(files), len(mids)),
         **_label_columns("positive", image_of_label[present], verified[present], len(files), len(mids)),
         **_label_columns("not_exhaustive", image_of_label[:0], verified[:0], len(files), len(mids)),

@@ -88,7 +88,7 @@ def match(detections: Evaluated, truth: Truth) -> tuple[Ints, NDArray[np.int8]]:
     starts = np.flatnonzero(np.diff(detection, prepend=-1))  # pairs are grouped by detection
     rows = detection[starts]
     row = np.repeat(np.arange(len(rows)), np.diff(np.append(starts, len(detection))))
-    turn = _rank_inside(detections.codes[rows])[row]
+    turn = rank_inside(detections.codes[rows])[row]
     # The last available pair of a detection is then its choice: largest IoU, later box.
     order = np.lexsort((box, iou, row, turn))
     row, box, iou = row[order], box[order], iou[order]
@@ -127,7 +127,7 @@ def _steps(turn: Ints, row: Ints) -> Iterator[slice]:
         yield slice(start, end)
 
 
-def _rank_inside(codes: Ints) -> Ints:
+def rank_inside(codes: Ints) -> Ints:
     """How many earlier entries have the same code."""
     order = np.argsort(codes, kind="stable")
     starts = np.flatnonzero(np.diff(codes[order], prepend=-1))

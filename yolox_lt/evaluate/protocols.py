@@ -25,6 +25,7 @@ class Protocol:
     lvis: the rules of LVIS: boxes whose "area" and detections whose width * height is not positive do not exist, the
         "ignore" field counts, and federated lists are obeyed where the file has them. Else those of COCO.
     pooled: one precision-recall curve over the detections of all categories (AP-pool).
+    recall_at: recall is also given for so many detections per image and category, as COCO does (AR1, AR10, AR100).
     """
 
     name: str
@@ -32,6 +33,7 @@ class Protocol:
     max_dets: int
     lvis: bool = True
     pooled: bool = False
+    recall_at: tuple[int, ...] = ()
 
     @property
     def description(self) -> str:
@@ -48,7 +50,7 @@ def truth_of(index: AnnotationIndex, protocol: Protocol) -> Truth:
     codes = images * len(index.category_ids) + index.labels
     rows = np.flatnonzero(keep)
     rows = rows[np.argsort(codes[rows], kind="stable")]
-    ignored = index.crowd | index.ignore if protocol.lvis else index.crowd
+    ignored = index.crowd | index.ignore if protocol.lvis or index.heeds_ignore else index.crowd
     return Truth(
         codes=codes[rows],
         boxes=index.boxes[rows],

@@ -23,7 +23,8 @@ class Report:
     """Result of one evaluation of C categories. NaN stands for "nothing to average": no boxes to be found.
 
     protocol: what was measured, e.g. "LVIS AP, 300 detections per image".
-    metrics: name -> value in [0, 1]: AP AP50 AP75 APs APm APl APr APc APf AR ARs ARm ARl, Open Images also AP1 to AP5.
+    metrics: name -> value in [0, 1]: AP AP50 AP75 APs APm APl APr APc APf AR ARs ARm ARl; COCO also AR1 AR10 AR100, the
+        last of which is AR; Open Images also AP1 to AP5.
     per_category: name -> float64 [C] in [0, 1]: AP AP50 AP75 APs APm APl AR ARs ARm ARl, always of single categories;
         Open Images: AP, AP50 and the quintile 1 to 5 that its AP1 to AP5 count the category in.
     category_ids, category_names: of the annotation file.
