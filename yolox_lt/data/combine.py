@@ -6,6 +6,7 @@ Everything here works on what `build_columns` returns, so it does not matter wha
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ RAGGED = {
 def strings(columns: Columns, name: str) -> list[str]:
     """What `pack_strings` packed."""
     text, ends = columns[f"{name}_bytes"].tobytes(), columns[f"{name}_offsets"].tolist()
-    return [text[a:b].decode() for a, b in zip(ends[:-1], ends[1:])]
+    return [text[a:b].decode() for a, b in pairwise(ends)]
 
 
 def take_images(columns: Columns, positions: Ints) -> Columns:

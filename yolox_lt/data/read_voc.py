@@ -1,6 +1,7 @@
 """Pascal VOC: one xml file an image.
 
-Corners are pixels counted from 1 and belong to the box, as VOC's devkit defines them: xmin 1, xmax 10 is x = 0, width 10.
+Corners are pixels counted from 1 and belong to the box, as VOC's devkit defines them: xmin 1 and xmax 10 are x = 0 and
+width 10. Boxes of no size or outside the image are counted and left out, as in every format.
 An object marked difficult is trained on and not scored (the index's `ignore`, which VOC's scoring heeds).
 """
 

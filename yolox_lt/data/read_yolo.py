@@ -82,8 +82,8 @@ def _set_of(root: Path, places: list[Path], names: dict[int, str], texts: tuple[
 def read_yolo(found: YoloSet, root: Path) -> AnnotationFile:
     """Annotations of a split. Image ids are 1, 2, ... in the order of paths, category ids class numbers plus 1.
 
-    Sizes come from the headers of the image files. Boxes are taken to refer to the pixels as stored, which is how images
-    are read; files with an EXIF rotation are counted in a warning.
+    Sizes come from the headers of the image files. Boxes are taken to refer to the pixels as stored, which is how
+    images are read; files with an EXIF rotation are counted in a warning.
 
     root: folder that paths of images are written relative to.
 

@@ -11,29 +11,45 @@ from yolox_lt.data.index import AnnotationIndex
 TRAIN, VAL, FREE = 0, 1, -1
 
 
+ATTEMPTS = 20
+"""Dealings of which the best is taken."""
+
+
 def split_images(index: AnnotationIndex, share: float, seed: int = 0) -> tuple[Ints, Ints]:
     """Positions int64, ascending, of the training and of the validation images.
 
     From the rarest category to the most frequent one, its images that have no part yet are dealt at random: so many to
     validation that it has `share` of all images with the category, at least one and at most all but one. A category
     with a single image stays in training. Dealing rarer categories can leave another one in one part only; then an
-    image is moved over, if every category of that image stays in both parts.
+    image is moved over, if every category of that image stays in both parts. Of several dealings the one that leaves
+    the fewest categories in one part is taken; with many single images some always are, see `lost_categories`.
 
     Args:
         share: of the images for validation, above 0 and below 1. seed: of the dealing.
     """
     image, category, num_images = image_category_pairs(index)
-    rng = np.random.default_rng(seed)
-    part = np.full(num_images, FREE)
     counts = np.bincount(category, minlength=len(index.category_ids))
     by_category = np.split(image[np.argsort(category, kind="stable")], np.cumsum(counts)[:-1])
-    for c in np.argsort(counts, kind="stable").tolist():
-        _deal(part, rng.permutation(by_category[c]), share)
-    empty = np.flatnonzero(part == FREE)
-    part[rng.permutation(empty)[: round(share * len(empty))]] = VAL
-    part[part == FREE] = TRAIN
-    _mend(part, image, category, by_category)
-    return np.flatnonzero(part == TRAIN), np.flatnonzero(part == VAL)
+    # An image that is the only one of some category has to be in training; who has no other image cannot be in both.
+    pinned = np.zeros(num_images, bool)
+    pinned[image[counts[category] == 1]] = True
+    fewest = sum(bool(pinned[images].all()) for images in by_category if len(images))
+    rng = np.random.default_rng(seed)
+    best, best_lost = np.zeros(num_images, np.int64), len(counts) + 1
+    for _ in range(ATTEMPTS):
+        part = np.full(num_images, FREE)
+        for c in np.lexsort((rng.random(len(counts)), counts)).tolist():
+            _deal(part, rng.permutation(by_category[c]), share)
+        empty = np.flatnonzero(part == FREE)
+        part[rng.permutation(empty)[: round(share * len(empty))]] = VAL
+        part[part == FREE] = TRAIN
+        _mend(part, image, category, by_category)
+        lost = sum(len(np.unique(part[images])) == 1 for images in by_category)
+        if lost < best_lost:
+            best, best_lost = part, lost
+        if lost <= fewest:
+            break
+    return np.flatnonzero(best == TRAIN), np.flatnonzero(best == VAL)
 
 
 def lost_categories(index: AnnotationIndex, part: Ints) -> Ints:

@@ -30,8 +30,8 @@ class DataExp(BaseExp):
     # root of the data set; None = $YOLOX_DATADIR (or ./datasets), then data_folder
     data_dir: str | None = None
     data_folder: str = "COCO"
-    # annotations: a path, or a name below data_dir/annotations or data_dir; several are joined. COCO or LVIS json, a VOC
-    # folder or list, a YOLO data.yaml ("data.yaml:test" for another split than the one that is asked for)
+    # annotations: a path, or a name below data_dir/annotations or data_dir; several are joined. COCO or LVIS json, a
+    # VOC folder or list, a YOLO data.yaml ("data.yaml:test" for another split than the one that is asked for)
     train_ann: str | tuple[str, ...] = "instances_train2017.json"
     val_ann: str | tuple[str, ...] = "instances_val2017.json"
     test_ann: str | tuple[str, ...] = "instances_test2017.json"
