@@ -46,8 +46,8 @@ def write_voc(folder: Path, content: dict[str, Any], split: str = "val", images:
     (folder / "Annotations").mkdir(parents=True, exist_ok=True)
     (folder / "ImageSets/Main").mkdir(parents=True, exist_ok=True)
     (folder / "JPEGImages").mkdir(exist_ok=True)
-    for image, annotations in by_image(content):
-        objects = "".join(voc_object(names[a["category_id"]], a["bbox"]) for a in annotations)
+    for image, boxes in by_image(content):
+        objects = "".join(voc_object(names[a["category_id"]], a["bbox"]) for a in boxes)
         text = voc_xml(image["file_name"], image["width"], image["height"], objects)
         (folder / "Annotations" / Path(image["file_name"]).with_suffix(".xml").name).write_text(text)
         if images:
@@ -71,11 +71,11 @@ def voc_xml(file_name: str, width: int, height: int, objects: str = "") -> str:
 def write_yolo(folder: Path, content: dict[str, Any], split: str = "val") -> Path:
     """images/SPLIT, labels/SPLIT and a data.yaml; an image without objects has no label file."""
     classes = [c["id"] for c in sorted(content["categories"], key=lambda c: c["id"])]
-    for image, annotations in by_image(content):
+    for image, boxes in by_image(content):
         width, height = image["width"], image["height"]
         write_image(folder / "images" / split / image["file_name"], width, height)
         rows = []
-        for a in annotations:
+        for a in boxes:
             x, y, w, h = a["bbox"]
             numbers = ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
             rows.append(f"{classes.index(a['category_id'])} " + " ".join(f"{n:.6f}" for n in numbers))

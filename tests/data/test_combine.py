@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,19 @@ from yolox_lt.exp import LVIS05Data, LVISData, StarExp, get_exp
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
-def content(images: list[int], categories: dict[int, str], boxes: list[tuple[int, int]], **lists: Any) -> dict[str, Any]:
+def content(
+    images: list[int], categories: dict[int, str], boxes: list[tuple[int, int]], **lists: Any
+) -> dict[str, Any]:
     """Images of 50 x 40 pixels; boxes are (image id, category id), the n-th n pixels wide."""
     return {
         "images": [
-            {"id": i, "width": 50, "height": 40, "file_name": f"d/{i}.jpg", **{k: v.get(i, []) for k, v in lists.items()}}
+            {
+                "id": i,
+                "width": 50,
+                "height": 40,
+                "file_name": f"d/{i}.jpg",
+                **{k: v.get(i, []) for k, v in lists.items()},
+            }
             for i in images
         ],
         "categories": [{"id": c, "name": name} for c, name in categories.items()],
@@ -32,7 +41,9 @@ def content(images: list[int], categories: dict[int, str], boxes: list[tuple[int
     }
 
 
-def load(folder: Path, *files: dict[str, Any], mapping: dict[str, str | None] | None = None, **more: Any) -> AnnotationIndex:
+def load(
+    folder: Path, *files: dict[str, Any], mapping: dict[str, str | None] | None = None, **more: Any
+) -> AnnotationIndex:
     paths = []
     for i, file in enumerate(files):
         paths.append(str(folder / f"{i}.json"))
@@ -143,10 +154,10 @@ def test_map__federated_lists_by_hand(tmp_path) -> None:
         not_exhaustive_category_ids={3: [2], 6: [3]},
     )
     index = load(tmp_path, a, mapping={"ant": "x", "bee": "x", "cat": "y"})
-    absent = [index.negative_labels[s:e].tolist() for s, e in zip(index.negative_offsets, index.negative_offsets[1:])]
+    absent = [index.negative_labels[s:e].tolist() for s, e in pairwise(index.negative_offsets)]
     assert absent == [[], [], [], [0, 1], [], []]  # image 5 knows of ant alone
     offsets = index.not_exhaustive_offsets
-    partial = [index.not_exhaustive_labels[s:e].tolist() for s, e in zip(offsets, offsets[1:])]
+    partial = [index.not_exhaustive_labels[s:e].tolist() for s, e in pairwise(offsets)]
     assert partial == [[], [0], [0], [], [], [1]]  # image 2: bee was not looked for; image 3: bee is not complete
     for name in ("negative category with boxes", "non-exhaustive category without boxes"):
         assert index.problems[name] == 0

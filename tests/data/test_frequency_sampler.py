@@ -82,7 +82,7 @@ def test_lvis__instance_aware_factors_of_the_real_categories(golden):
 
 
 def test_instance_aware__by_hand():
-    """Category 0: 2 of 4 images, 6 of 8 objects; category 1: 1 image, 2 objects. t = 1: r = (f_img * f_inst) ** -1/4."""
+    """Category 0: 2 of 4 images, 6 of 8 objects; category 1: 1 image, 2 objects. t = 1: r = (f_img f_inst) ** -1/4."""
     lists = [[0, 0, 0, 0, 0], [0, 1, 1], [], []]
     r0, r1 = (2 / 4 * 6 / 8) ** -0.25, (1 / 4 * 2 / 8) ** -0.25
     np.testing.assert_allclose(repeat_factors(lists, 1.0, "stochastic", by_instances=True), [r0, r1, 1, 1])
@@ -93,7 +93,7 @@ def test_instance_aware__by_hand():
 
 
 def test_class_balanced__by_hand():
-    """Category 0 in images 0, 1, 2, category 2 in image 2, category 1 in none: each of the two has half of the draws."""
+    """Category 0 in images 0, 1, 2, category 2 in image 2, category 1 in none: the two share the draws equally."""
     lists = [[0], [0, 0], [0, 2], []]
     np.testing.assert_allclose(class_balanced_factors(lists), [4 / 6, 4 / 6, 4 / 6 + 4 / 2, 0])
     assert class_balanced_factors([[], [1]]).tolist() == [0, 2]
@@ -118,10 +118,19 @@ def test_empirical_counts__equal_the_factors(kind):
     fraction = factors % 1
     spread = np.sqrt(passes * (fraction * (1 - fraction) + 1 / 80))
     assert (np.abs(counts - passes * factors) <= 5 * spread + 2).all()
-    if kind == "balanced":  # so every category is the first thought of equally many draws
-        assert counts[[i for i, c in enumerate(lists) if not c]].sum() <= passes * 0.02
-        share = [sum(counts[i] / sum(3 in c for c in lists) for i, held in enumerate(lists) if 3 in held)]
-        assert share[0] > 0
+
+
+def test_class_balanced__equals_drawing_a_category_then_an_image():
+    rng = np.random.default_rng(4)
+    lists = [rng.choice(4, rng.integers(0, 4), p=[0.7, 0.2, 0.07, 0.03]).tolist() for _ in range(60)]
+    holders = [[i for i, held in enumerate(lists) if c in held] for c in range(4)]
+    assert all(holders)
+    counts = np.zeros(60)
+    for _ in range(40_000):
+        held = holders[rng.integers(4)]
+        counts[held[rng.integers(len(held))]] += 1
+    expected = class_balanced_factors(lists) * 40_000 / 60
+    assert (np.abs(counts - expected) <= 5 * np.sqrt(expected)).all()
 
 
 def test_index__equals_the_lists_and_honours_a_subset():

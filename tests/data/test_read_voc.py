@@ -98,7 +98,10 @@ BOMB = '<!DOCTYPE lolz [<!ENTITY a "ha"><!ENTITY b "&a;&a;">]>'
         (GOOD.replace("20</height>", "-2</height>"), r"a\.xml: size has width 30 and height -2"),
         (GOOD.replace("<name>cup</name>", ""), r"a\.xml: object 1 has no <name>"),
         (GOOD.replace("<xmin>1</xmin>", ""), r"a\.xml: object 1 \(cup\) has no <bndbox><xmin>"),
-        (GOOD.replace("<xmin>1</xmin>", "<xmin>left</xmin>"), r"object 1 \(cup\) has 'left' as <bndbox><xmin>; write a"),
+        (
+            GOOD.replace("<xmin>1</xmin>", "<xmin>left</xmin>"),
+            r"object 1 \(cup\) has 'left' as <bndbox><xmin>; write a",
+        ),
         (GOOD.replace("<xmin>1</xmin>", "<xmin>nan</xmin>"), r"object 1 \(cup\) has 'nan' as <bndbox><xmin>"),
         (GOOD.replace("cup", "mug"), r"a\.xml: object 1 is a 'mug', which class_names does not list \(cup\); add it"),
     ],

@@ -147,7 +147,10 @@ def test_bad_row__is_named(folder, text, message) -> None:
         ("val: images/val\n", r"data\.yaml: names is None; list the names"),
         ("val: images/val\nnames: {a: ant}\n", r"data\.yaml: names has the class 'a'; classes are numbers from 0"),
         ("val: images/val\nnc: 3\nnames: [ant, bee]\n", r"data\.yaml: nc is 3 but names has 2 entries; correct one"),
-        ("val: pictures\nnames: [ant]\n", r"data\.yaml: val is 'pictures', but there is no .*pictures; correct path or val"),
+        (
+            "val: pictures\nnames: [ant]\n",
+            r"data\.yaml: val is 'pictures', but there is no .*pictures; correct path or val",
+        ),
         ("val: labels\nnames: [ant]\n", r"labels: holds no images; put them there, or correct the path"),
         ("val: v.txt\nnames: [ant]\n", r"v\.txt, line 2: there is no image .*q\.jpg; remove the line or add the file"),
         ("val: empty.txt\nnames: [ant]\n", r"empty\.txt: lists no images"),
@@ -171,5 +174,7 @@ def test_bad_image_and_missing_labels__are_named(folder) -> None:
         load(folder / "data.yaml")
     for path in (folder / "labels/val").iterdir():
         path.unlink()
-    with pytest.raises(UserError, match=r"labels/val/[abc]\.txt: none of the 3 images has a file with labels; put them"):
+    with pytest.raises(
+        UserError, match=r"labels/val/[abc]\.txt: none of the 3 images has a file with labels; put them"
+    ):
         load(folder / "data.yaml")

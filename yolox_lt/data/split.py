@@ -21,8 +21,8 @@ def split_images(index: AnnotationIndex, share: float, seed: int = 0) -> tuple[I
     From the rarest category to the most frequent one, its images that have no part yet are dealt at random: so many to
     validation that it has `share` of all images with the category, at least one and at most all but one. A category
     with a single image stays in training. Dealing rarer categories can leave another one in one part only; then an
-    image is moved over, if every category of that image stays in both parts. Of several dealings the one that leaves
-    the fewest categories in one part is taken; with many single images some always are, see `lost_categories`.
+    image is moved over, if every category of that image stays in both parts. Of several dealings the one is taken that
+    lacks the fewest categories, in training first; with many single images some always are, see `lost_categories`.
 
     Args:
         share: of the images for validation, above 0 and below 1. seed: of the dealing.
@@ -35,7 +35,7 @@ def split_images(index: AnnotationIndex, share: float, seed: int = 0) -> tuple[I
     pinned[image[counts[category] == 1]] = True
     fewest = sum(bool(pinned[images].all()) for images in by_category if len(images))
     rng = np.random.default_rng(seed)
-    best, best_lost = np.zeros(num_images, np.int64), len(counts) + 1
+    best, best_lost = np.zeros(num_images, np.int64), (len(counts) + 1, 0)
     for _ in range(ATTEMPTS):
         part = np.full(num_images, FREE)
         for c in np.lexsort((rng.random(len(counts)), counts)).tolist():
@@ -44,10 +44,10 @@ def split_images(index: AnnotationIndex, share: float, seed: int = 0) -> tuple[I
         part[rng.permutation(empty)[: round(share * len(empty))]] = VAL
         part[part == FREE] = TRAIN
         _mend(part, image, category, by_category)
-        lost = sum(len(np.unique(part[images])) == 1 for images in by_category)
+        lost = _lost(part, by_category)
         if lost < best_lost:
             best, best_lost = part, lost
-        if lost <= fewest:
+        if lost == (0, fewest):
             break
     return np.flatnonzero(best == TRAIN), np.flatnonzero(best == VAL)
 
@@ -56,6 +56,12 @@ def lost_categories(index: AnnotationIndex, part: Ints) -> Ints:
     """Labels of the categories that have images but none at the positions `part`."""
     _, category, _ = image_category_pairs(index, part)
     return np.setdiff1d(np.flatnonzero(index.image_counts), category)
+
+
+def _lost(part: Ints, by_category: list[Ints]) -> tuple[int, int]:
+    """Categories that training lacks, and that validation lacks."""
+    present = [np.unique(part[images]).tolist() for images in by_category if len(images)]
+    return present.count([VAL]), present.count([TRAIN])
 
 
 def _deal(part: Ints, images: Ints, share: float) -> None:
