@@ -93,11 +93,11 @@ class DataExp(BaseExp):
             tuple(self.find(name, f"{split}_ann") for name in ([names] if isinstance(names, str) else names)),
             self.data_format,
             split,
-            self.class_names,
+            tuple(self.class_names),
             self.find(self.category_map, "category_map") if self.category_map else None,
             self.val_subset if split == "val" else None,
             str(self.data_root()),
-            folders if isinstance(folders, tuple) else (),
+            () if folders is None or isinstance(folders, str) else tuple(folders),
         )
 
     def find(self, name: str, setting: str) -> str:
