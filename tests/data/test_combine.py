@@ -214,7 +214,7 @@ def test_lvis_v05__vocabulary_paths_and_dropped_polygons(tmp_path) -> None:
     assert ImageStore(index, tmp_path, "val2017").path(0) == tmp_path / "val2017" / name
     with pytest.raises(UserError, match=r"has 1230 categories but num_classes is 1203"):
         lvis_exp(tmp_path, LVISData, val_ann="lvis_v0.5_val.json").get_index("val")
-    assert get_exp(Path(__file__).parents[2] / "exps/lvis/efl_r50_v05.py").num_classes == 1230
+    assert get_exp(Path(__file__).parents[2] / "exps/example/lvis_v05.py").num_classes == 1230
 
 
 def test_lvis_minival__images_of_val2017_or_of_a_list(tmp_path) -> None:
