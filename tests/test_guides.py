@@ -33,7 +33,7 @@ from torch.distributed.run import get_args_parser
 
 from tests.tiny import TINY, tiny_data
 from yolox_lt.commands import common
-from yolox_lt.data.frequency import image_category_pairs, repeat_factors
+from yolox_lt.data.frequency import class_balanced_factors, image_category_pairs, repeat_factors
 from yolox_lt.data.glyph_spec import glyph_spec, glyph_tail
 from yolox_lt.data.glyphs import train_plan
 from yolox_lt.exp import get_exp
@@ -241,15 +241,20 @@ def test_choosing__gains_are_those_of_the_demo_s_data():
     tail = glyph_tail(spec)
     plan, groups = train_plan(spec, tail.image_counts), np.array(tail.groups)
     image, category, images = image_category_pairs(plan)
+    ceil = repeat_factors(plan, 0.1)
+    by_instances = repeat_factors(plan, 0.1, "stochastic", by_instances=True)
     cases = {
-        "`sampler uniform`": (np.ones(images), 0.0),
-        "`repeat_rounding ceil`, no mosaic (as the demo is trained)": (repeat_factors(plan, 0.1), 0.0),
-        "`repeat_rounding stochastic`, no mosaic": (repeat_factors(plan, 0.1, "stochastic"), 0.0),
-        "`repeat_rounding ceil`, `mosaic_prob 1` with mixup": (repeat_factors(plan, 0.1), 4.0),
+        "`sampler uniform`": (np.ones(images), 0.0, False),
+        "`repeat_rounding ceil`, no mosaic (as the demo is trained)": (ceil, 0.0, False),
+        "`repeat_rounding stochastic`, no mosaic": (repeat_factors(plan, 0.1, "stochastic"), 0.0, False),
+        "`repeat_rounding ceil`, `mosaic_prob 1` with mixup": (ceil, 4.0, False),
+        "the same with `partners same`": (ceil, 4.0, True),
+        "`sampler instance_repeat_factor`, `repeat_rounding stochastic`, no mosaic": (by_instances, 0.0, False),
+        "`sampler class_balanced`, no mosaic": (class_balanced_factors(plan), 0.0, False),
     }
     text = (GUIDES / "choosing.md").read_text(encoding="utf-8")
-    for setting, (factors, partners) in cases.items():
-        draws = expected_draws(image, category, len(groups), factors, 1, partners)
+    for setting, (factors, partners, same) in cases.items():
+        draws = expected_draws(image, category, len(groups), factors, 1, partners, same)
         uniform = expected_draws(image, category, len(groups), np.ones(images), 1, partners)
         gains = [f"{draws[groups == g].sum() / uniform[groups == g].sum():.2f}" for g in "rcf"]
         assert f"| {setting} | {' | '.join(gains)} |\n" in text

@@ -98,6 +98,27 @@ def test_eval__csv_and_page_hold_training_and_thresholds(run, tmp_path):
         assert int(row["train_images"]) == len(images)
 
 
+def test_eval__without_annotations_writes_results_and_says_so(run, tmp_path):
+    """As LVIS test-dev: images and categories alone."""
+    folder, settings, data = run
+    copy = tmp_path / "run"
+    copy.mkdir()
+    shutil.copy(folder / "best.pth", copy)
+    content = json.loads((data / "annotations/glyphs_val.json").read_text())
+    del content["annotations"]
+    for image in content["images"]:
+        for key in ("neg_category_ids", "not_exhaustive_category_ids"):
+            image.pop(key, None)
+    (tmp_path / "test_dev.json").write_text(json.dumps(content))
+    args = ["-f", "exps/glyphs/eqfl.py", "-c", copy / "best.pth", "--split", "test", "--device", "cpu"]
+    done = tool("eval", *args, *settings, "test_ann", tmp_path / "test_dev.json", "test_images", "None")
+    assert "test_dev.json has no annotations, so there is nothing to score; the detections are in" in done.stdout
+    entries = json.loads((copy / "test_dev_results.json").read_text())
+    assert {entry["image_id"] for entry in entries} <= {image["id"] for image in content["images"]}
+    assert len(entries) > 0
+    assert set(entries[0]) == {"image_id", "category_id", "bbox", "score"}
+
+
 def test_demo__images_video_and_json(run, tmp_path):
     folder, _, data = run
     images = sorted((data / "val2017").glob("*.jpg"))[:3]

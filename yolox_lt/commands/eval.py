@@ -16,7 +16,7 @@ from yolox_lt.commands import common
 from yolox_lt.data.dataset import ImageStore
 from yolox_lt.data.index import AnnotationIndex
 from yolox_lt.errors import UserError
-from yolox_lt.evaluate import DetectionArrays, Report, evaluate_lvis
+from yolox_lt.evaluate import DetectionArrays, Report, evaluate_lvis, evaluate_openimages
 from yolox_lt.evaluate.coco import evaluate_coco
 from yolox_lt.evaluate.collect import Limits, best_of_images, write_results
 from yolox_lt.evaluate.lvis import DETS_PER_CATEGORY
@@ -47,13 +47,20 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", choices=("val", "test"), default="val", help="annotation file: val_ann or test_ann")
     parser.add_argument("--save", metavar="FILE", help="write the detections as a COCO results file")
     parser.add_argument("--csv", metavar="FILE", help="write one line per category")
-    parser.add_argument("--ann", metavar="FILE", help="annotation file, to score --results without a model")
+    parser.add_argument("--ann", metavar="PATH", help="annotations, to score --results without a model")
     parser.add_argument("--results", metavar="FILE", help="result file in COCO's format")
+    common.add_source(parser)
     parser.add_argument(
         "--protocol",
-        choices=("auto", "lvis", "coco"),
+        choices=("auto", "lvis", "coco", "openimages"),
         default="auto",
-        help="lvis: 300 detections an image; coco: 100 an image and category; auto: by the file's federated lists",
+        help="lvis: 300 detections an image; coco: 100 an image and category; openimages: mAP at IoU 0.5 over its "
+        "hierarchy; auto: openimages for a file with hierarchy or groups, lvis for one with federated lists, else coco",
+    )
+    parser.add_argument(
+        "--expand-detections",
+        action="store_true",
+        help="openimages: let every detection count for the ancestors of its category too",
     )
     parser.add_argument(
         "--fixed",
@@ -85,7 +92,7 @@ def evaluate(place: Place, args: argparse.Namespace) -> None:
     if args.tsize is not None:
         exp.test_size = (args.tsize, args.tsize)
     if args.split == "test":
-        exp.val_ann, exp.val_images = exp.test_ann, exp.test_images
+        exp.val_ann, exp.val_images, exp.val_subset = exp.test_ann, exp.test_images, None
     per_image = exp.max_detections
     limits = None
     if args.fixed or args.pool:
@@ -105,14 +112,19 @@ def evaluate(place: Place, args: argparse.Namespace) -> None:
     if parts is None:
         return
     everything = DetectionArrays.concatenate(parts)
-    if args.save:
-        write_results(args.save, everything)
-        logger.info(f"{len(everything):,} detections written to {args.save}")
-    if len(index.labels) == 0:
-        logger.warning(f"{index.path}: has no annotations, nothing to score; use --save")
+    unlabelled = len(index.labels) == 0
+    target = args.save
+    if unlabelled and target is None:  # a test split: what was found is all there is
+        target = str(Path(checkpoint).with_name(f"{Path(str(index.path)).stem}_results.json"))
+    if target is not None:
+        write_results(target, everything)
+        logger.info(f"{len(everything):,} detections written to {target}")
+    if unlabelled:
+        print(f"{index.path} has no annotations, so there is nothing to score; the detections are in {target}")
         return
+    args.expand_detections |= evaluator.expand_detections
     detections = everything if limits is None else best_of_images(everything, per_image)
-    report = score(index, detections, args, evaluator.groups)
+    report = score(index, detections, args, evaluator.groups, evaluator.train_boxes)
     show(report, extra_scores(index, everything, args, evaluator.groups))
     columns = training_facts(exp, content, index) if args.csv or args.report else {}
     keep(args, index, detections, report, columns, exp.get_store("val"), content.get("epoch"))
@@ -123,8 +135,13 @@ def score(
     detections: DetectionArrays,
     args: argparse.Namespace,
     groups: np.ndarray | None = None,
+    train_boxes: np.ndarray | None = None,
 ) -> Report:
-    """By the LVIS protocol or COCO's."""
+    """By the protocol of Open Images, LVIS or COCO."""
+    if args.protocol == "openimages" or (args.protocol == "auto" and index.open_images):
+        return evaluate_openimages(index, detections, args.expand_detections, groups, train_boxes)
+    if args.expand_detections:
+        raise UserError("--expand-detections: only the protocol of Open Images knows ancestors; leave the option out")
     if args.protocol == "lvis" or (args.protocol == "auto" and index.federated):
         return evaluate_lvis(index, detections, groups=groups)
     return evaluate_coco(index, detections, groups=groups)
@@ -197,7 +214,8 @@ def main(args: argparse.Namespace) -> None:
     if (args.ann is None) != (args.results is None):
         raise UserError("--ann and --results belong together: the annotation file and the result file to score")
     if args.ann is not None:
-        index, detections = AnnotationIndex.load(args.ann), load_detections(args.results)
+        index = AnnotationIndex.load(common.source_of([args.ann], args))
+        detections = load_detections(args.results)
         labels_and_images(detections, index, args.results)  # an unknown id is told with the name of the file
         report = score(index, detections, args)
         show(report, extra_scores(index, detections, args))

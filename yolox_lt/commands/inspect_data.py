@@ -64,6 +64,7 @@ def content(summary: DataSummary, exp: DetectorExp, problems: list[Problem], pic
         "experiment": exp.exp_name,
         "sampler": exp.sampler,
         "epoch_length": exp.epoch_length,
+        "partners": exp.partners,
         **summary.to_dict(),
         "problems": [problem.to_dict() for problem in problems],
         "pictures": [str(path) for path in pictures],

@@ -79,7 +79,7 @@ def parse_value(key: str, text: str, current: Any, hint: Any) -> Any:
         if text.lower() not in ("true", "false", "1", "0"):
             raise UserError(f"override {key} {text!r}: give True or False")
         return text.lower() in ("true", "1")
-    if str in allowed:
+    if str in allowed and not (tuple in allowed and text[:1] in ("(", "[")):
         return text
     try:
         value = ast.literal_eval(text)

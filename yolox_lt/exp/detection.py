@@ -138,6 +138,8 @@ class DetectorExp(DataExp):
     # a prior may be several categories at once (needed for LVIS's near synonyms); official YOLOX: only its best
     multi_label: bool = False
     max_detections: int = 300
+    # Open Images: every detection counts for the ancestors of its category too (the challenge does not do that)
+    expand_detections: bool = False
 
     # ------------------------------------------------------------------------------------------- model and loss
 
@@ -254,6 +256,7 @@ class DetectorExp(DataExp):
     def get_evaluator(self, batch_size: int, rank: int = 0, world: int = 1, pin_memory: bool = False) -> Evaluator:
         """Runs a model over the validation set and scores it."""
         from yolox_lt.evaluate.evaluator import Evaluator
+        from yolox_lt.evaluate.quintiles import published_quintiles
 
         index = self.get_index("val")
         return Evaluator(
@@ -263,6 +266,8 @@ class DetectorExp(DataExp):
             self.normalize,
             index.groups(self.train_image_counts() if index.frequencies is None else None),
             self.max_detections,
+            self.expand_detections,
+            self.train_box_counts() if index.open_images and published_quintiles(index) is None else None,
         )
 
     def eval(self, model: torch.nn.Module, evaluator: Evaluator, device: torch.device, **options: Any) -> Report | None:

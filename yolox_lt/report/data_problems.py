@@ -29,6 +29,7 @@ ERRORS = {
 REMARKS = {
     "clipped": "boxes that reach beyond their image by more than half a pixel, clipped",
     "crowd": "crowd regions, not trained on",
+    "group-of": "boxes around a group of objects (Open Images), not trained on",
     "ignored": "boxes marked as ignored: trained on, not scored",
     "zero area": "boxes whose area in the file is 0: LVIS's scoring leaves them out",
     "images without usable boxes": "images without a usable box",

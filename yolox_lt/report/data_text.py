@@ -54,9 +54,11 @@ def sampling_lines(summary: DataSummary, exp: DetectorExp) -> str:
         lines.append("images that this experiment's own augmentation adds to a sample are not counted in draws")
     elif sampling.partners:
         closing = min(exp.no_aug_epochs, exp.max_epoch)
+        how = "drawn as the sampler draws" if sampling.same_partners else "uniform over all images"
+        effect = "do not dilute the sampler" if sampling.same_partners else "dilute the sampler"
         lines.append(
-            f"mosaic and mixup add {sampling.partners:g} images to a sample on average, uniform over all images: they "
-            f"dilute the sampler, but for the {closing} closing epochs"
+            f"mosaic and mixup add {sampling.partners:g} images to a sample on average, {how}: they {effect}"
+            + ("" if sampling.same_partners else f", but for the {closing} closing epochs")
         )
     lines.append(
         "draws: expected images with the category in one epoch; gain: how often a category is seen, over uniform "
