@@ -85,9 +85,19 @@ class Rows:
         plain = (first >= 0) & (first <= 9) & ((lengths == 1) | (self.content[starts + 1] == _POINT) & (lengths > 2))
         plain &= (lengths <= 10) & _all_digits(digits)
         values = (first * 10**8 + _eight_digits(digits)) / 1e8
-        for row in np.flatnonzero(~plain).tolist():
+        rest = np.flatnonzero(~plain)
+        whole = self._whole_numbers(starts[rest], lengths[rest])
+        values[rest] = whole
+        for row in rest[np.isnan(whole)].tolist():
             values[row] = self._number(name, row)
         return values
+
+    def _whole_numbers(self, starts: Ints, lengths: Ints) -> Floats:
+        """Fields of one to eight digits as float64 [R], NaN for what is no such field."""
+        known = _FIRST_BYTES[lengths.clip(0, 8)]
+        digits = (self._gather(starts) & known) | (_every_byte(_ZERO) & ~known)
+        plain = (lengths >= 1) & (lengths <= 8) & _all_digits(digits)
+        return np.where(plain, _eight_digits(digits) // 10 ** (8 - lengths.clip(0, 8)), np.nan)
 
     def text(self, name: str, row: int) -> str:
         """One field."""

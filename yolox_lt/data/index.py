@@ -33,6 +33,9 @@ RARE_IMAGES = 10
 COMMON_IMAGES = 100
 """A category is common up to so many training images, frequent beyond."""
 
+_BOXES_AT_ONCE = 1 << 18
+_MIXING_FACTORS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 3**40, 5**27, 7**22], np.uint64)
+
 
 class AnnotationIndex:
     """Annotations of I images, N boxes, C categories as read-only columns. Made by `AnnotationIndex.load`.
@@ -237,14 +240,8 @@ def _derive(columns: Columns) -> Columns:
     offsets, labels, boxes = columns["box_offsets"], columns["labels"], columns["boxes"]
     num_images, num_categories = len(columns["image_ids"]), len(columns["category_ids"])
     image = np.repeat(np.arange(num_images), np.diff(offsets))
-    sizes = columns["sizes"][image]  # [N, 2], (height, width)
-    finite = np.logical_and.reduce(np.isfinite(boxes), axis=1)
-    clipped = clip_boxes(np.where(finite[:, None], boxes, 0), sizes)
-    inside = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+    finite, empty, inside, beyond = _judge(boxes, image, columns["sizes"])
     usable = finite & inside & ~columns["crowd"] & ~columns["group_of"]
-    empty = finite & (boxes[:, 2:] <= 0).any(axis=1)
-    low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
-    beyond = (low < -CLIP_TOLERANCE) | (high > sizes[:, ::-1] + CLIP_TOLERANCE)  # [N, 2], in x, in y
     code = distinct(image[usable] * num_categories + labels[usable])  # distinct (image, category) pairs
     problems = {
         "crowd": columns["crowd"],
@@ -253,7 +250,7 @@ def _derive(columns: Columns) -> Columns:
         "non-finite": ~finite,
         "zero-size": empty,
         "outside image": finite & ~empty & ~inside,
-        "clipped": usable & beyond.any(axis=1),
+        "clipped": usable & beyond,
         "zero area": ~(columns["areas"] > 0),
         "duplicate annotation": _repeated(image, labels, boxes),
         "images without usable boxes": np.bincount(image[usable], minlength=num_images) == 0,
@@ -270,17 +267,39 @@ def _derive(columns: Columns) -> Columns:
     }
 
 
+def _judge(boxes: Floats, image: Ints, image_sizes: Ints) -> tuple[Bools, Bools, Bools, Bools]:
+    """bool [N] each: finite, of no width or height, of some area inside the image, reaching beyond it.
+
+    In blocks, as all of Open Images at once would need gigabytes in between.
+    """
+    result = np.zeros((4, len(boxes)), bool)
+    for start in range(0, len(boxes), _BOXES_AT_ONCE):
+        rows = slice(start, start + _BOXES_AT_ONCE)
+        block, sizes = boxes[rows], image_sizes[image[rows]]  # [n, 4], [n, 2] (height, width)
+        finite = np.logical_and.reduce(np.isfinite(block), axis=1)
+        clipped = clip_boxes(np.where(finite[:, None], block, 0), sizes)
+        low, high = block[:, :2], block[:, :2] + block[:, 2:]
+        outside = (low < -CLIP_TOLERANCE) | (high > sizes[:, ::-1] + CLIP_TOLERANCE)  # [n, 2], in x, in y
+        empty = finite & (block[:, 2:] <= 0).any(axis=1)
+        result[:, rows] = finite, empty, (clipped[:, 2:] > clipped[:, :2]).all(axis=1), outside.any(axis=1)
+    return result[0], result[1], result[2], result[3]
+
+
 def _repeated(image: Ints, labels: Ints, boxes: Floats) -> Bools:
     """bool [N]: an earlier row has the same image, category and box."""
-    rows = np.column_stack([image, labels, boxes.view(np.int64)])  # [N, 6]
+    columns = [image, labels, *boxes.view(np.int64).T]
     # Sort by a mixed 64-bit code first: comparing six columns is needed only where it repeats.
-    factors = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 3**40, 5**27, 7**22], np.uint64)
-    code = (rows.view(np.uint64) * factors).sum(axis=1, dtype=np.uint64)
-    _, group, count = np.unique(code, return_inverse=True, return_counts=True)
-    suspects = np.flatnonzero(count[group] > 1)
-    repeated = np.zeros(len(rows), bool)
+    code = np.zeros(len(labels), np.uint64)
+    for column, factor in zip(columns, _MIXING_FACTORS):
+        code += column.view(np.uint64) * factor
+    mixed = code.view(np.int64)
+    ordered = np.sort(mixed)
+    _, suspect = look_up(mixed, distinct(ordered[1:][ordered[1:] == ordered[:-1]]))
+    suspects = np.flatnonzero(suspect)
+    repeated = np.zeros(len(labels), bool)
     if len(suspects):
-        _, first, group = np.unique(rows[suspects], axis=0, return_index=True, return_inverse=True)
+        rows = np.column_stack([column[suspects] for column in columns])  # [n, 6]
+        _, first, group = np.unique(rows, axis=0, return_index=True, return_inverse=True)
         repeated[suspects] = first[group.reshape(-1)] != np.arange(len(suspects))
     return repeated
 

@@ -119,7 +119,7 @@ def write_cache(path: Path, key: str, columns: Columns) -> None:
             file.write(_MAGIC + len(encoded).to_bytes(8, "little") + encoded)
             for array in header.arrays:
                 file.write(b"\0" * (array.offset - file.tell()))
-                file.write(columns[array.name].tobytes())
+                file.write(np.ascontiguousarray(columns[array.name]).reshape(-1).view(np.uint8).data)  # no copy
             file.write(b"\0" * (header.size - file.tell()))
         os.replace(temporary, path)
     finally:

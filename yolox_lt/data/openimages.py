@@ -74,6 +74,7 @@ def openimages_columns(
         raise UserError(f"{boxes}: has no rows; nothing can be trained or evaluated with it")
     image_of_box = np.repeat(run[: len(box_runs.names)], box_runs.counts)
     image_of_label = np.repeat(run[len(box_runs.names) :], label_runs.counts)
+    folder = images.name
     files = [f"{name.decode()}.jpg" for name in image_names.tolist()]
     logger.info(f"{boxes}: {len(box_labels):,} boxes in {len(files):,} images, sizes from {sizes or images}")
     size = jpeg_sizes(images, files) if sizes is None else _read_sizes(sizes, image_names)
@@ -90,7 +91,7 @@ def openimages_columns(
         **_label_columns("negative", image_of_label[~present], verified[~present], len(files), len(mids)),
         **_label_columns("positive", image_of_label[present], verified[present], len(files), len(mids)),
         **_label_columns("not_exhaustive", image_of_label[:0], verified[:0], len(files), len(mids)),
-        **pack_strings([f"{images.name}/{file}" for file in files], "file_name"),
+        **pack_strings([f"{folder}/{file}" for file in files], "file_name"),
         "problem:images without federated lists": np.array([0]),
         "problem:unknown category in federated lists": np.array([0]),
         **_box_columns(image_of_box, box_labels, edges, group, size),
