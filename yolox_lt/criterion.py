@@ -85,8 +85,8 @@ def centerness(priors: Tensor, boxes: Tensor) -> Tensor:
 class BaseCriterion(nn.Module):
     """Assignment and the handling of the losses' gradient statistics; subclasses say what is summed.
 
-    cls_weight: factor on the classification loss. As in the reference its statistic sees it: both sums grow by it, their
-    ratio does not change.
+    cls_weight: factor on the classification loss. As in the reference its statistic sees it: both sums grow by it,
+    their ratio does not change.
     """
 
     def __init__(

@@ -158,10 +158,8 @@ class DetectorExp(DataExp):
         if self.cls_loss == "qfl":
             return QualityFocalLoss(self.loss_gamma)
         if self.cls_loss == "efl":
-            alpha = {"alpha": self.loss_alpha, "alpha_in_statistic": self.loss_alpha_in_statistic}
-            return EqualizedFocalLoss(
-                self.num_classes, gamma=self.loss_gamma, scale=self.loss_scale, **alpha, **switches
-            )
+            switches["alpha_in_statistic"] = self.loss_alpha_in_statistic
+            return EqualizedFocalLoss(self.num_classes, self.loss_alpha, self.loss_gamma, self.loss_scale, **switches)
         if self.cls_loss == "eqfl":
             return EqualizedQualityFocalLoss(self.num_classes, self.loss_gamma, self.loss_scale, **switches)
         if self.cls_loss == "eqlv2_focal":

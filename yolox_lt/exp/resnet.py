@@ -156,9 +156,7 @@ class ResNetExp(DetectorExp):
         if self.quality not in ("iou", "centerness", None):
             raise unknown("quality", self.quality, "iou, centerness, None")
         target: Literal["iou", "centerness"] = "centerness" if self.quality == "centerness" else "iou"
-        return Criterion(
-            *parts, self.l1 == "always", target, self.box_weight, self.quality_weight, self.cls_weight
-        )
+        return Criterion(*parts, self.l1 == "always", target, self.box_weight, self.quality_weight, self.cls_weight)
 
     def get_predictor(self, names: tuple[str, ...] = ()) -> Predictor:
         """From predictions to detections with this experiment's thresholds."""
