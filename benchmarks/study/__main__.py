@@ -15,13 +15,14 @@ import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import torch
 from loguru import logger
 
-from benchmarks.study.grid import SETS, Case, Settings, chosen
+from benchmarks.study.grid import EXP_FILE, SETS, Case, Set, Settings, chosen
 from benchmarks.study.records import COURSES, RUNS, append_rows, key_of, read_rows
 from yolox_lt.exp import get_exp
 from yolox_lt.train.log import setup_console
@@ -42,26 +43,38 @@ def main() -> None:
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     args.folder.mkdir(parents=True, exist_ok=True)
     done = {key_of(row) for row in read_rows(args.folder / RUNS)}
-    todo = []
-    for set_name, found in chosen(args.set).items():
-        for case in found.cases:
-            if args.only and case.name not in args.only:
-                continue
-            for seed in range(min(case.seeds, args.seeds or case.seeds)):
-                state = "done" if (set_name, case.name, str(seed)) in done else "not run"
-                if state == "not run" and case.needs and not hasattr(get_exp("exps/glyphs/study.py"), case.needs):
-                    state = f"not run: this version has no setting {case.needs}"
-                if args.list:
-                    print(f"{set_name:14} {case.name:32} seed {seed}  {state}")
-                elif state == "not run":
-                    todo.append((set_name, case, seed, found.settings))
-    if args.list or not todo:
+    listed = waiting_runs(chosen(args.set), done, args.only, args.seeds)
+    if args.list:
+        for name, case, seed, _, state in listed:
+            print(f"{name:14} {case.name:32} seed {seed}  {state}")
+        return
+    todo = [job for *job, state in listed if state == "not run"]
+    if not todo:
+        logger.info("nothing to run; see --list")
         return
     logger.info(f"{len(todo)} runs on {device}, {args.jobs} at a time; rows go to {args.folder / RUNS}")
     execute(todo, args.folder, device, args.jobs)
 
 
-def execute(todo: list[tuple[str, Case, int, Settings]], folder: Path, device: str, jobs: int) -> None:
+def waiting_runs(
+    sets: dict[str, Set], done: set[tuple[str, str, str]], only: list[str] | None, seeds: int | None
+) -> list[tuple[str, Case, int, Settings, str]]:
+    """(set, case, seed, settings of the set, state) of the runs asked for; state: done, not run, or a reason."""
+    known = get_exp(EXP_FILE).attributes()
+    listed = []
+    for name, found in sets.items():
+        for case in found.cases:
+            if only and case.name not in only:
+                continue
+            for seed in range(min(case.seeds, seeds or case.seeds)):
+                state = "done" if (name, case.name, str(seed)) in done else "not run"
+                if state == "not run" and case.needs is not None and case.needs not in known:
+                    state = f"not run: this version has no setting {case.needs}"
+                listed.append((name, case, seed, found.settings, state))
+    return listed
+
+
+def execute(todo: list[list[Any]], folder: Path, device: str, jobs: int) -> None:
     """Starts first, then the runs; each row is written when its run ends."""
     from benchmarks.study.worker import prepare, start_job, train_job
 

@@ -148,6 +148,19 @@ def full_table(found: Set) -> str:
     return markdown(["case", "settings", "seeds", "precision", "needs the setting"], body)
 
 
+def regime_table(regime: Rows) -> str:
+    """Each place of the grid and group: prior, median resting score, expected and measured share at g = 1, mean g."""
+    body = []
+    for r in regime:
+        share, rest = value(r, "share"), value(r, "rest")
+        body.append(
+            [r["categories"], r["side"], r["prior"], r["group"], r["seen"], f"{share:.1e}", f"{rest:.4f}"]
+            + [f"{value(r, name):.2f}" for name in ("expected", "saturated", "g")]
+        )
+    head = ("categories", "px", "prior", "group", "seen", "pi (median)", "resting p (median)", "expected at g = 1")
+    return markdown([*head, "measured at g = 1", "mean g"], body)
+
+
 def is_rfs(name: str) -> bool:
     return name.endswith("RFS")
 
@@ -161,6 +174,7 @@ TABLES: dict[str, Callable[[Rows, Rows], str]] = {
     "balance": lambda runs, _: case_table(runs, "cpu", lambda n: True, BALANCE, 2),
     "scores": lambda runs, _: case_table(runs, "cpu", lambda n: True, SCORES, 3),
     "shares": lambda runs, _: case_table(runs, "cpu", lambda n: True, SHARES, 3),
+    "regime": lambda _, regime: regime_table(regime),
     "sets": lambda runs, _: missing_table(runs),
     "cost": lambda runs, _: cost_table(runs),
     "runs": lambda runs, _: run_table(runs),
