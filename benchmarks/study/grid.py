@@ -116,9 +116,12 @@ FULL: Settings = {
 
 FULL_BALANCED: Settings = {"glyph_categories": "balanced", "glyph_seed": 2}
 
+FROM_SCRATCH: Settings = {**BALANCED, "cls_loss": "focal", "cls_weight": 5.0, "warmup_epochs": 0.3, "seed": 100}
+"""Leaves the plateau, where every category looks alike, within a few hundred iterations."""
+
 STARTS: dict[str, Settings] = {
-    "glyphs": {**BALANCED, "cls_loss": "qfl", "cls_weight": 3.0, "max_epoch": 12, "seed": 100},
-    "glyphs_full": {**FULL, **BALANCED, "cls_loss": "qfl", "cls_weight": 3.0, "max_epoch": 20, "seed": 100},
+    "glyphs": {**FROM_SCRATCH, "num_classes": 30, "batch_size": 8, "basic_lr_per_img": 0.004 / 8, "max_epoch": 5},
+    "glyphs_full": {**FULL, **FROM_SCRATCH, "num_classes": 300, "glyph_train_images": 20_000, "max_epoch": 20},
 }
 """What runs start from: detectors of equally frequent glyphs, whose classifier is taken out afterwards."""
 

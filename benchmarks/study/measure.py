@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.study.grid import EXP_FILE, STARTS, Case, Settings
-from yolox_lt.evaluate import Report, evaluate_lvis
+from yolox_lt.evaluate import DetectionArrays, Report, evaluate_lvis
 from yolox_lt.exp import DetectorExp, get_exp
 from yolox_lt.losses import DenseLoss, EQLv2FocalLoss
 from yolox_lt.losses.equalized import EqualizedLoss
@@ -21,6 +21,7 @@ from yolox_lt.losses.kernel import DenseResult
 from yolox_lt.report.analysis import analyse
 from yolox_lt.train.checkpoint import load_checkpoint, save_checkpoint
 from yolox_lt.train.dist import Place
+from yolox_lt.train.follow import Follower
 from yolox_lt.train.options import TrainOptions
 from yolox_lt.train.record import git_state
 from yolox_lt.train.restore import CLASSIFIERS
@@ -103,8 +104,27 @@ def factors(loss: DenseLoss, g: Tensor) -> tuple[Tensor, Tensor]:
     return torch.full_like(g, getattr(loss, "gamma", 0.0)), torch.ones_like(g)
 
 
+class QuietFollower(Follower):
+    """Without the pictures and pages that nobody looks at in a study; they take seconds a run."""
+
+    def batch(self, batch: Batch, iteration: int) -> None:
+        pass
+
+    def keep_evaluation(self, epoch: int, report: Report, detections: DetectionArrays) -> None:
+        pass
+
+    def write_report(self) -> None:
+        pass
+
+
 class StudyTrainer(Trainer):
     """The trainer, watched: nothing of what it computes is changed."""
+
+    def run(self) -> None:
+        self.follower = QuietFollower(
+            self.exp, self.folder, self.train_index, self.evaluator, self.criterion.cls_loss, 0
+        )
+        super().run()
 
     def build_model(self) -> None:
         super().build_model()
