@@ -11,7 +11,7 @@ class Exp(GlyphExp):
     depth, width = 0.33, 0.125
     input_size = test_size = (96, 96)
     multiscale_range, mosaic_prob, enable_mixup, hsv_prob = 0, 0.0, False, 0.0
-    sampler, repeat_thresh = "uniform", 100 / 2400
+    prior_prob, sampler, repeat_thresh = 0.05, "uniform", 100 / 2400
     optimizer, basic_lr_per_img = "adamw", 0.002 / 16
     weight_decay = cls_bias_decay = 0.02
     batch_size, warmup_epochs, max_epoch, no_aug_epochs = 16, 0.2, 2, 0
