@@ -10,7 +10,7 @@ from tests.convert.files import equal_states, numbered
 from yolox_lt.convert import convert
 from yolox_lt.convert.backbone import resnet_depth
 from yolox_lt.errors import UserError
-from yolox_lt.models import ResNetFPN, load_backbone
+from yolox_lt.models.resnet_fpn import ResNetFPN, load_backbone
 
 
 def torchvision_state(depth: int) -> dict[str, torch.Tensor]:

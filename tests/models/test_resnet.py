@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from tests.models.test_blocks import randomize_batch_norm
 from yolox_lt.errors import UserError
-from yolox_lt.models import ResNetFPN, build_resnet, load_backbone
-from yolox_lt.models.resnet_fpn import FPN
+from yolox_lt.models import build_resnet
+from yolox_lt.models.resnet_fpn import FPN, ResNetFPN, load_backbone
 
 STAGES = ["stem", "layer1", "layer2", "layer3", "layer4"]
 RESNET18_FILE = "resnet18-f37072fd.pth"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-import torchvision
 from torch import Tensor
 
 from yolox_lt.convert.mapped import Mapped, count_blocks
@@ -65,6 +64,8 @@ def map_torchvision(state: dict[str, Tensor]) -> Mapped:
 
 def backbone_state(depth: int) -> dict[str, Tensor]:
     """Names and shapes of torchvision's ResNet of that depth, without memory and without the classifier."""
+    import torchvision  # slow to load, and most files are of other kinds
+
     with torch.device("meta"):
         state = getattr(torchvision.models, f"resnet{depth}")(weights=None).state_dict()
     return {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}

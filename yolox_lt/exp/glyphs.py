@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from yolox_lt.data.dataset import default_data_root
-from yolox_lt.data.glyphs import ensure_glyphs
 from yolox_lt.exp.data import DataExp
 from yolox_lt.exp.resnet import ResNetExp
 from yolox_lt.exp.yolox import StarExp
@@ -35,6 +34,8 @@ class GlyphData(DataExp):
 
     def prepare_data(self) -> None:
         """Write the data set unless it is there."""
+        from yolox_lt.data.glyphs import ensure_glyphs  # with matplotlib's fonts, which other experiments do not need
+
         ensure_glyphs(self.data_root(), **self.glyph_options())
 
     def data_root(self) -> Path:

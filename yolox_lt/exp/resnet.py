@@ -18,7 +18,7 @@ from yolox_lt.data.collate import Collate
 from yolox_lt.data.short_side import ShortSideAugment, ShortSideTransform
 from yolox_lt.errors import UserError
 from yolox_lt.exp.detection import DetectorExp, unknown
-from yolox_lt.models import Detector, build_resnet, load_backbone
+from yolox_lt.models import Detector, build_resnet
 from yolox_lt.predict import Predictor
 
 
@@ -117,6 +117,8 @@ class ResNetExp(DetectorExp):
     def load_pretrained(self, model: Detector) -> None:
         """The backbone named by `backbone_weights`."""
         if self.backbone_weights is not None:
+            from yolox_lt.models.resnet_fpn import load_backbone
+
             load_backbone(model.backbone, self.backbone_weights)  # type: ignore[arg-type]
 
     def get_coder(self) -> Coder:

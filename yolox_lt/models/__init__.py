@@ -1,4 +1,7 @@
-"""Networks: images in, raw predictions and priors out. Nothing here knows targets, losses or data sets."""
+"""Networks: images in, raw predictions and priors out. Nothing here knows targets, losses or data sets.
+
+`resnet_fpn` is imported by those who need it: torchvision takes as long to load as half of torch.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from yolox_lt.models.heads import YOLOXHead
 from yolox_lt.models.init import init_prior_bias
 from yolox_lt.models.pafpn import YOLOPAFPN
 from yolox_lt.models.priors import AnchorGrid
-from yolox_lt.models.resnet_fpn import ResNetFPN, load_backbone
 from yolox_lt.models.retina_head import RetinaHead
 
 __all__ = [
@@ -17,12 +19,10 @@ __all__ = [
     "AnchorGrid",
     "CSPDarknet",
     "Detector",
-    "ResNetFPN",
     "RetinaHead",
     "YOLOXHead",
     "build_resnet",
     "build_yolox",
     "fuse_conv_bn",
     "init_prior_bias",
-    "load_backbone",
 ]

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torchvision.models import resnet
 
 from yolox_lt.errors import UserError
 
@@ -194,5 +193,7 @@ def conv_bn_names(module: nn.Module) -> list[tuple[str, str]]:
         return [("conv", "bn")]
     if isinstance(module, nn.Sequential) and len(module) == 2:  # a ResNet's shortcut
         return [("0", "1")]
+    from torchvision.models import resnet  # slow to load, and needed here alone
+
     counts = {resnet.ResNet: 1, resnet.BasicBlock: 2, resnet.Bottleneck: 3}
     return [(f"conv{i}", f"bn{i}") for i in range(1, 1 + counts.get(type(module), 0))]

@@ -12,7 +12,6 @@ from yolox_lt.models.heads import YOLOXHead
 from yolox_lt.models.init import init_prior_bias
 from yolox_lt.models.pafpn import YOLOPAFPN
 from yolox_lt.models.priors import AnchorGrid
-from yolox_lt.models.resnet_fpn import ResNetFPN
 from yolox_lt.models.retina_head import RetinaHead
 from yolox_lt.types import Predictions, Priors
 
@@ -150,5 +149,7 @@ def build_resnet(
     """
     anchors = AnchorGrid((8, 16, 32, 64, 128), anchor_scales, legacy, anchor_ratios)
     head = RetinaHead(num_classes, anchors.num_anchors, channels, quality=quality, prior_prob=prior_prob)
+    from yolox_lt.models.resnet_fpn import ResNetFPN  # with torchvision, which is slow to load
+
     backbone = ResNetFPN(depth, channels, trainable_layers, freeze_bn)
     return Detector(backbone, head, anchors, size_divisor=1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torchvision.ops import nms
 
 
 def category_nms(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float, limit: int | None = None) -> Tensor:
@@ -15,6 +14,8 @@ def category_nms(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float
     Categories are kept apart by shifting the boxes in float64: with 1203 categories a float32 shift would leave
     coordinates a resolution of half a pixel.
     """
+    from torchvision.ops import nms  # takes seconds to load: a training starts without it
+
     if len(boxes) == 0:
         return labels.new_empty(0)
     order = scores.argsort(descending=True, stable=True)

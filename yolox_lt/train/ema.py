@@ -18,6 +18,9 @@ class ModelEMA:
     Every floating parameter and buffer is averaged, BatchNorm statistics included; integer buffers keep their value
     from the start. Only the model is averaged, never the criterion.
 
+    The tensors are looked up once, which takes as long as averaging them: the followed model must keep its own, as it
+    does while it is trained, and not be moved to another device after the first update.
+
     Args:
         model: to be followed; the average starts as a copy.
         decay: final decay.
@@ -28,14 +31,17 @@ class ModelEMA:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
         self.next = first
+        self.ours = self.floats(self.model)
+        self.followed: nn.Module | None = None
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Move the average towards `model` by one update."""
         d = self.decay_at(self.next)
         self.next += 1
-        ours, theirs = self.floats(self.model), self.floats(model)
-        torch._foreach_lerp_(ours, theirs, 1 - d)
+        if self.followed is not model:
+            self.followed, self.theirs = model, self.floats(model)
+        torch._foreach_lerp_(self.ours, self.theirs, 1 - d)
 
     def decay_at(self, n: int) -> float:
         return self.decay * (1 - math.exp(-n / RAMP))

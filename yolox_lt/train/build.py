@@ -1,0 +1,97 @@
+"""What a run is made of: data, model, criterion, optimiser, schedule, average."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from yolox_lt.errors import UserError
+from yolox_lt.train.dist import broadcast
+from yolox_lt.train.ema import ModelEMA
+from yolox_lt.train.options import TrainOptions
+
+if TYPE_CHECKING:
+    from yolox_lt.exp.detection import DetectorExp
+
+
+class TrainerParts:
+    """The parts of one run of one experiment, built in the order of the methods.
+
+    objects: the ranks' group for Python objects, None for a single process.
+    """
+
+    objects: dist.ProcessGroup | None
+
+    def __init__(self, exp: DetectorExp, options: TrainOptions) -> None:
+        self.exp = exp
+        self.options = options
+        self.place = options.place
+        self.device = options.place.device
+        self.folder = Path(exp.output_dir) / exp.exp_name
+        self.iteration = 0
+        self.best = -1.0
+        share = self.place.world * exp.accumulate
+        if options.batch_size % share or options.batch_size < share:
+            raise UserError(
+                f"-b {options.batch_size}: not a multiple of {self.place.world} devices x accumulate {exp.accumulate}; "
+                f"use -b {max(options.batch_size // share, 1) * share}"
+            )
+        self.micro_batch = options.batch_size // share
+
+    def choose_seed(self, checkpoint: dict[str, Any] | None) -> None:
+        """The seed of the run: the experiment's, the resumed run's, or a fresh one, equal on all ranks."""
+        if self.options.resume and checkpoint is not None:
+            self.exp.seed = checkpoint["seed"]
+        elif self.exp.seed is None:
+            self.exp.seed = broadcast(int(np.random.SeedSequence().generate_state(1)[0]), self.objects)
+        self.seed: int = self.exp.seed
+        torch.manual_seed(self.seed)
+
+    def build_data(self) -> None:
+        exp, place = self.exp, self.place
+        dataset = exp.get_dataset(self.options.cache, self.seed)
+        self.train_index = dataset.store.index
+        self.evaluator = exp.get_evaluator(
+            max(self.micro_batch, 1), place.rank, place.world, self.device.type == "cuda"
+        )
+        if not np.array_equal(self.evaluator.index.category_ids, self.train_index.category_ids):
+            raise UserError(
+                f"{self.evaluator.index.path}: its category ids are not those of {self.train_index.path}; "
+                "both files must list the same categories"
+            )
+        self.factors = exp.get_factors(self.train_index, dataset.images)
+        self.groups = exp.batch_groups(self.train_index, dataset.images)
+        self.epoch_iterations = exp.iterations_per_epoch(self.factors, self.options.batch_size, place.world)
+        self.total = self.epoch_iterations * exp.max_epoch
+        self.plain_from = self.epoch_iterations * max(exp.max_epoch - exp.no_aug_epochs, 0)
+        self.dataset = dataset
+
+    def build_model(self) -> None:
+        exp = self.exp
+        self.model = exp.get_model().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.criterion = exp.get_criterion().to(self.device)
+        for balance in self.criterion.balances():
+            balance.auto_commit = False
+        self.optimizer = exp.get_optimizer(self.options.batch_size, self.model)
+        self.schedule = exp.get_lr_scheduler(exp.basic_lr_per_img * self.options.batch_size, self.epoch_iterations)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.options.amp == torch.float16)
+        # The released models count updates from 0, so that the first one copies the model; official YOLOX from 1.
+        first = 0 if exp.scheduler == "yoloxwarmcos_released" else 1
+        self.ema = ModelEMA(self.model, exp.ema_decay, first) if exp.ema else None
+        self.network: nn.Module = self.model
+        if self.place.world > 1:
+            # Each rank keeps its own BatchNorm statistics in between evaluations, as in the reference.
+            ids = [self.device.index] if self.device.type == "cuda" else None
+            self.network = DistributedDataParallel(self.model, device_ids=ids, broadcast_buffers=False)
+
+    def load_pretrained(self) -> None:
+        """The weights that a new run starts from, if the experiment has any."""
+        self.exp.load_pretrained(self.model)
+        if self.ema is not None:
+            self.ema.model.load_state_dict(self.model.state_dict())

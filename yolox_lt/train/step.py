@@ -1,0 +1,109 @@
+"""One optimiser step: forward, backward, clip, update, average, statistic."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from loguru import logger
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from yolox_lt.errors import UserError
+from yolox_lt.train.state import TrainerState
+from yolox_lt.types import Batch
+
+if TYPE_CHECKING:
+    from yolox_lt.train.follow import Follower
+
+
+class TrainerStep(TrainerState):
+    """The steps of a run, one after the other.
+
+    follower: on rank 0 alone. sums: of the losses of this epoch's steps by name. bad_images: how often each unreadable
+    image was met.
+    """
+
+    follower: Follower
+    sums: dict[str, float]
+    bad_images: dict[str, int]
+
+    def step(self, batches: Iterator[Batch]) -> tuple[dict[str, float], float]:
+        """One optimiser step; returns the losses of this rank by name and the learning rate."""
+        lr = self.schedule(self.iteration)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, float] = {}
+        for part in range(self.exp.accumulate):
+            batch = next(batches)
+            if self.place.is_main and part == 0:
+                self.follower.batch(batch, self.iteration)
+            batch = batch.to(self.device)
+            self.note_skipped(batch)
+            last = part == self.exp.accumulate - 1
+            # Gradients cross the ranks once, with the last part.
+            with contextlib.nullcontext() if last else self.no_sync():
+                losses = self.forward(batch)
+                values = torch.stack(list(losses.values()))
+                numbers = dict(zip(losses, values.tolist()))  # the one point of a step where the host waits for a GPU
+                self.check_finite(numbers, batch, lr)
+                self.scaler.scale(values.sum() / self.exp.accumulate).backward()
+            for name, number in (numbers | {"loss": sum(numbers.values())}).items():
+                sums[name] = sums.get(name, 0.0) + number / self.exp.accumulate
+        self.update()
+        for name, number in sums.items():
+            self.sums[name] = self.sums.get(name, 0.0) + number
+        return sums, lr
+
+    def no_sync(self) -> contextlib.AbstractContextManager[None]:
+        """Keep the gradients of a partial batch on this rank."""
+        return self.network.no_sync() if isinstance(self.network, DistributedDataParallel) else contextlib.nullcontext()
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Losses of one batch, the network under autocast, the criterion in float32."""
+        size = self.exp.random_resize(self.iteration)
+        images, boxes = self.exp.preprocess(batch.images, batch.boxes, size, batch.image_sizes)
+        with torch.autocast(self.device.type, dtype=self.options.amp, enabled=self.options.amp is not None):
+            predictions, priors = self.network(images)
+        content = batch.image_sizes.double() * torch.tensor(
+            [images.shape[2] / batch.images.shape[2], images.shape[3] / batch.images.shape[3]], dtype=torch.float64
+        )
+        sizes = [(int(h), int(w)) for h, w in content.round().tolist()]
+        return self.criterion(predictions, priors, boxes, batch.labels, sizes)
+
+    def update(self) -> None:
+        """Clip, step, average; a step that overflowed in fp16 leaves weights, average and statistics as they were."""
+        if self.exp.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.exp.clip_norm)
+        scale = self.scaler.get_scale() if self.scaler.is_enabled() else 1.0
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        overflowed = self.scaler.is_enabled() and self.scaler.get_scale() < scale
+        for balance in self.criterion.balances():
+            if overflowed:
+                balance.discard()
+            else:
+                balance.commit()
+        if self.ema is not None and not overflowed:
+            self.ema.update(self.model)
+
+    def check_finite(self, losses: dict[str, float], batch: Batch, lr: float) -> None:
+        if all(map(math.isfinite, losses.values())):
+            return
+        values = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
+        raise UserError(
+            f"the loss is not finite at iteration {self.iteration + 1} ({values}; lr {lr:.4g}, loss scale "
+            f"{self.scaler.get_scale():.4g}, images {batch.image_ids.tolist()}); lower basic_lr_per_img, set "
+            "clip_norm, or look at these images; the last checkpoint is whole"
+        )
+
+    def note_skipped(self, batch: Batch) -> None:
+        for name in batch.skipped:
+            if name not in self.bad_images:
+                logger.warning(f"{name}: unreadable image skipped ({len(self.bad_images) + 1} so far)")
+            self.bad_images[name] = self.bad_images.get(name, 0) + 1
