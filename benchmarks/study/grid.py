@@ -146,13 +146,13 @@ def full_sets() -> dict[str, Set]:
     partners = [
         Case(
             f"{name}, {kind} partners",
-            {**LOSSES[name], **mosaic, "mosaic_partners": kind},
+            {**LOSSES[name], **mosaic, "partners": kind},
             3,
             start,
             None,
-            "mosaic_partners",
+            "partners",
         )
-        for kind in ("uniform", "sampler")
+        for kind in ("uniform", "same")
         for name in ("FL", "EFL")
     ]
     scratch: Settings = {"max_epoch": 40, **RFS}

@@ -15,13 +15,23 @@ from benchmarks.study.claims import CLAIMS, CONTROLS, Claim
 from benchmarks.study.compare import Estimate, estimate, paired, verdict
 from benchmarks.study.figures import draw_all
 from benchmarks.study.grid import EXP_FILE, SETS, STARTS, Case, Set
-from benchmarks.study.measure import CAPS, make_start, run
+from benchmarks.study.measure import CAPS, StudyTrainer, experiment, make_start, run
 from benchmarks.study.records import COURSES, REGIME, RUNS, append_rows, key_of, read_rows
 from benchmarks.study.regime import resting_score
 from benchmarks.study.tables import TABLES, by_seed, difference, number, signed
 from yolox_lt.exp import get_exp
 from yolox_lt.losses import EqualizedFocalLoss
 from yolox_lt.train.checkpoint import load_checkpoint
+from yolox_lt.train.options import TrainOptions
+from yolox_lt.train.trainer import Trainer
+
+
+class Unwatched(StudyTrainer):
+    """The project's own trainer but for the pictures and pages."""
+
+    build_model = Trainer.build_model
+    step = Trainer.step
+
 
 CPU = torch.device("cpu")
 TINY = {
@@ -177,12 +187,8 @@ def test_watch__sums_are_those_of_the_loss_and_groups_share_all_of_them(efl):
 
 def test_watch__changes_nothing_of_the_training(efl, tiny, folder):
     """A plain run of the project's own trainer ends with the same weights."""
-    from benchmarks.study.measure import experiment
-    from yolox_lt.train.options import TrainOptions
-    from yolox_lt.train.trainer import Trainer
-
     exp = experiment({**tiny, "cls_loss": "efl", "seed": 0}, folder, "plain")
-    trainer = Trainer(exp, TrainOptions(exp.batch_size))
+    trainer = Unwatched(exp, TrainOptions(exp.batch_size))
     trainer.train()
     for (name, ours), theirs in zip(efl[0].model.state_dict().items(), trainer.model.state_dict().values()):
         assert torch.equal(ours, theirs), name
