@@ -90,11 +90,12 @@ def difference(rows: Rows, claim: Claim) -> Estimate:
     return paired(ours, by_seed(rows, claim.theirs[0], claim.theirs[1], claim.metric))
 
 
-def claim_table(rows: Rows, claims: Sequence[Claim]) -> str:
-    """Claim, comparison, paired difference with its interval, seeds, verdict."""
+def claim_table(rows: Rows, claims: Sequence[Claim], words: dict[str, str]) -> str:
+    """Claim, comparison, paired difference with its interval, seeds, verdict (in other `words` where given)."""
     body = []
     for claim in claims:
         found = difference(rows, claim)
+        found_verdict = verdict(found, claim.kind, claim.within)
         digits = 3 if claim.metric.startswith(("margin", "g_")) else 1
         body.append(
             [
@@ -102,7 +103,7 @@ def claim_table(rows: Rows, claims: Sequence[Claim]) -> str:
                 f"{claim.ours[1]} - {claim.theirs[1]}, {claim.metric}",
                 signed(found, digits),
                 str(found.n),
-                verdict(found, claim.kind, claim.within),
+                words.get(found_verdict, found_verdict),
             ]
         )
     return markdown(["claim", "paired difference of", "mean [95 %]", "seeds", "verdict"], body)
@@ -165,9 +166,11 @@ def is_rfs(name: str) -> bool:
     return name.endswith("RFS")
 
 
+CONTROL_WORDS = {"reproduced": "holds", "not reproduced": "does not hold"}
+
 TABLES: dict[str, Callable[[Rows, Rows], str]] = {
-    "claims": lambda runs, _: claim_table(runs, CLAIMS),
-    "controls": lambda runs, _: claim_table(runs, CONTROLS),
+    "claims": lambda runs, _: claim_table(runs, CLAIMS, {}),
+    "controls": lambda runs, _: claim_table(runs, CONTROLS, CONTROL_WORDS),
     "losses": lambda runs, _: case_table(runs, "cpu", lambda n: not is_rfs(n), LEVELS),
     "losses with RFS": lambda runs, _: case_table(runs, "cpu", is_rfs, LEVELS),
     "scans": lambda runs, _: case_table(runs, "mechanism", lambda n: True, (*LEVELS[:4], "g_r", "g_c", "g_f")),
