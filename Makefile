@@ -4,7 +4,7 @@ PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 RUN := YOLOX_outputs/eqfl
 
-.PHONY: demo test test-slow bench check format clean
+.PHONY: demo test test-slow bench study study-full check format clean
 
 $(STAMP): requirements.txt requirements-dev.txt
 	python3 -m venv $(VENV)
@@ -34,6 +34,16 @@ test-slow: $(STAMP)
 # Ours against libraries and textbook formulations, into docs/performance.md: an hour on two quiet cores.
 bench: $(STAMP)
 	$(PYTHON) -m benchmarks.run
+
+# The losses compared in miniature, docs/results.md: two CPU cores, half an hour; goes on where it stopped.
+study: $(STAMP)
+	OMP_NUM_THREADS=1 $(PYTHON) -m benchmarks.study --set cpu --jobs 2
+	$(PYTHON) -m benchmarks.study.page --print --from YOLOX_outputs/study
+
+# 1203 categories and all scans: one GPU, hours.
+study-full: $(STAMP)
+	$(PYTHON) -m benchmarks.study --set full
+	$(PYTHON) -m benchmarks.study.page --print --from YOLOX_outputs/study
 
 check: $(STAMP)
 	$(PYTHON) -m ruff check .

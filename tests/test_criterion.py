@@ -287,7 +287,9 @@ def small_case():
     priors = AnchorGrid([8], [2], legacy=True)([(2, 2)])
     generator = torch.Generator().manual_seed(0)
     predictions = Predictions(
-        torch.randn(1, 4, 3, generator=generator), torch.randn(1, 4, 4, generator=generator) / 4, torch.randn(1, 4)
+        torch.randn(1, 4, 3, generator=generator),
+        torch.randn(1, 4, 4, generator=generator) / 4,
+        torch.randn(1, 4, generator=generator),
     )
     objects = [torch.tensor([[0.0, 1, 9, 11], [2, 2, 5, 5]])], [torch.tensor([2, 0])]
     return priors, predictions, *objects, [(16, 16)]
@@ -321,6 +323,35 @@ def test_weights_and_centerness__by_hand():
     logits = predictions.quality_logits[0, [0, 3]]
     bce = -(t * logits.sigmoid().log() + (1 - t) * (1 - logits.sigmoid()).log())
     assert losses["quality"].item() == pytest.approx(0.5 * float(bce.sum()) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("recipe", ["released", "retinanet", "official"])
+def test_cls_weight__multiplies_loss_gradient_and_both_sums_of_the_statistic(recipe):
+    def outcome(weight):
+        priors, predictions, boxes, labels, sizes = small_case()
+        predictions.cls_logits.requires_grad_()
+        loss = EqualizedFocalLoss(predictions.cls_logits.shape[2])
+        assigner, coder = Fixed([0, -1, -1, 0]), DeltaCoder(legacy=True)
+        if recipe == "released":
+            criterion = Criterion(assigner, loss, coder, cls_weight=weight)
+        elif recipe == "retinanet":
+            criterion = RetinaNetCriterion(assigner, loss, coder, cls_weight=weight)
+        else:
+            criterion = YOLOXCriterion(assigner, coder, cls_weight=weight)
+        losses = criterion(predictions, priors, boxes, labels, sizes)
+        losses["cls"].backward()
+        return losses, predictions.cls_logits.grad, loss.balance
+
+    plain, plain_gradient, plain_balance = outcome(1.0)
+    heavy, heavy_gradient, heavy_balance = outcome(3.0)
+    assert heavy["cls"].item() == pytest.approx(3 * plain["cls"].item(), rel=1e-6)
+    assert torch.allclose(heavy_gradient, 3 * plain_gradient, rtol=1e-6)
+    assert all(torch.equal(heavy[name], plain[name]) for name in plain if name != "cls")
+    if recipe != "official":  # whose loss is plain BCE
+        assert torch.allclose(heavy_balance.pos_grad, 3 * plain_balance.pos_grad, rtol=1e-6)
+        assert torch.allclose(heavy_balance.neg_grad, 3 * plain_balance.neg_grad, rtol=1e-6)
+        assert torch.allclose(heavy_balance.ratio, plain_balance.ratio, rtol=1e-6)
+        assert heavy_balance.pos_grad.any()
 
 
 @pytest.mark.parametrize("criterion", [Criterion, RetinaNetCriterion])

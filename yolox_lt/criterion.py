@@ -83,14 +83,21 @@ def centerness(priors: Tensor, boxes: Tensor) -> Tensor:
 
 
 class BaseCriterion(nn.Module):
-    """Assignment and the handling of the losses' gradient statistics; subclasses say what is summed."""
+    """Assignment and the handling of the losses' gradient statistics; subclasses say what is summed.
 
-    def __init__(self, assigner: Assigner, cls_loss: DenseLoss, coder: Coder, use_l1: bool) -> None:
+    cls_weight: factor on the classification loss. As in the reference its statistic sees it: both sums grow by it,
+    their ratio does not change.
+    """
+
+    def __init__(
+        self, assigner: Assigner, cls_loss: DenseLoss, coder: Coder, use_l1: bool, cls_weight: float = 1.0
+    ) -> None:
         super().__init__()
         self.assigner = assigner
         self.cls_loss = cls_loss
         self.coder = coder
         self.use_l1 = use_l1
+        self.cls_weight = cls_weight
 
     def forward(
         self,
@@ -122,7 +129,7 @@ class BaseCriterion(nn.Module):
             predictions.cls_logits.flatten(0, 1),  # [B, P, C] -> [B*P, C]
             matches.labels.flatten(),
             quality.flatten(),
-            normalizer,
+            normalizer / self.cls_weight,
         )
 
     def balances(self) -> list[GradientBalance]:
@@ -143,7 +150,7 @@ class Criterion(BaseCriterion):
     Args:
         target: "iou", t is that IoU (released models); "centerness", t is how central the prior's point lies in its
             object (FCOS, Eq. 3).
-        box_weight, quality_weight: 1 in the released models.
+        box_weight, quality_weight, cls_weight: 1 in the released models.
     """
 
     def __init__(
@@ -155,8 +162,9 @@ class Criterion(BaseCriterion):
         target: Literal["iou", "centerness"] = "iou",
         box_weight: float = 1.0,
         quality_weight: float = 1.0,
+        cls_weight: float = 1.0,
     ) -> None:
-        super().__init__(assigner, cls_loss, coder, use_l1)
+        super().__init__(assigner, cls_loss, coder, use_l1, cls_weight)
         self.target = target
         self.box_weight = box_weight
         self.quality_weight = quality_weight
@@ -188,8 +196,8 @@ class RetinaNetCriterion(BaseCriterion):
     Lin et al., Focal Loss for Dense Object Detection, section 4; plain L1 instead of smooth L1 is our choice.
     """
 
-    def __init__(self, assigner: Assigner, cls_loss: DenseLoss, coder: Coder) -> None:
-        super().__init__(assigner, cls_loss, coder, use_l1=True)
+    def __init__(self, assigner: Assigner, cls_loss: DenseLoss, coder: Coder, cls_weight: float = 1.0) -> None:
+        super().__init__(assigner, cls_loss, coder, use_l1=True, cls_weight=cls_weight)
 
     def losses(self, predictions: Predictions, priors: Priors, matches: Matches) -> dict[str, Tensor]:
         prior_boxes = priors.boxes[matches.prior]
@@ -212,8 +220,8 @@ class YOLOXCriterion(BaseCriterion):
 
     box_weight = 5.0
 
-    def __init__(self, assigner: Assigner, coder: Coder, use_l1: bool = False) -> None:
-        super().__init__(assigner, SigmoidLoss(), coder, use_l1)
+    def __init__(self, assigner: Assigner, coder: Coder, use_l1: bool = False, cls_weight: float = 1.0) -> None:
+        super().__init__(assigner, SigmoidLoss(), coder, use_l1, cls_weight)
 
     def losses(self, predictions: Predictions, priors: Priors, matches: Matches) -> dict[str, Tensor]:
         if predictions.quality_logits is None:
@@ -227,7 +235,10 @@ class YOLOXCriterion(BaseCriterion):
         own_labels = matches.labels[matches.image, matches.prior]
         losses = {
             "cls": self.cls_loss(
-                predictions.cls_logits[matches.image, matches.prior], own_labels, matches.iou, normalizer
+                predictions.cls_logits[matches.image, matches.prior],
+                own_labels,
+                matches.iou,
+                normalizer / self.cls_weight,
             ),
             "box": self.box_weight * square_iou_loss(decoded, matches.boxes).sum() / normalizer,
             "obj": bce_with_logits(predictions.quality_logits, objectness).sum() / normalizer,

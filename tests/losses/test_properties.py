@@ -211,6 +211,40 @@ def test_balance__hand_worked():
     assert balance.ratio.tolist() == pytest.approx([0.5, 0.1, 0.3])  # the sums never decay
 
 
+def test_statistic_without_alpha__has_three_times_the_ratio_at_alpha_a_quarter():
+    logits, labels, _ = sample()
+    released, paper = EqualizedFocalLoss(7).double(), EqualizedFocalLoss(7, alpha_in_statistic=False).double()
+    for loss in (released, paper):
+        loss.balance.max_ratio = None  # before the clamp
+    assert torch.equal(released(logits, labels), paper(logits, labels))
+    assert torch.allclose(paper.balance.pos_grad, 4 * released.balance.pos_grad, rtol=1e-12)
+    assert torch.allclose(paper.balance.neg_grad, released.balance.neg_grad / 0.75, rtol=1e-12)
+    assert torch.allclose(paper.balance.ratio, 3 * released.balance.ratio, rtol=1e-6)
+    assert released.balance.ratio.any()
+    assert not torch.equal(released(logits, labels), paper(logits, labels))  # the factors of the second step differ
+
+
+def test_statistic_without_alpha__is_eq_6_of_the_paper():
+    logits, labels, _ = sample()
+    loss = EqualizedFocalLoss(7, alpha_in_statistic=False).double()
+    loss.balance.ratio.copy_(torch.linspace(0, 1, 7))
+    exponent, weight = loss.category_factors(torch.float64)
+    loss(logits, labels)
+    keep = labels != -2
+    y = F.one_hot(labels[keep].clamp(min=0), 7) * (labels[keep] >= 0)[:, None]
+    p = torch.sigmoid(logits[keep])
+    p_t = torch.where(y == 1, p, 1 - p)
+    gradient = weight * (1 - p_t) ** exponent * (exponent * p_t * p_t.log() + p_t - 1).abs()
+    assert torch.allclose(loss.balance.pos_grad, (gradient * y).sum(0), rtol=1e-10)
+    assert torch.allclose(loss.balance.neg_grad, (gradient * (1 - y)).sum(0), rtol=1e-10)
+
+
+def test_statistic_without_alpha__is_refused_where_alpha_loses_a_half():
+    with pytest.raises(ValueError, match="alpha 0 leaves no statistic"):
+        EqualizedFocalLoss(3, alpha=0, alpha_in_statistic=False)
+    EqualizedFocalLoss(3, alpha=-1, alpha_in_statistic=False)  # no alpha at all
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_balance__non_finite_contribution_is_left_out_and_counted(bad):
     balance = GradientBalance(2)

@@ -94,6 +94,10 @@ class DetectorExp(DataExp):
     # the two halves of EFL and EQFL (paper, Table 3)
     loss_focusing: bool = True
     loss_weighting: bool = True
+    # EFL's gradient sums include alpha_t, as released; False: as in the paper's Eq. 6
+    loss_alpha_in_statistic: bool = True
+    # factor on the classification loss
+    cls_weight: float = 1.0
     # L1 on box deltas beside the IoU loss: tail (closing epochs only, official YOLOX), always (YOLOX*) or never
     l1: str = "never"
 
@@ -168,6 +172,7 @@ class DetectorExp(DataExp):
         if self.cls_loss == "qfl":
             return QualityFocalLoss(self.loss_gamma)
         if self.cls_loss == "efl":
+            switches["alpha_in_statistic"] = self.loss_alpha_in_statistic
             return EqualizedFocalLoss(self.num_classes, self.loss_alpha, self.loss_gamma, self.loss_scale, **switches)
         if self.cls_loss == "eqfl":
             return EqualizedQualityFocalLoss(self.num_classes, self.loss_gamma, self.loss_scale, **switches)

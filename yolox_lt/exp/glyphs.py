@@ -18,6 +18,8 @@ class GlyphData(DataExp):
     glyph_image_size: int = 128
     glyph_train_images: int = 2400
     glyph_val_images: int = 400
+    # (smallest, largest) longer side of a glyph in pixels; None: 14 to 60 in pictures of 128
+    glyph_object_size: tuple[float, float] | None = None
     # zipf, or lvis: the image counts of the file glyph_categories
     glyph_profile: str = "zipf"
     glyph_categories: str | None = None
@@ -49,6 +51,7 @@ class GlyphData(DataExp):
             "train_images": self.glyph_train_images,
             "val_images": self.glyph_val_images,
             "image_size": self.glyph_image_size,
+            "object_size": self.glyph_object_size,
             "profile": self.glyph_profile,
             "categories_json": self.glyph_categories,
             "seed": self.glyph_seed,

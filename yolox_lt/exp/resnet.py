@@ -150,7 +150,7 @@ class ResNetExp(DetectorExp):
         if self.box_loss == "l1":
             if self.quality is not None:
                 raise UserError(f"box_loss 'l1' has no third branch; set quality None, not {self.quality!r}")
-            return RetinaNetCriterion(*parts)
+            return RetinaNetCriterion(*parts, self.cls_weight)
         if self.box_loss != "giou":
             raise unknown("box_loss", self.box_loss, "giou, l1")
         if self.l1 not in ("always", "never"):
@@ -158,7 +158,7 @@ class ResNetExp(DetectorExp):
         if self.quality not in ("iou", "centerness", None):
             raise unknown("quality", self.quality, "iou, centerness, None")
         target: Literal["iou", "centerness"] = "centerness" if self.quality == "centerness" else "iou"
-        return Criterion(*parts, self.l1 == "always", target, self.box_weight, self.quality_weight)
+        return Criterion(*parts, self.l1 == "always", target, self.box_weight, self.quality_weight, self.cls_weight)
 
     def get_predictor(self, names: tuple[str, ...] = ()) -> Predictor:
         """From predictions to detections with this experiment's thresholds."""

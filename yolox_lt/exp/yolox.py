@@ -101,14 +101,15 @@ class Exp(DetectorExp):
             raise unknown("l1", self.l1, "tail, always, never")
         use_l1 = self.l1 == "always"
         if self.quality == "iou":
-            return Criterion(self.get_assigner(), self.get_cls_loss(), self.get_coder(), use_l1)
+            parts = self.get_assigner(), self.get_cls_loss(), self.get_coder()
+            return Criterion(*parts, use_l1, cls_weight=self.cls_weight)
         if self.quality == "obj":
             if self.cls_loss != "sigmoid" or len(self.anchor_scales) != 1:
                 raise UserError(
                     "quality 'obj' is official YOLOX's head, with cls_loss 'sigmoid' and one anchor, not "
                     f"{self.cls_loss!r} and {len(self.anchor_scales)}; derive from StarExp for the other losses"
                 )
-            return YOLOXCriterion(self.get_assigner(), self.get_coder(), use_l1)
+            return YOLOXCriterion(self.get_assigner(), self.get_coder(), use_l1, self.cls_weight)
         raise unknown("quality", self.quality, "obj, iou")
 
     def get_predictor(self, names: tuple[str, ...] = ()) -> Predictor:

@@ -7,6 +7,8 @@ iteration is a plain (quality) focal loss; what an iteration adds to g takes eff
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -56,8 +58,11 @@ class EqualizedFocalLoss(EqualizedLoss):
     """EFL: alpha_t w_c (1 - p_t)^gamma_c (-ln p_t), paper Eq. 4; with scale 0 it is the focal loss.
 
     The statistic includes alpha_t as in the released models, so its ratio is a third of the paper's Eq. 6 at alpha
-    0.25. A negative alpha switches alpha_t off. `quality` is not used: targets are hard. `scale` is 8 in the released
-    ResNet models and 4 in the YOLOX ones.
+    0.25; `alpha_in_statistic` False gives Eq. 6. A negative alpha switches alpha_t off. `quality` is not used: targets
+    are hard. `scale` is 8 in the released ResNet models and 4 in the YOLOX ones.
+
+    Raises:
+        ValueError: a statistic without alpha_t at alpha 0 or 1, where one half of the gradients is lost.
     """
 
     def __init__(
@@ -68,9 +73,19 @@ class EqualizedFocalLoss(EqualizedLoss):
         scale: float = 8.0,
         focusing: bool = True,
         weighting: bool = True,
+        alpha_in_statistic: bool = True,
     ) -> None:
         super().__init__(num_classes, gamma, scale, focusing, weighting)
+        if not alpha_in_statistic and alpha in (0, 1):
+            raise ValueError(f"alpha {alpha} leaves no statistic without alpha; give one between 0 and 1")
         self.alpha = alpha
+        self.alpha_in_statistic = alpha_in_statistic
+
+    def observe(self, result: DenseResult) -> None:
+        if not self.alpha_in_statistic:
+            positive, negative = alpha_weights(self.alpha)
+            result = replace(result, pos_grad=result.pos_grad / positive, neg_grad=result.neg_grad / negative)
+        super().observe(result)
 
     def positive_term(self, x: Tensor, labels: Tensor, quality: Tensor | None) -> tuple[Tensor, Tensor]:
         exponent, weight = self.category_factors(x.dtype)

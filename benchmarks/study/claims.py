@@ -1,0 +1,82 @@
+"""What the paper claims, and what the controls ask, as paired comparisons of two cases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Place = tuple[str, str]
+"""(set, case)."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """ "`ours` has more of `metric` than `theirs`", or as much, within so many points."""
+
+    text: str
+    ours: Place
+    theirs: Place
+    metric: str
+    kind: Literal["more", "same"] = "more"
+    within: float = 1.0
+
+
+def main(name: str) -> Place:
+    return "cpu", name
+
+
+def scan(name: str) -> Place:
+    return "mechanism", name
+
+
+def both(text: str, ours: str, theirs: str, metric: str, kind: Literal["more", "same"] = "more") -> list[Claim]:
+    """A claim without and with RFS."""
+    return [
+        Claim(text, main(ours), main(theirs), metric, kind),
+        Claim(f"{text}, with RFS", main(f"{ours}, RFS"), main(f"{theirs}, RFS"), metric, kind),
+    ]
+
+
+CLAIMS: list[Claim] = [
+    *both("EFL lifts rare categories over FL (Tables 1, 2, 6)", "EFL", "FL", "APr_300"),
+    *both("EFL lifts AP over FL", "EFL", "FL", "AP_300"),
+    *both("Frequent categories lose at most a point by EFL", "EFL", "FL", "APf_300", "same"),
+    *both("EQFL lifts rare categories over QFL (Table 8)", "EQFL", "QFL", "APr_300"),
+    *both("EQFL lifts AP over QFL", "EQFL", "QFL", "AP_300"),
+    *both("QFL is better than FL (Table 8)", "QFL", "FL", "AP_300"),
+    *both("FL is better than the sigmoid loss (Table 8, there with other changes)", "FL", "sigmoid", "AP_300"),
+    *both("EFL widens the score margin of rare categories (Figure 4)", "EFL", "FL", "margin_r"),
+    Claim("The weighting factor alone helps (Table 3)", scan("EFL, weighting only"), main("FL"), "APr_300"),
+    Claim("The focusing factor alone helps (Table 3)", scan("EFL, focusing only"), main("FL"), "APr_300"),
+    Claim("Both are better than weighting alone (Table 3)", main("EFL"), scan("EFL, weighting only"), "APr_300"),
+    Claim("Both are better than focusing alone (Table 3)", main("EFL"), scan("EFL, focusing only"), "APr_300"),
+    Claim("s = 4 is better than s = 1 (Table 4)", main("EFL"), scan("EFL, s 1"), "APr_300"),
+    Claim("s = 8 is better than s = 2 (Table 4)", scan("EFL, s 8"), scan("EFL, s 2"), "APr_300"),
+    Claim("s = 8 is better than s = 12 (Table 4)", scan("EFL, s 8"), scan("EFL, s 12"), "AP_300"),
+    Claim(
+        "On balanced data EFL equals FL (Table 9)",
+        scan("EFL, balanced data"),
+        scan("FL, balanced data"),
+        "AP_300",
+        "same",
+    ),
+    Claim("Decay of the classifier's bias helps EFL (section 5)", main("EFL"), scan("EFL, bias decay none"), "AP_300"),
+]
+
+CONTROLS: list[Claim] = [
+    Claim("Three times the classification loss lifts FL", main("FL x 3"), main("FL"), "APr_300"),
+    Claim("EFL beats FL of three times its weight", main("EFL"), main("FL x 3"), "APr_300"),
+    *both("At three times the weight EFL still beats FL", "EFL x 3", "FL x 3", "APr_300"),
+    *both("At three times the weight EFL still has more AP", "EFL x 3", "FL x 3", "AP_300"),
+    Claim("EFL beats FL at 20 detections an image", main("EFL"), main("FL"), "APr_20"),
+    Claim("EQFL beats QFL at 20 detections an image", main("EQFL"), main("QFL"), "APr_20"),
+    Claim("EFL beats FL by AP-fixed", main("EFL"), main("FL"), "APr_fixed"),
+    Claim("EQFL beats QFL by AP-fixed", main("EQFL"), main("QFL"), "APr_fixed"),
+    Claim("RFS lifts FL", main("FL, RFS"), main("FL"), "APr_300"),
+    Claim("RFS lifts EFL", main("EFL, RFS"), main("EFL"), "APr_300"),
+    Claim("RFS lifts EQFL", main("EQFL, RFS"), main("EQFL"), "APr_300"),
+    Claim("A statistic without alpha changes EFL", scan("EFL, statistic without alpha"), main("EFL"), "APr_300"),
+    Claim("A stronger decay of the bias helps EFL", scan("EFL, bias decay 15"), main("EFL"), "APr_300"),
+    Claim("With prior 0.01 EFL is better than FL", scan("EFL, prior 0.01"), scan("FL, prior 0.01"), "APr_300"),
+    Claim("With prior 0.1 EFL is better than FL", scan("EFL, prior 0.1"), scan("FL, prior 0.1"), "APr_300"),
+]

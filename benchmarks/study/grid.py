@@ -1,0 +1,205 @@
+"""Which runs there are: cases (settings by name) in sets, each repeated with several seeds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+EXP_FILE = "exps/glyphs/study.py"
+
+COUNTS = Path("tests/golden/lvis_v1_categories.json")
+"""The image count of every LVIS category: the real profile of the full study."""
+
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of a comparison.
+
+    name: in tables. settings: of the experiment, on top of `EXP_FILE` and of the set's own. seeds: how many.
+    start: key of `STARTS`, None for random weights. amp: None, "float16" or "bfloat16".
+    needs: a setting that this version must know, else the case is not run.
+    """
+
+    name: str
+    settings: Settings
+    seeds: int
+    start: str | None = "glyphs"
+    amp: str | None = None
+    needs: str | None = None
+
+
+@dataclass(frozen=True)
+class Set:
+    """Cases that share their settings. gpu: too long for a CPU of today, though it would run on one."""
+
+    cases: tuple[Case, ...]
+    settings: Settings = field(default_factory=dict)
+    gpu: bool = False
+
+
+BALANCED: Settings = {"glyph_profile": "lvis", "glyph_categories": "balanced", "glyph_seed": 1}
+"""Every category in equally many pictures; "balanced" becomes a file of equal counts when a run starts."""
+
+RFS: Settings = {"sampler": "repeat_factor"}
+
+LOSSES: dict[str, Settings] = {
+    "sigmoid": {"cls_loss": "sigmoid"},
+    "FL": {"cls_loss": "focal"},
+    "FL x 3": {"cls_loss": "focal", "cls_weight": 3.0},
+    "QFL": {"cls_loss": "qfl"},
+    "EFL": {"cls_loss": "efl"},
+    "EFL x 3": {"cls_loss": "efl", "cls_weight": 3.0},
+    "EQFL": {"cls_loss": "eqfl"},
+}
+
+MAIN_ORDER = ("FL", "EFL", "QFL", "EQFL", "FL x 3", "EFL x 3", "sigmoid")
+
+YOLOX: Settings = {
+    "cls_loss": "sigmoid",
+    "quality": "obj",
+    "assigner": "simota",
+    "anchor_scales": (1,),
+    "neck_shortcut": False,
+    "l1": "tail",
+    "recipe": "official",
+    "scheduler": "yoloxwarmcos",
+    "cls_bias_decay": None,
+}
+"""Official YOLOX on the data and schedule of the study."""
+
+
+def losses(seeds: int) -> tuple[Case, ...]:
+    """Every loss and both scale controls, without and with RFS; the most important comparisons first."""
+    plain = [Case(name, LOSSES[name], seeds) for name in MAIN_ORDER]
+    return tuple(plain + [Case(f"{c.name}, RFS", {**c.settings, **RFS}, seeds) for c in plain])
+
+
+def scans(seeds: int, start: str | None = "glyphs") -> tuple[Case, ...]:
+    """One setting at a time, from EFL with s = 4 and uniform sampling. The case itself is in `losses`."""
+    efl = LOSSES["EFL"]
+    return (
+        *(Case(f"EFL, s {s}", {**efl, "loss_scale": float(s)}, seeds, start) for s in (1, 2, 8, 12)),
+        Case("EFL, weighting only", {**efl, "loss_focusing": False}, seeds, start),
+        Case("EFL, focusing only", {**efl, "loss_weighting": False}, seeds, start),
+        Case("EFL, statistic without alpha", {**efl, "loss_alpha_in_statistic": False}, seeds, start),
+        Case("EFL, bias decay none", {**efl, "cls_bias_decay": None}, seeds, start),
+        Case("EFL, bias decay 15", {**efl, "cls_bias_decay": 15.0}, seeds, start),
+        *(
+            Case(f"{name}, prior {prior}", {**LOSSES[name], "prior_prob": prior}, seeds, start)
+            for prior in (0.01, 0.1)
+            for name in ("FL", "EFL")
+        ),
+        *(Case(f"{name}, balanced data", {**LOSSES[name], **BALANCED}, seeds, start) for name in ("FL", "EFL")),
+    )
+
+
+FULL: Settings = {
+    "num_classes": 1203,
+    "glyph_profile": "lvis",
+    "glyph_categories": str(COUNTS),
+    "glyph_image_size": 128,
+    "glyph_train_images": 60_000,
+    "glyph_val_images": 5_000,
+    "input_size": (128, 128),
+    "test_size": (128, 128),
+    "width": 0.375,
+    "batch_size": 64,
+    "max_epoch": 8,
+    "prior_prob": 0.001,
+    "repeat_thresh": 0.001,
+    "data_num_workers": 8,
+}
+"""1203 glyphs with the image counts of LVIS, scaled to 60,000 pictures; the groups are LVIS's own."""
+
+FULL_BALANCED: Settings = {"glyph_categories": "balanced", "glyph_seed": 2}
+
+FROM_SCRATCH: Settings = {
+    **BALANCED,
+    "cls_loss": "focal",
+    "cls_weight": 5.0,
+    "warmup_epochs": 0.3,
+    "prior_prob": 0.01,
+    "seed": 100,
+}
+"""Leaves the plateau, where every category looks alike, within a few hundred iterations."""
+
+STARTS: dict[str, Settings] = {
+    "glyphs": {**FROM_SCRATCH, "num_classes": 30, "batch_size": 8, "basic_lr_per_img": 0.004 / 8, "max_epoch": 5},
+    "glyphs_full": {**FULL, **FROM_SCRATCH, "num_classes": 300, "glyph_train_images": 20_000, "max_epoch": 20},
+}
+"""What runs start from: detectors of equally frequent glyphs, whose classifier is taken out afterwards."""
+
+
+def full_sets() -> dict[str, Set]:
+    """What one GPU does in hours. Each set can be run alone."""
+    fl, efl, start = LOSSES["FL"], LOSSES["EFL"], "glyphs_full"
+    schedule = [
+        Case(f"{name}, {epochs} epochs", {**LOSSES[name], "max_epoch": epochs}, 3, start)
+        for epochs in (2, 4, 16, 32)
+        for name in ("FL", "EFL")
+    ]
+    balanced = [Case(f"{n}, balanced data", {**LOSSES[n], **FULL_BALANCED}, 5, start) for n in ("FL", "EFL")]
+    mosaic: Settings = {"mosaic_prob": 1.0, "enable_mixup": True, "no_aug_epochs": 1, **RFS}
+    partners = [
+        Case(
+            f"{name}, {kind} partners",
+            {**LOSSES[name], **mosaic, "partners": kind},
+            3,
+            start,
+            None,
+            "partners",
+        )
+        for kind in ("uniform", "same")
+        for name in ("FL", "EFL")
+    ]
+    scratch: Settings = {"max_epoch": 40, **RFS}
+    yolox = [
+        Case("YOLOX as it is", {**YOLOX, **scratch}, 3, None),
+        *(Case(f"YOLOX*, {n}", {**LOSSES[n], **scratch}, 3, None) for n in ("sigmoid", "FL", "EFL", "QFL", "EQFL")),
+    ]
+    precision = [Case(f"EFL, {amp or 'float32'}", efl, 3, start, amp) for amp in (None, "bfloat16", "float16")]
+    sgd: Settings = {"optimizer": "sgd", "basic_lr_per_img": 0.02 / 64, "weight_decay": 5e-4}
+    decay = [
+        Case(f"EFL, SGD, bias decay {d}", {**efl, **sgd, "cls_bias_decay": d}, 3, start) for d in (None, 1e-4, 5e-4)
+    ]
+    main = tuple(Case(c.name, c.settings, 5, start) for c in losses(5))
+    cases = {
+        "full-losses": main,
+        "full-scans": (
+            *(c for c in scans(3, start) if "balanced" not in c.name),
+            Case("EFL, s 0", {**efl, "loss_scale": 0.0}, 3, start),
+            Case("EFL, s 4", efl, 3, start),
+        ),
+        "full-schedule": tuple(schedule),
+        "full-balanced": tuple(balanced),
+        "full-partners": tuple(partners),
+        "full-yolox": tuple(yolox),
+        "full-precision": tuple(precision),
+        "full-decay": tuple(decay),
+        "full-scale": (
+            Case("FL x 2", {**fl, "cls_weight": 2.0}, 3, start),
+            Case("FL x 5", {**fl, "cls_weight": 5.0}, 3, start),
+        ),
+    }
+    return {name: Set(tuple(found), FULL, gpu=True) for name, found in cases.items()}
+
+
+SETS: dict[str, Set] = {
+    "cpu": Set(losses(3)),
+    "mechanism": Set(scans(3)),
+    **full_sets(),
+}
+
+
+def chosen(name: str) -> dict[str, Set]:
+    """The sets called `name`; "full" means all of the full study.
+
+    Raises:
+        KeyError: no such set.
+    """
+    if name == "full":
+        return {key: value for key, value in SETS.items() if key.startswith("full-")}
+    return {name: SETS[name]}

@@ -1,0 +1,53 @@
+"""Bring docs/results.md up to date with the csv files of docs/results.
+
+    python -m benchmarks.study.page                       # tables and figures of the published rows
+    python -m benchmarks.study.page --from YOLOX_outputs/study   # first publish what a study has found
+    python -m benchmarks.study.page --print --from YOLOX_outputs/study   # only print its tables
+
+A table of the page stands between two comments, `<!-- table NAME -->` and `<!-- end -->`; the text around is written
+by hand and holds no measured number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+from pathlib import Path
+
+from benchmarks.study.figures import draw_all
+from benchmarks.study.records import COURSES, REGIME, RUNS, read_rows
+from benchmarks.study.tables import TABLES, Rows
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE, DATA, IMAGES = DOCS / "results.md", DOCS / "results", DOCS / "images"
+BLOCK = re.compile(r"(<!-- table ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def render(text: str, runs: Rows, regime: Rows) -> str:
+    """The page with every table made anew."""
+    return BLOCK.sub(lambda found: f"{found[1]}{TABLES[found[2]](runs, regime)}\n{found[3]}", text)
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--from", dest="folder", type=Path, help="folder of a study whose rows are to be published")
+    options.add_argument("--print", action="store_true", help="print the tables and change nothing")
+    args = options.parse_args()
+    folder = args.folder or DATA
+    runs, courses, regime = (read_rows(folder / name) for name in (RUNS, COURSES, REGIME))
+    if args.print:
+        for name, make in TABLES.items():
+            print(f"\n{name}\n\n{make(runs, regime)}")
+        return
+    if args.folder is not None:
+        DATA.mkdir(exist_ok=True)
+        for name in (RUNS, COURSES, REGIME):
+            if (folder / name).is_file():
+                shutil.copyfile(folder / name, DATA / name)
+    draw_all(IMAGES, runs, courses, regime)
+    PAGE.write_text(render(PAGE.read_text(encoding="utf-8"), runs, regime), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,262 @@
+"""The study: its arithmetic, what it measures in a run, and that the page says what the csv files hold."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.image import imread
+
+from benchmarks.study import page
+from benchmarks.study.__main__ import waiting_runs
+from benchmarks.study.claims import CLAIMS, CONTROLS, Claim
+from benchmarks.study.compare import Estimate, estimate, paired, verdict
+from benchmarks.study.figures import draw_all
+from benchmarks.study.grid import EXP_FILE, SETS, STARTS, Case, Set
+from benchmarks.study.measure import CAPS, StudyTrainer, experiment, make_start, run
+from benchmarks.study.records import COURSES, REGIME, RUNS, append_rows, key_of, read_rows
+from benchmarks.study.regime import resting_score
+from benchmarks.study.tables import TABLES, by_seed, difference, number, signed
+from yolox_lt.exp import get_exp
+from yolox_lt.losses import EqualizedFocalLoss
+from yolox_lt.train.checkpoint import load_checkpoint
+from yolox_lt.train.options import TrainOptions
+from yolox_lt.train.trainer import Trainer
+
+
+class Unwatched(StudyTrainer):
+    """The project's own trainer but for the pictures and pages."""
+
+    build_model = Trainer.build_model
+    step = Trainer.step
+
+
+CPU = torch.device("cpu")
+TINY = {
+    "num_classes": 3,
+    "glyph_image_size": 64,
+    "glyph_train_images": 150,
+    "glyph_val_images": 6,
+    "glyph_object_size": (16, 30),
+    "input_size": (64, 64),
+    "test_size": (64, 64),
+    "batch_size": 4,
+    "max_iter": 2,
+    "max_epoch": 1,
+}
+
+
+# ------------------------------------------------------------------------------------------------- arithmetic
+
+
+def test_estimate__interval_of_three_by_hand():
+    found = estimate(np.array([1.0, 2.0, 6.0]))  # mean 3, deviation sqrt(7)
+    assert found.mean == 3
+    assert found.half == pytest.approx(4.303 * math.sqrt(7) / math.sqrt(3))
+    assert (found.low, found.high) == pytest.approx((3 - found.half, 3 + found.half))
+    assert math.isnan(estimate(np.array([4.0])).half)
+    assert estimate(np.zeros(0)).n == 0
+
+
+def test_paired__takes_the_seeds_that_both_have():
+    found = paired({"0": 5.0, "1": 7.0, "2": 100.0}, {"1": 4.0, "0": 1.0, "3": 0.0})
+    assert (found.mean, found.n) == (3.5, 2)
+    assert found.half == pytest.approx(12.706 * math.sqrt(0.5) / math.sqrt(2))
+
+
+@pytest.mark.parametrize(
+    ("mean", "half", "n", "kind", "want"),
+    [
+        (2.0, 1.0, 3, "more", "reproduced"),
+        (2.0, 2.5, 3, "more", "inconclusive"),
+        (-2.0, 1.0, 3, "more", "not reproduced"),
+        (2.0, 0.1, 2, "more", "inconclusive"),  # two seeds show nothing
+        (0.0, 0.0, 0, "more", "not run"),
+        (0.3, 0.5, 3, "same", "reproduced"),
+        (0.3, 0.9, 3, "same", "inconclusive"),
+        (-2.5, 1.0, 3, "same", "not reproduced"),
+    ],
+)
+def test_verdict__by_the_interval(mean, half, n, kind, want):
+    assert verdict(Estimate(mean, half, n), kind) == want
+
+
+def test_numbers__as_the_tables_print_them():
+    assert number(Estimate(31.24, 0.86, 3)) == "31.2 ± 0.9"
+    assert number(Estimate(31.24, math.nan, 1)) == "31.2"
+    assert number(estimate(np.zeros(0))) == "-"
+    assert signed(Estimate(-1.0, 2.0, 3)) == "-1.0 [-3.0, +1.0]"
+
+
+@pytest.mark.parametrize("share", [1e-8, 1e-5, 1e-3])
+def test_resting_score__is_where_a_bias_alone_gets_as_much_pull_as_push(share):
+    p = float(resting_score(np.array(share)))
+    loss = EqualizedFocalLoss(1).double()
+    logits = torch.full((2, 1), math.log(p / (1 - p)), dtype=torch.float64)
+    loss(logits, torch.tensor([0, -1]))
+    pull, push = share * loss.balance.pos_grad.item(), (1 - share) * loss.balance.neg_grad.item()
+    assert pull == pytest.approx(push, rel=-4 * p * math.log(p))  # the limit of small p
+
+
+# ------------------------------------------------------------------------------------------------- the grid
+
+
+def test_grid__every_setting_exists_and_every_case_has_one_name():
+    known = get_exp(EXP_FILE).attributes()
+    for name, found in SETS.items():
+        names = [case.name for case in found.cases]
+        assert len(set(names)) == len(names), name
+        for case in found.cases:
+            unknown = {*found.settings, *case.settings} - set(known)
+            assert unknown <= {case.needs}, (name, case.name)
+            assert case.start is None or case.start in STARTS
+    for settings in STARTS.values():
+        assert set(settings) <= set(known)
+
+
+def test_claims__compare_cases_that_exist():
+    cases = {(name, case.name) for name, found in SETS.items() for case in found.cases}
+    for claim in (*CLAIMS, *CONTROLS):
+        assert {claim.ours, claim.theirs} <= cases, claim.text
+        assert claim.ours != claim.theirs
+
+
+def test_waiting_runs__leave_out_what_has_a_row_and_what_this_version_cannot_run():
+    cases = Case("a", {}, 3), Case("b", {}, 2), Case("c", {}, 1, needs="no_such_setting")
+    sets = {"x": Set(cases)}
+    done = {("x", "a", "1"), ("x", "b", "0"), ("y", "b", "1")}
+    found = [(case.name, seed, state) for _, case, seed, _, state in waiting_runs(sets, done, None, 2)]
+    assert found == [
+        ("a", 0, "not run"),
+        ("a", 1, "done"),
+        ("b", 0, "done"),
+        ("b", 1, "not run"),
+        ("c", 0, "not run: this version has no setting no_such_setting"),
+    ]
+    assert [case.name for _, case, *_ in waiting_runs(sets, done, ["b"], None)] == ["b", "b"]
+
+
+# ------------------------------------------------------------------------------------------------- a run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("study")
+
+
+@pytest.fixture(scope="module")
+def tiny(folder):
+    """Common settings of small runs whose data lie in the test's folder."""
+    return {**TINY, "data_dir": str(folder / "glyphs")}
+
+
+@pytest.fixture(scope="module")
+def efl(tiny, folder):
+    return run(Case("EFL", {"cls_loss": "efl"}, 1, None), 0, tiny, folder, CPU, "efl")
+
+
+def test_run__row_has_every_setting_and_every_measurement(efl, tiny):
+    trainer, row, _ = efl
+    for cap in (*CAPS, "fixed"):
+        assert all(0 <= row[f"{name}_{cap}"] <= 100 for name in ("AP", "AP50", "APr", "APc", "APf"))
+    report = trainer.evaluator.score(trainer.evaluator.detections)
+    assert row["AP_300"] == pytest.approx(100 * report.metrics["AP"], abs=1e-3)
+    assert {**trainer.exp.attributes()}.keys() - row.keys() == {"output_dir", "data_dir"}
+    assert (row["cls_loss"], row["num_classes"], row["iterations"]) == ("efl", 3, 2)
+    assert all(row[f"{name}_r"] is not None for name in ("g", "gamma", "weight", "pos_share", "neg_share"))
+    assert row["loss_cls"] > 0
+    assert row["processor_seconds"] > 0
+
+
+def test_watch__sums_are_those_of_the_loss_and_groups_share_all_of_them(efl):
+    trainer, row, course = efl
+    balance = trainer.criterion.cls_loss.balance
+    assert torch.allclose(trainer.watch.pos.float(), balance.pos_grad, rtol=1e-5)
+    assert torch.allclose(trainer.watch.neg.float(), balance.neg_grad, rtol=1e-5)
+    of = trainer.evaluator.groups == "f"
+    assert row["g_f"] == pytest.approx(float(balance.ratio[torch.from_numpy(of)].mean()), abs=1e-4)
+    shares = [row[f"{kind}_share_{group}"] for kind in ("pos", "neg") for group in "rcf"]
+    assert sum(shares) == pytest.approx(1, abs=1e-4)
+    assert [(r["iteration"], r["group"]) for r in course] == [(i, g) for i in (1, 2) for g in "rcf"]
+    exponent, weight = trainer.criterion.cls_loss.category_factors()
+    assert row["gamma_f"] == pytest.approx(float(exponent[torch.from_numpy(of)].mean()), abs=1e-3)
+    assert row["weight_f"] == pytest.approx(float(weight[torch.from_numpy(of)].mean()), abs=1e-3)
+
+
+def test_watch__changes_nothing_of_the_training(efl, tiny, folder):
+    """A plain run of the project's own trainer ends with the same weights."""
+    exp = experiment({**tiny, "cls_loss": "efl", "seed": 0}, folder, "plain")
+    trainer = Unwatched(exp, TrainOptions(exp.batch_size))
+    trainer.train()
+    for (name, ours), theirs in zip(efl[0].model.state_dict().items(), trainer.model.state_dict().values()):
+        assert torch.equal(ours, theirs), name
+
+
+def test_start__has_no_classifier_and_a_run_takes_the_rest(tiny, folder, monkeypatch):
+    monkeypatch.setitem(STARTS, "tiny", {**tiny, "cls_loss": "sigmoid", "seed": 7})
+    row = make_start("tiny", folder, CPU)
+    assert row["cls_loss"] == "sigmoid"
+    start = folder / "start_tiny.pth"
+    kept = load_checkpoint(start)["ema"]["model"]
+    trained = load_checkpoint(folder / "runs" / "start_tiny" / "latest.pth")["ema"]["model"]
+    assert {n for n in trained if n not in kept} == {n for n in trained if ".cls_preds." in n}
+    still = {"cls_loss": "efl", "basic_lr_per_img": 0.0, "prior_prob": 0.02}
+    trainer, _, _ = run(Case("x", still, 1), 0, tiny, folder, CPU, "from_start", start)
+    state = trainer.model.state_dict()
+    assert all(torch.equal(state[n], v) for n, v in kept.items() if n.endswith(("weight", "bias")))
+    biases = torch.cat([v for n, v in state.items() if ".cls_preds." in n and n.endswith("bias")])
+    assert torch.allclose(biases, torch.tensor(math.log(0.02 / 0.98)))
+
+
+# ------------------------------------------------------------------------------------------------- csv and page
+
+
+def test_records__rows_are_added_under_new_columns_and_known_by_set_case_and_seed(tmp_path):
+    path = tmp_path / "runs.csv"
+    assert read_rows(path) == []
+    append_rows(path, [{"set": "a", "case": "EFL, s 4", "seed": 0, "AP": 1.5}])
+    append_rows(path, [{"set": "a", "case": "x", "seed": 1, "AP": 2, "new": (1, 2)}])
+    rows = read_rows(path)
+    assert [key_of(r) for r in rows] == [("a", "EFL, s 4", "0"), ("a", "x", "1")]
+    assert [r["new"] for r in rows] == ["", "(1, 2)"]
+    assert by_seed(rows, "a", "x", "AP") == {"1": 2.0}
+    assert by_seed(rows, "a", "x", "missing") == {}
+
+
+def test_difference__of_a_derived_metric():
+    rows = [
+        {"set": "cpu", "case": "EFL", "seed": "0", "pos_score_r": "0.5", "neg_score_r": "0.1"},
+        {"set": "cpu", "case": "FL", "seed": "0", "pos_score_r": "0.3", "neg_score_r": "0.2"},
+    ]
+    found = difference(rows, Claim("", ("cpu", "EFL"), ("cpu", "FL"), "margin_r"))
+    assert found.mean == pytest.approx(0.3)
+
+
+def test_page__tables_are_those_of_the_csv_files():
+    text = page.PAGE.read_text(encoding="utf-8")
+    assert set(TABLES) == {name for _, name, _ in page.BLOCK.findall(text)}
+    assert page.render(text, read_rows(page.DATA / RUNS), read_rows(page.DATA / REGIME)) == text
+
+
+def test_page__every_published_run_is_of_the_grid_and_complete():
+    grid = {(name, case.name, str(seed)) for name, s in SETS.items() for case in s.cases for seed in range(case.seeds)}
+    rows = read_rows(page.DATA / RUNS)
+    keys = [key_of(row) for row in rows if row["set"] != "start"]
+    assert len(set(keys)) == len(keys)
+    assert set(keys) <= grid
+    for row in rows:
+        assert all(row[name] for name in ("AP_300", "AP_100", "AP_20", "AP_fixed", "commit", "processor_seconds"))
+        if row["set"] != "start":
+            assert all(row[f"g_{group}"] for group in "rcf") or "balanced" in row["case"]
+
+
+def test_figures__are_those_of_the_csv_files(tmp_path):
+    rows = [read_rows(page.DATA / name) for name in (RUNS, COURSES, REGIME)]
+    made = draw_all(tmp_path, *rows)
+    text = page.PAGE.read_text(encoding="utf-8")
+    for path in made:
+        assert f"images/{path.name}" in text
+        published = imread(page.IMAGES / path.name)
+        assert published.shape == imread(path).shape
