@@ -68,6 +68,8 @@ class DetectorExp(DataExp):
     nonfinite_limit: int = 10
     # algorithms on the GPU that give the same result every time, or an error where there is none
     deterministic: bool = False
+    # torch.compile for the network in training: minutes at the start, and needs a C++ compiler on a CPU
+    compile: bool = False
     # keep an epoch_N.pth for each evaluation ...
     save_history_ckpt: bool = True
     # ... but only the latest so many

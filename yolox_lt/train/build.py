@@ -106,11 +106,11 @@ class TrainerParts:
         # The released models count updates from 0, so that the first one copies the model; official YOLOX from 1.
         first = 0 if exp.scheduler == "yoloxwarmcos_released" else 1
         self.ema = ModelEMA(self.model, exp.ema_decay, first) if exp.ema else None
-        self.network: nn.Module = self.model
+        self.network: nn.Module = torch.compile(self.model) if exp.compile else self.model  # type: ignore[assignment]
         if self.place.world > 1:
             # Each rank keeps its own BatchNorm statistics in between evaluations, as in the reference.
             ids = [self.device.index] if self.device.type == "cuda" else None
-            self.network = DistributedDataParallel(self.model, device_ids=ids, broadcast_buffers=False)
+            self.network = DistributedDataParallel(self.network, device_ids=ids, broadcast_buffers=False)
 
     def load_pretrained(self) -> None:
         """The weights that a new run starts from, if the experiment has any."""

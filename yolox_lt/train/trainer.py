@@ -66,6 +66,8 @@ class Trainer(TrainerEpoch):
         checkpoint = self.read_checkpoint()
         self.choose_seed(checkpoint)
         self.build_data()
+        # Loader processes make the first batch of a new run while the rest is built; forking is safest before CUDA too.
+        self.early = None if self.resuming else self.batches()
         self.build_model()
         if checkpoint is not None:
             self.restore(checkpoint)
@@ -99,7 +101,7 @@ class Trainer(TrainerEpoch):
 
     def run(self) -> None:
         """The steps and the ends of epochs that are left."""
-        batches = self.batches()
+        batches = self.batches() if self.early is None else self.early
         self.model.train()
         if not self.saved:
             self.save()  # a run can be resumed from its first moment
