@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import multiprocessing
+import multiprocessing.util
 import signal
 from types import FrameType
 from typing import Any
@@ -49,6 +52,22 @@ def keep_freed_memory() -> None:
     np.empty(24 << 20, dtype=np.uint8)
 
 
+@functools.cache
+def end_workers_at_exit() -> None:
+    """Let this process end its loader processes when it exits, whatever else still holds their iterators.
+
+    They leave SIGTERM, by which multiprocessing would end them, to their parent (SLURM sends it to all processes of a
+    job), and multiprocessing would wait for them for ever.
+    """
+    multiprocessing.util.Finalize(None, kill_workers, exitpriority=100)
+
+
+def kill_workers() -> None:
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
+
+
 def own_generator() -> torch.Generator:
     """Keeps torch's loader from drawing its workers' seeds, which nothing here uses, from the global generator."""
     return torch.Generator().manual_seed(0)
@@ -58,6 +77,7 @@ def train_loader(
     dataset: TrainDataset, sampler: DrawSampler, collate: Collate, num_workers: int, pin_memory: bool
 ) -> Batches:
     """Batches of the sampler's draws, the same for any number of workers."""
+    end_workers_at_exit()
     return DataLoader(
         dataset,
         batch_sampler=sampler,
@@ -83,6 +103,7 @@ def eval_loader(
     shard: Dataset[Item] = dataset
     if world > 1:
         shard = Subset(dataset, np.arange(rank, len(dataset), world).tolist())
+    end_workers_at_exit()
     return DataLoader(
         shard,
         batch_size=batch_size,

@@ -25,7 +25,12 @@ from yolox_lt.types import Batch
 
 
 class Trainer(TrainerEpoch):
-    """Trains one experiment. `train()` does everything; the other methods are its steps."""
+    """Trains one experiment. `train()` does everything; the other methods are its steps.
+
+    early: batches whose loader processes have started before the model was built.
+    """
+
+    early: Iterator[Batch] | None = None
 
     def train(self) -> None:
         """Run from the start, or from where the checkpoint stopped, to the end.
@@ -54,6 +59,7 @@ class Trainer(TrainerEpoch):
                     ) from error
                 raise
             finally:
+                self.early = None  # loader processes end with their iterator, and not by signals
                 # The checkpoint is whole by now, so an interrupted run gets its last pictures too.
                 if hasattr(self, "follower"):
                     self.follower.finish()
@@ -101,7 +107,7 @@ class Trainer(TrainerEpoch):
 
     def run(self) -> None:
         """The steps and the ends of epochs that are left."""
-        batches = self.batches() if self.early is None else self.early
+        batches, self.early = self.early or self.batches(), None
         self.model.train()
         if not self.saved:
             self.save()  # a run can be resumed from its first moment
