@@ -12,7 +12,7 @@ from tests.convert.files import equal_states, numbered, official, released
 from yolox_lt.convert import convert
 from yolox_lt.errors import UserError
 from yolox_lt.exp import Exp, ResNetExp, StarExp
-from yolox_lt.train.checkpoint import load_checkpoint, plain
+from yolox_lt.train.checkpoint import FORMAT_VERSION, load_checkpoint, plain
 
 IDS, NAMES = [4, 7, 30], ["cat", "dog", "axolotl"]
 
@@ -40,7 +40,7 @@ def own_checkpoint(exp, seed: int = 0) -> dict:
         "category_ids": IDS,
         "exp": plain(exp.attributes()),
         "family": exp.family,
-        "format_version": 1,
+        "format_version": FORMAT_VERSION,
     }
 
 
@@ -90,7 +90,7 @@ def test_own__from_before_families_versions_and_names(tmp_path):
     torch.save(content, tmp_path / "in.pth")
     convert(tmp_path / "in.pth", tmp_path / "out.pth")
     after = load_checkpoint(tmp_path / "out.pth")
-    assert (after["family"], after["format_version"], after["category_ids"]) == ("yolox", 1, [1, 2, 3])
+    assert (after["family"], after["format_version"], after["category_ids"]) == ("yolox", FORMAT_VERSION, [1, 2, 3])
     assert equal_states(yolox_lt.load(tmp_path / "out.pth").model.state_dict(), content["model"])
 
 

@@ -47,7 +47,7 @@ def test_train_and_evaluate(folder, tmp_path, capsys):
     main(["train", "-f", EXP, "-d", "1", "-b", "2", "--device", "cpu", *settings])
     run = tmp_path / "efl_r50"
     log = (run / "train.log").read_text()
-    assert "2 epochs x 2 iterations x 2 images" in log
+    assert "2 iterations of 2 images; 2 epochs make" in log
     title = (
         r"Open Images AP at IoU 0\.5, up to 300 detections per image, not expanded to ancestors, in percent \(8 images"
     )

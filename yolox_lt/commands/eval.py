@@ -138,13 +138,22 @@ def score(
     train_boxes: np.ndarray | None = None,
 ) -> Report:
     """By the protocol of Open Images, LVIS or COCO."""
-    if args.protocol == "openimages" or (args.protocol == "auto" and index.open_images):
+    check_expansion(index, args)
+    if is_open_images(index, args):
         return evaluate_openimages(index, detections, args.expand_detections, groups, train_boxes)
-    if args.expand_detections:
-        raise UserError("--expand-detections: only the protocol of Open Images knows ancestors; leave the option out")
     if args.protocol == "lvis" or (args.protocol == "auto" and index.federated):
         return evaluate_lvis(index, detections, groups=groups)
     return evaluate_coco(index, detections, groups=groups)
+
+
+def is_open_images(index: AnnotationIndex, args: argparse.Namespace) -> bool:
+    return args.protocol == "openimages" or (args.protocol == "auto" and index.open_images)
+
+
+def check_expansion(index: AnnotationIndex, args: argparse.Namespace) -> None:
+    """Refuse ancestors where there are none."""
+    if args.expand_detections and not is_open_images(index, args):
+        raise UserError("--expand-detections: only the protocol of Open Images knows ancestors; leave the option out")
 
 
 def extra_scores(
@@ -215,6 +224,7 @@ def main(args: argparse.Namespace) -> None:
         raise UserError("--ann and --results belong together: the annotation file and the result file to score")
     if args.ann is not None:
         index = AnnotationIndex.load(common.source_of([args.ann], args))
+        check_expansion(index, args)
         detections = load_detections(args.results)
         labels_and_images(detections, index, args.results)  # an unknown id is told with the name of the file
         report = score(index, detections, args)
