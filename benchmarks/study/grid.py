@@ -45,6 +45,9 @@ BALANCED: Settings = {"glyph_profile": "lvis", "glyph_categories": "balanced", "
 
 RFS: Settings = {"sampler": "repeat_factor"}
 
+SGD: Settings = {"optimizer": "sgd", "basic_lr_per_img": 0.02 / 16, "weight_decay": 5e-4, "cls_bias_decay": 5e-4}
+"""AdamW divides by the size of the gradients and so hides the scale of a loss; SGD does not."""
+
 LOSSES: dict[str, Settings] = {
     "sigmoid": {"cls_loss": "sigmoid"},
     "FL": {"cls_loss": "focal"},
@@ -93,6 +96,7 @@ def scans(seeds: int, start: str | None = "glyphs") -> tuple[Case, ...]:
             for name in ("FL", "EFL")
         ),
         *(Case(f"{name}, balanced data", {**LOSSES[name], **BALANCED}, seeds, start) for name in ("FL", "EFL")),
+        *(Case(f"{name}, SGD", {**LOSSES[name], **SGD}, seeds, start) for name in ("FL", "FL x 3", "EFL", "EFL x 3")),
     )
 
 
@@ -161,7 +165,7 @@ def full_sets() -> dict[str, Set]:
         *(Case(f"YOLOX*, {n}", {**LOSSES[n], **scratch}, 3, None) for n in ("sigmoid", "FL", "EFL", "QFL", "EQFL")),
     ]
     precision = [Case(f"EFL, {amp or 'float32'}", efl, 3, start, amp) for amp in (None, "bfloat16", "float16")]
-    sgd: Settings = {"optimizer": "sgd", "basic_lr_per_img": 0.02 / 64, "weight_decay": 5e-4}
+    sgd: Settings = {**SGD, "basic_lr_per_img": 0.02 / 64}
     decay = [
         Case(f"EFL, SGD, bias decay {d}", {**efl, **sgd, "cls_bias_decay": d}, 3, start) for d in (None, 1e-4, 5e-4)
     ]
