@@ -4,7 +4,7 @@ PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 RUN := YOLOX_outputs/eqfl
 
-.PHONY: demo test test-slow study study-full check format clean
+.PHONY: demo test test-slow bench study study-full check format clean
 
 $(STAMP): requirements.txt requirements-dev.txt
 	python3 -m venv $(VENV)
@@ -30,6 +30,10 @@ test: $(STAMP)
 # Every detector with every loss learns eight pictures by heart: half an hour.
 test-slow: $(STAMP)
 	$(PYTHON) -m pytest -n 2 -m slow
+
+# Ours against libraries and textbook formulations, into docs/performance.md: an hour on two quiet cores.
+bench: $(STAMP)
+	$(PYTHON) -m benchmarks.run
 
 # The losses compared in miniature, docs/results.md: two CPU cores, half an hour; goes on where it stopped.
 study: $(STAMP)

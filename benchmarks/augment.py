@@ -1,6 +1,6 @@
 """Mosaic and mixup samples per second on one core, and how far their pixels lie from those of the released order.
 
-    python -m benchmarks.augment [--images datasets/bccd/images] [--size 640] [--samples 300]
+    python -m benchmarks.augment [--images FOLDER] [--size 640] [--samples 300]
 
 Ours against two formulations of the released order (resize four, paste on a canvas of twice the size, warp, resize the
 partner, blend, colour, flip, letterbox), which take turns in one process with the same draws:
@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ import numpy as np
 from tests.data.released_order import ReleasedOrder
 from yolox_lt.data import augment, mosaic, recipe
 from yolox_lt.data.augment import Sample
+from yolox_lt.data.glyphs import write_glyphs
 from yolox_lt.data.loader import init_worker
 from yolox_lt.data.recipe import OFFICIAL_RECIPE, RELEASED_RECIPE, Augment, AugmentRecipe
 
@@ -183,12 +185,15 @@ def spread(values: list[float], digits: int = 2) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, default=Path("datasets/bccd/images"))
+    parser.add_argument("--images", type=Path, help="folder of jpg or png images (made-up glyph pictures)")
     parser.add_argument("--size", type=int, default=640)
     parser.add_argument("--samples", type=int, default=300)
     args = parser.parse_args()
     init_worker(0)  # as in a loader process
-    samples = load(args.images)
+    with tempfile.TemporaryDirectory(prefix="augment_") as name:
+        if args.images is None:
+            write_glyphs(Path(name), train_images=600, val_images=40, image_size=(480, 640))
+        samples = load(args.images or Path(name))
     print(
         f"{len(samples)} images, input {args.size}, OpenCV {cv2.__version__}, numpy {np.__version__}, one thread, ",
         end="",

@@ -19,6 +19,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import torch
 
+from yolox_lt.criterion import BaseCriterion
 from yolox_lt.exp import DetectorExp, get_exp
 
 WARMUP = 5
@@ -36,12 +37,22 @@ def objects(
 
 
 def make_step(
-    exp: DetectorExp, batch: int, size: tuple[int, int], amp: torch.dtype | None, device: torch.device
+    exp: DetectorExp,
+    batch: int,
+    size: tuple[int, int],
+    amp: torch.dtype | None,
+    device: torch.device,
+    criterion: BaseCriterion | None = None,
+    compiled: bool = False,
 ) -> Callable[[], torch.Tensor]:
-    """A training step that can be called again and again; it returns the loss."""
+    """A training step that can be called again and again; it returns the loss.
+
+    criterion: in place of the experiment's. compiled: the network by torch.compile.
+    """
     torch.manual_seed(0)
     model = exp.get_model().to(device, memory_format=torch.channels_last).train()
-    criterion = exp.get_criterion().to(device)
+    network = torch.compile(model) if compiled else model
+    criterion = (exp.get_criterion() if criterion is None else criterion).to(device)
     optimizer = exp.get_optimizer(batch, model)
     for group in optimizer.param_groups:
         group["lr"] = 1e-5  # nothing is to be learnt from made-up images
@@ -51,7 +62,7 @@ def make_step(
     def step() -> torch.Tensor:
         network_input, targets = exp.preprocess(images, [boxes] * batch, None)
         with torch.autocast(device.type, dtype=amp, enabled=amp is not None):
-            predictions, priors = model(network_input)
+            predictions, priors = network(network_input)
         losses = criterion(predictions, priors, targets, [labels] * batch, [size] * batch)
         optimizer.zero_grad(set_to_none=True)
         total = torch.stack(list(losses.values())).sum()

@@ -1,15 +1,16 @@
-"""What every test may use: golden arrays and one thread per process (two cores are shared by ranks and workers)."""
+"""What every test may use: golden arrays and the lines of the log. One thread a process: ranks share two cores."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from loguru import logger
 
 GOLDEN = Path(__file__).parent / "golden"
 torch.set_num_threads(1)
@@ -26,3 +27,12 @@ def golden() -> Callable[[str], Any]:
             return {key: archive[key] for key in archive.files}
 
     return load
+
+
+@pytest.fixture
+def log() -> Iterator[list[str]]:
+    """The lines logged during a test, from INFO on."""
+    lines: list[str] = []
+    handler = logger.add(lambda message: lines.append(message.record["message"]), level="INFO")
+    yield lines
+    logger.remove(handler)

@@ -2,7 +2,8 @@
 
 A guide's fenced blocks say what is done with them here:
 
-- `bash`: every line is a command of tools/ and is run, in order, with a small network, two iterations and one process;
+- `bash`: every line is a command of tools/ and is run, in order, with a small network, two iterations and one process.
+  A web page is asked for its model and stopped. yolox_s.pth is a file with the official names and random weights;
 - `bash parse`: for machines and files that are not here. torchrun's own parser and the tools' parsers have to take
   every option, the experiment has to exist and to know every override;
 - `bash slurm`: a job script. bash has to accept its syntax, the #SBATCH options are compared with a list of known ones,
@@ -19,17 +20,20 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from torch.distributed.run import get_args_parser
 
 from tests.tiny import TINY, tiny_data
 from yolox_lt.commands import common
-from yolox_lt.data.frequency import image_category_pairs, repeat_factors
+from yolox_lt.data.frequency import class_balanced_factors, image_category_pairs, repeat_factors
 from yolox_lt.data.glyph_spec import glyph_spec, glyph_tail
 from yolox_lt.data.glyphs import train_plan
 from yolox_lt.exp import get_exp
@@ -49,7 +53,7 @@ SMALL = {
     "no_aug_epochs": 0,
     "data_num_workers": 0,
 }
-SBATCH = {"job-name", "nodes", "ntasks-per-node", "gpus-per-node", "cpus-per-task", "time"}
+SBATCH = {"job-name", "nodes", "ntasks-per-node", "gpus-per-node", "cpus-per-task", "time", "signal"}
 
 
 class Block(NamedTuple):
@@ -91,16 +95,34 @@ class Place:
             words = ["--device", "cpu", *words]
         if "-f" in words:
             settings = dict(SMALL)
+            if name == "train" and "-c" in words:
+                del settings["width"]  # the weights to start from have the width of the file
             if "glyphs" in words[words.index("-f") + 1]:
                 settings |= {"data_dir": self.glyphs, "num_classes": TINY["num_categories"]}
                 settings |= {"glyph_image_size": TINY["image_size"], "glyph_train_images": TINY["train_images"]}
                 settings |= {"glyph_val_images": TINY["val_images"]}
             words += [str(word) for pair in settings.items() for word in pair]
+        if (name, words[0]) == ("demo", "web"):
+            return self.serve(words)
         module = importlib.import_module(f"yolox_lt.commands.{name}")
         try:
             common.run(module.main, module.make_parser(), words)
         except SystemExit as end:
             pytest.fail(f"{command}: status {end.code}")
+
+    def serve(self, words: list[str]) -> None:
+        """The demo page, on a free port, until it has answered."""
+        words[words.index("--port") + 1] = "0"
+        command = [sys.executable, str(ROOT / "tools/demo.py"), *words]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            try:
+                found = (re.search(r"http://127\.0\.0\.1:\d+", line) for line in process.stderr)
+                address = next(filter(None, found))[0]
+                with urllib.request.urlopen(f"{address}/model", timeout=30) as answer:
+                    assert len(json.load(answer)["names"]) == TINY["num_categories"]
+            finally:
+                process.terminate()
 
     def parse(self, command: str) -> None:
         """The options of a command, and those of torchrun before it."""
@@ -124,9 +146,9 @@ class Place:
         assert {re.fullmatch(r"--([a-z-]+)=\S+", option)[1] for option in options} == SBATCH
         for name in ("MASTER_ADDR", "MASTER_PORT"):  # what the library asks a launcher other than torchrun for
             assert re.search(rf"^export {name}=\S", script, re.MULTILINE)
-        (command,) = re.findall(r"^srun [a-z=1 -]*(python .*) \$RESUME$", script, re.MULTILINE)
+        (command,) = re.findall(r"^srun [a-z=1 -]*(python .*)$", script, re.MULTILINE)
         self.parse(command)
-        self.parse(f"{command} --resume")
+        assert command.endswith(" auto_resume True")  # the job that is submitted again goes on
 
     def follow(self, guide: str) -> None:
         """Everything that a guide tells one to do."""
@@ -166,6 +188,7 @@ def place(tmp_path_factory) -> Iterator[Place]:
     folder, glyphs = tmp_path_factory.mktemp("checkout"), tiny_data(tmp_path_factory)
     shutil.copytree(ROOT / "exps", folder / "exps")
     write_birds(glyphs, folder / "datasets/birds")
+    torch.save({"model": get_exp(name="yolox-s").get_model().state_dict()}, folder / "yolox_s.pth")
     before = Path.cwd()
     os.chdir(folder)
     try:
@@ -218,15 +241,20 @@ def test_choosing__gains_are_those_of_the_demo_s_data():
     tail = glyph_tail(spec)
     plan, groups = train_plan(spec, tail.image_counts), np.array(tail.groups)
     image, category, images = image_category_pairs(plan)
+    ceil = repeat_factors(plan, 0.1)
+    by_instances = repeat_factors(plan, 0.1, "stochastic", by_instances=True)
     cases = {
-        "`sampler uniform`": (np.ones(images), 0.0),
-        "`repeat_rounding ceil`, no mosaic (as the demo is trained)": (repeat_factors(plan, 0.1), 0.0),
-        "`repeat_rounding stochastic`, no mosaic": (repeat_factors(plan, 0.1, "stochastic"), 0.0),
-        "`repeat_rounding ceil`, `mosaic_prob 1` with mixup": (repeat_factors(plan, 0.1), 4.0),
+        "`sampler uniform`": (np.ones(images), 0.0, False),
+        "`repeat_rounding ceil`, no mosaic (as the demo is trained)": (ceil, 0.0, False),
+        "`repeat_rounding stochastic`, no mosaic": (repeat_factors(plan, 0.1, "stochastic"), 0.0, False),
+        "`repeat_rounding ceil`, `mosaic_prob 1` with mixup": (ceil, 4.0, False),
+        "the same with `partners same`": (ceil, 4.0, True),
+        "`sampler instance_repeat_factor`, `repeat_rounding stochastic`, no mosaic": (by_instances, 0.0, False),
+        "`sampler class_balanced`, no mosaic": (class_balanced_factors(plan), 0.0, False),
     }
     text = (GUIDES / "choosing.md").read_text(encoding="utf-8")
-    for setting, (factors, partners) in cases.items():
-        draws = expected_draws(image, category, len(groups), factors, 1, partners)
+    for setting, (factors, partners, same) in cases.items():
+        draws = expected_draws(image, category, len(groups), factors, 1, partners, same)
         uniform = expected_draws(image, category, len(groups), np.ones(images), 1, partners)
         gains = [f"{draws[groups == g].sum() / uniform[groups == g].sum():.2f}" for g in "rcf"]
         assert f"| {setting} | {' | '.join(gains)} |\n" in text

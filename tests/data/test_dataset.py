@@ -34,7 +34,7 @@ def batches_of(exp, workers, iterations=4):
 def test_batches__are_the_same_for_any_number_of_workers(data, tmp_path):
     exp = tiny_exp(data, tmp_path, multiscale_range=0)
     alone = batches_of(exp, 0)
-    for workers in (1, 2):
+    for workers in (1, 4):
         for a, b in zip(alone, batches_of(exp, workers), strict=True):
             assert torch.equal(a.images, b.images)
             assert torch.equal(a.image_ids, b.image_ids)
@@ -231,3 +231,34 @@ def test_cache__reads_every_image_once_and_serves_it_from_memory(tmp_path):
     assert store.read(0).shape == (10, 20, 3)
     with pytest.raises(BadImageError, match="missing"):
         store.read(1)
+
+
+@pytest.mark.parametrize("sampler", ["uniform", "repeat_factor", "instance_repeat_factor", "class_balanced"])
+def test_samplers__by_name_and_partners_drawn_alike(data, tmp_path, sampler):
+    """Every sampler starts anywhere as if it had run there; partners "same" have its factors."""
+    exp = tiny_exp(data, tmp_path, sampler=sampler, partners="same", repeat_thresh=0.5, epoch_length="repeated")
+    dataset = exp.get_dataset(seed=3)
+    factors = exp.get_factors(dataset.store.index, dataset.images)
+    assert len(factors) == len(dataset)
+    np.testing.assert_allclose(np.diff(dataset.partner_ends, prepend=0), factors)
+    if sampler == "class_balanced":
+        assert factors.sum() == pytest.approx(len(dataset))
+    else:
+        assert (factors >= 1).all()
+    assert exp.iterations_per_epoch(factors, 4, 1) == min(-(-int(np.ceil(factors.sum())) // 4), exp.max_iter)
+    whole = list(DrawSampler(exp.get_sampler(factors, 3, 0, 1), 3, 0, 300, 300))
+    assert list(DrawSampler(exp.get_sampler(factors, 3, 0, 1), 3, 250, 300, 300)) == whole[250:]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("sampler", r"sampler 'x' is unknown; choose one of uniform, repeat_factor, instance_repeat_factor, class_bal"),
+        ("partners", r"partners 'x' is unknown; choose one of uniform, same"),
+        ("repeat_rounding", r"repeat_rounding 'x' is unknown; choose one of ceil, stochastic, floor, round"),
+    ],
+)
+def test_samplers__unknown_names_are_refused(data, tmp_path, name, message):
+    exp = tiny_exp(data, tmp_path, **{"partners": "same", name: "x"})
+    with pytest.raises(UserError, match=message):
+        exp.get_dataset()

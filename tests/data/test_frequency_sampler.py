@@ -9,7 +9,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from yolox_lt.data.frequency import category_factors, repeat_factors
+from yolox_lt.data.frequency import (
+    category_factors,
+    class_balanced_factors,
+    instance_aware_factors,
+    repeat_factors,
+)
 from yolox_lt.data.index import AnnotationIndex
 from yolox_lt.data.sampler import DrawSampler, SampleStream, iterations_per_epoch, pass_indices
 
@@ -63,6 +68,69 @@ def test_lvis__counts_of_the_real_categories(golden):
         factors = category_factors(category, images, 0.001)
         assert (factors > 1).sum() == repeated
         assert factors.max() == pytest.approx(largest, abs=1e-3)
+
+
+def test_lvis__instance_aware_factors_of_the_real_categories(golden):
+    table = golden("lvis_v1_categories.json")["categories"]
+    images, instances = (np.array([c[key] for c in table]) for key in ("image_count", "instance_count"))
+    assert instances.sum() == 1_270_141
+    factors = instance_aware_factors(images, instances, 100_170, 0.001)
+    assert (factors > 1).sum() == 894
+    assert factors.max() == pytest.approx(18.9, abs=0.05)
+    groups = [c["frequency"] for c in table]
+    assert Counter(groups) == {"r": 337, "c": 461, "f": 405}
+
+
+def test_instance_aware__by_hand():
+    """Category 0: 2 of 4 images, 6 of 8 objects; category 1: 1 image, 2 objects. t = 1: r = (f_img f_inst) ** -1/4."""
+    lists = [[0, 0, 0, 0, 0], [0, 1, 1], [], []]
+    r0, r1 = (2 / 4 * 6 / 8) ** -0.25, (1 / 4 * 2 / 8) ** -0.25
+    np.testing.assert_allclose(repeat_factors(lists, 1.0, "stochastic", by_instances=True), [r0, r1, 1, 1])
+    assert repeat_factors(lists, 1.0, by_instances=True).tolist() == [2, 2, 1, 1]
+    subset = np.array([0, 1])  # f_img of category 0 is 1 now
+    r0, r1 = (1 * 6 / 8) ** -0.25, (1 / 2 * 2 / 8) ** -0.25
+    np.testing.assert_allclose(repeat_factors(lists, 1.0, "stochastic", subset, by_instances=True), [r0, r1])
+
+
+def test_class_balanced__by_hand():
+    """Category 0 in images 0, 1, 2, category 2 in image 2, category 1 in none: the two share the draws equally."""
+    lists = [[0], [0, 0], [0, 2], []]
+    np.testing.assert_allclose(class_balanced_factors(lists), [4 / 6, 4 / 6, 4 / 6 + 4 / 2, 0])
+    assert class_balanced_factors([[], [1]]).tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("kind", ["repeat", "instances", "balanced"])
+def test_empirical_counts__equal_the_factors(kind):
+    """300 passes of a long-tailed set over two ranks: every image is drawn as often as its factor says."""
+    rng = np.random.default_rng(2)
+    lists = [rng.choice(4, rng.integers(0, 4), p=[0.7, 0.2, 0.07, 0.03]).tolist() for _ in range(80)]
+    factors = {
+        "repeat": repeat_factors(lists, 0.3, "stochastic"),
+        "instances": repeat_factors(lists, 0.3, "stochastic", by_instances=True),
+        "balanced": class_balanced_factors(lists),
+    }[kind]
+    passes = 300
+    counts = np.zeros(80)
+    for number in range(passes):
+        # Of the last rank the head of the list, by which a pass is padded, may be drawn twice.
+        order = np.concatenate([pass_indices(factors, 7, number, rank, 2) for rank in (0, 1)])
+        counts += np.bincount(order, minlength=80)
+    fraction = factors % 1
+    spread = np.sqrt(passes * (fraction * (1 - fraction) + 1 / 80))
+    assert (np.abs(counts - passes * factors) <= 5 * spread + 2).all()
+
+
+def test_class_balanced__equals_drawing_a_category_then_an_image():
+    rng = np.random.default_rng(4)
+    lists = [rng.choice(4, rng.integers(0, 4), p=[0.7, 0.2, 0.07, 0.03]).tolist() for _ in range(60)]
+    holders = [[i for i, held in enumerate(lists) if c in held] for c in range(4)]
+    assert all(holders)
+    counts = np.zeros(60)
+    for _ in range(40_000):
+        held = holders[rng.integers(4)]
+        counts[held[rng.integers(len(held))]] += 1
+    expected = class_balanced_factors(lists) * 40_000 / 60
+    assert (np.abs(counts - expected) <= 5 * np.sqrt(expected)).all()
 
 
 def test_index__equals_the_lists_and_honours_a_subset():

@@ -168,6 +168,7 @@ def test_problems__every_kind() -> None:
         "duplicate annotation": 1,
         "duplicate annotation id": 1,
         "images without usable boxes": 1,
+        "group-of": 0,
         "images without federated lists": 0,
         "unknown category in federated lists": 0,
         "negative category with boxes": 0,

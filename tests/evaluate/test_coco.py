@@ -10,7 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
+from tests.data.own_data import bccd
 from tests.evaluate.cases import random_case
 from yolox_lt.evaluate import evaluate_coco, evaluate_lvis
 
@@ -81,3 +84,50 @@ def test_evaluate_coco__no_detections() -> None:
     report = evaluate_coco(gt, [])
     assert report.metrics["AP"] == 0
     assert np.nansum(report.per_category["AR"]) == 0
+
+
+def official_twelve(gt: dict[str, Any], dt: list[dict[str, Any]]) -> dict[str, float]:
+    """The numbers that pycocotools prints, NaN for its -1."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = copy.deepcopy(gt)
+        truth.createIndex()
+        evaluation = COCOeval(truth, truth.loadRes(copy.deepcopy(dt)), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    names = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+    return {name: math.nan if value == -1 else float(value) for name, value in zip(names, evaluation.stats)}
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_evaluate_coco__twelve_metrics_equal_pycocotools(seed: int) -> None:
+    """Crowds, ties of scores and IoUs, a category without boxes, one without detections, an image without either."""
+    gt, dt = random_case(100 + seed, federated=False, crowd=True, num_images=8, num_categories=6)
+    first, second = sorted(category["id"] for category in gt["categories"])[:2]
+    gt["annotations"] = [entry for entry in gt["annotations"] if entry["category_id"] != first]
+    dt = [entry for entry in dt if entry["category_id"] != second]
+    report = evaluate_coco(gt, dt)
+    for name, value in official_twelve(gt, dt).items():
+        assert report.metrics[name] == pytest.approx(value, abs=1e-9, nan_ok=True), name
+    assert report.metrics["AR"] == report.metrics["AR100"]
+
+
+def test_evaluate_coco__twelve_metrics_on_bccd() -> None:
+    """A real split: 87 images, 1137 boxes; in one image so many detections of a category that the cap of 100 bites."""
+    gt = bccd()
+    rng = np.random.default_rng(5)
+    dt = []
+    crowded = np.bincount([entry["image_id"] for entry in gt["annotations"]]).argmax()
+    for entry in gt["annotations"]:
+        for _ in range(12 if entry["image_id"] == crowded else int(rng.integers(0, 4))):
+            moved = (np.array(entry["bbox"]) * rng.normal(1, 0.07, 4)).tolist()
+            category = int(rng.integers(1, 4)) if rng.random() < 0.1 else entry["category_id"]
+            score = round(float(rng.random()), 2)  # ties
+            dt.append({"image_id": entry["image_id"], "category_id": category, "bbox": moved, "score": score})
+    assert max(np.unique([d["image_id"] * 10 + d["category_id"] for d in dt], return_counts=True)[1]) > 100
+    report = evaluate_coco(gt, dt)
+    for name, value in official_twelve(gt, dt).items():
+        assert report.metrics[name] == pytest.approx(value, abs=1e-9, nan_ok=True), name
+    heads = report.table().splitlines()[3].split()
+    assert heads == ["AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]

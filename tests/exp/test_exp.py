@@ -139,6 +139,8 @@ def test_missing__file_and_unknown_name():
         (["random_size", "[10,20]"], "random_size", (10, 20)),
         (["basic_lr_per_img", "1e-3"], "basic_lr_per_img", 1e-3),
         (["cls_bias_decay", "1e-4"], "cls_bias_decay", 1e-4),
+        (["trackers", "wandb,mlflow"], "trackers", ("wandb", "mlflow")),
+        (["trackers", "()"], "trackers", ()),
     ],
 )
 def test_override__takes_the_attributes_type(pairs, attribute, want):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -161,9 +162,33 @@ def test_reproduce__every_row_is_a_file_whose_overrides_are_settings():
         exp.get_criterion()
 
 
-def test_reproduce__every_lvis_and_coco_file_is_a_row():
+def test_reproduce__every_file_of_the_paper_s_data_is_a_row():
     listed = {file for file, _ in rows_of_reproduce()}
     files = {
-        p.relative_to(ROOT).as_posix() for folder in ("lvis", "coco") for p in (ROOT / "exps" / folder).glob("*.py")
+        p.relative_to(ROOT).as_posix()
+        for folder in ("lvis", "coco", "openimages")
+        for p in (ROOT / "exps" / folder).glob("*.py")
     }
     assert files == listed
+
+
+@pytest.mark.parametrize("depth", [50, 101])
+@pytest.mark.parametrize("row", ["retinanet", "baseline", "efl"])
+def test_table_7__rows(row, depth):
+    exp = get_exp(ROOT / f"exps/openimages/{row}_r{depth}.py")
+    criterion = exp.get_criterion()
+    assert type(criterion.cls_loss) is (EqualizedFocalLoss if row == "efl" else FocalLoss)
+    assert type(criterion) is (RetinaNetCriterion if row == "retinanet" else Criterion)
+    assert (exp.num_classes, exp.resnet_depth, exp.sampler, exp.clip_norm) == (500, depth, "uniform", 35)
+    assert exp.get_augment() == ShortSideAugment((800,), 1333, 0.5, True)
+    assert exp.get_eval_transform() == ShortSideTransform(800, 1333)
+    # 1.7 million images at batch 16 are more than one "epoch" of 10,000 iterations: the run is 180,000 of them.
+    per_epoch = exp.iterations_per_epoch(np.ones(1_674_979, np.int64), 16, 8)
+    assert per_epoch * exp.max_epoch == 180_000
+    lr = exp.get_lr_scheduler(exp.basic_lr_per_img * 16, per_epoch)
+    at = [0, 498, 499, 119_999, 120_000, 159_999, 160_000, 179_999]
+    assert [lr(i) for i in at] == pytest.approx(
+        [2e-5, 0.02 * (0.001 + 0.999 * 498 / 499), 0.02, 0.02, 0.002, 0.002, 0.0002, 0.0002]
+    )
+    if row == "efl":
+        assert criterion.cls_loss.scale == 8

@@ -86,6 +86,27 @@ def test_closed_form__equals_autograd_of_the_textbook(name, case):
 
 
 @pytest.mark.parametrize("name", ["sigmoid", "focal", "qfl", "efl", "eqfl"])
+def test_float32__equals_the_float64_textbook_at_1203_categories(name):
+    c = 1203
+    logits, labels, quality = sample(900, c, spread=1.5)
+    logits, labels[:800] = (logits - 5).float().double(), -1  # as early in a training, with some blocks of rows
+    quality = quality * (labels >= 0)
+    ratio = torch.linspace(0, 1, c)
+    loss = make(name, c, ratio).float()
+    exponent, weight = torch.tensor(2.0), torch.tensor(1.0)
+    if hasattr(loss, "balance"):
+        exponent = 2 + loss.scale * (1 - ratio.double())
+        weight = exponent / 2
+    a, b = logits.float().requires_grad_(), logits.clone().requires_grad_()
+    ours = loss(a, labels, quality.float(), 7.0)
+    want = textbook(name, b, labels, quality, exponent, weight, 0.25) / 7.0
+    ours.backward()
+    want.backward()
+    torch.testing.assert_close(ours.double(), want, rtol=1e-6, atol=0)
+    torch.testing.assert_close(a.grad.double(), b.grad, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "focal", "qfl", "efl", "eqfl"])
 def test_gradcheck__every_loss(name):
     logits, labels, quality = sample(12, 4, spread=1.5)
     loss = make(name, 4, torch.tensor([0.1, 0.5, 0.9, 0.0])).eval()  # evaluation: the statistic does not move

@@ -12,7 +12,7 @@ import numpy as np
 from yolox_lt.report.analysis import Analysis
 from yolox_lt.report.category_pictures import FOLDER
 
-METRICS = ("AP", "AP50", "AP75", "APr", "APc", "APf", "AR")
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AR")
 
 
 def make_run(folder: Path, num_categories: int = 6, epochs: int = 4, seed: int = 0, pictures: int = 2) -> Analysis:

@@ -103,11 +103,22 @@ def test_val_pairs__truth_left_prediction_right(tmp_path):
     assert (sheet[height + BAR : height + BAR + 240, :CELL] == 90).all()
 
 
+def test_val_pairs__show_the_best_where_none_has_the_score(tmp_path):
+    image = np.full((240, 480, 3), 90, np.uint8)
+    rows = [[40 * i, 40, 40 * i + 20, 60] for i in range(8)]
+    found = detections(rows, [0.01 * (8 - i) for i in range(8)], list(range(8)))
+    truth = [(np.zeros((0, 4)), np.zeros(0, np.int64))]
+    sheet = draw_val_pairs([image], truth, [found], "abcdefgh", tmp_path / "val.jpg")
+    right = sheet[BAR:, CELL + GAP :].reshape(-1, 3)
+    assert [bool((right == color_of(label)).all(axis=1).any()) for label in range(8)] == [True] * 5 + [False] * 3
+
+
 def test_best_of_place__by_hand():
     """Boxes of 10 pixels: the second lies 1 px (IoU 9/11) beside the first, the third 5 px (IoU 1/3)."""
     boxes = np.array([[0.0, 0, 10, 10], [1, 0, 11, 10], [5, 0, 15, 10], [40, 40, 50, 50]])
     assert best_of_place(boxes, np.array([0.5, 0.9, 0.4, 0.1]), 0.3) == [1, 2]
     assert best_of_place(boxes, np.array([0.5, 0.9, 0.4, 0.1]), 0.0) == [1, 2, 3]
+    assert best_of_place(boxes, np.array([0.5, 0.9, 0.4, 0.1]), 0.0, most=2) == [1, 2]
     assert best_of_place(np.zeros((0, 4)), np.zeros(0), 0.0) == []
 
 

@@ -123,6 +123,22 @@ def test_margin__of_two_runs_and_a_running_median_for_many_categories():
     assert many.series[1].y[50] == 49  # the category in place 51
 
 
+def test_ap__of_a_group_that_holds_all_categories_is_one_line():
+    columns = {"AP": [np.nan, 0.1], "APr": [np.nan, np.nan], "APf": [np.nan, 0.1]}
+    assert [s.name for s in charts.ap_chart(columns, [1, 2]).series] == ["AP"]
+    columns["APf"] = [np.nan, 0.2]
+    assert [s.name for s in charts.ap_chart(columns, [1, 2]).series] == ["AP", "APf"]
+
+
+def test_margin__of_one_run_is_coloured_by_group():
+    margin = np.array([0.1, np.nan, 0.3, 0.4])
+    made = charts.margin_chart({"eqfl": margin}, np.array([3, 2, 1, 0]), np.array(["r", "f", "f", "r"]))
+    assert [(s.name, s.color) for s in made.series] == [("rare", "r"), ("frequent", "f")]
+    assert made.series[0].x.tolist() == [4, 1]
+    assert made.series[0].y.tolist() == [0.1, 0.4]
+    assert made.series[1].items.tolist() == [1, 2]
+
+
 def test_running_median__by_hand():
     values = np.array([5, 1, np.nan, 3, 9])
     assert running_median(values, 3).tolist() == [3, 3, 2, 6, 6]

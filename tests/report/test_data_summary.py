@@ -12,7 +12,7 @@ from yolox_lt.data.dataset import ImageStore, TrainDataset
 from yolox_lt.data.frequency import image_category_pairs, repeat_factors
 from yolox_lt.data.index import AnnotationIndex
 from yolox_lt.data.recipe import RELEASED_RECIPE, Augment, AugmentRecipe
-from yolox_lt.data.sampler import DrawSampler, SampleStream
+from yolox_lt.data.sampler import Draw, DrawSampler, SampleStream
 from yolox_lt.data.short_side import ShortSideAugment
 from yolox_lt.exp import Exp, LVISStarExp, ResNetExp
 from yolox_lt.report.data_summary import Sampling, expected_draws, partners_of, plot_summary, summarize
@@ -38,6 +38,31 @@ def test_expected_draws__by_hand():
     assert expected_draws(image, category, 3, factors, 10, 2.0).tolist() == [20, 10, 0]
     # Without partners the repeated image is half of all: mosaic and mixup bring its gain down from 2 to 4/3.
     assert expected_draws(image, category, 3, factors, 10, 0.0).tolist() == [5, 5, 0]
+
+
+def test_expected_draws__partners_drawn_as_the_sampler_draws():
+    """The same set: each of the three images of a sample is from category 1 with probability 3/6."""
+    image, category, factors = np.arange(4), np.array([0, 0, 0, 1]), np.array([1, 1, 1, 3])
+    assert expected_draws(image, category, 3, factors, 10, 2.0, same_partners=True).tolist() == [15, 15, 0]
+
+
+def test_partners__same_as_the_sampler_are_drawn_by_their_factors():
+    """Mosaic and mixup over a set with an image of factor 0: counts of reads against the factors."""
+    index = AnnotationIndex.load(annotations([(i, 0, 64.0) for i in range(6)], 6, 1, side=16))
+    store = ImageStore(index, "nowhere")
+    store.memory = {i: np.full((16, 16, 3), i, np.uint8) for i in range(6)}
+    factors = np.array([0.0, 1.0, 0.5, 3.0, 0.0, 0.0])
+    augment = Augment(AugmentRecipe(mosaic_scale=(0.8, 1.2)), (32, 32))
+    dataset = CountingDataset(store, np.arange(6), augment, 3, False, factors)
+    for number in range(600):
+        dataset[Draw(5, number, True)]
+    partners = dataset.reads - np.array([0, 0, 0, 0, 0, 600])
+    expected = 2400 * factors / factors.sum()
+    assert partners.sum() == 2400
+    assert (np.abs(partners - expected) <= 5 * np.sqrt(expected)).all()
+    assert (partners[[0, 4, 5]] == 0).all()
+    again = CountingDataset(store, np.arange(6), augment, 3, False, factors)
+    np.testing.assert_array_equal(again[Draw(5, 17, True)].image, dataset[Draw(5, 17, True)].image)
 
 
 def test_partners__follow_from_the_recipe():

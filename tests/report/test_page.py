@@ -48,12 +48,12 @@ def test_numbers__equal_the_csv_files(tmp_path):
     assert {name: [number(row[name]) for row in rows] for name in rows[0]} == run["epochs"]
     best = max((row for row in rows if row["AP"]), key=lambda row: float(row["AP"]))
     assert run["best"] == {name: float(best[name]) for name in run["best"]}
-    assert list(run["best"]) == ["epoch", "AP", "AP50", "AP75", "APr", "APc", "APf", "AR"]
+    assert list(run["best"]) == ["epoch", "AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AR"]
     rows = rows_of(tmp_path / "run/per_category.csv")
     for name in rows[0]:
         column = [row[name] if name in ("name", "group") else number(row[name]) for row in rows]
         assert run["categories"][name] == column, name
-    assert run["stale"] == ""
+    assert run["notices"] == []
     assert run["settings"]["test_size"] == "64 64"
     assert run["settings"]["version of torch"] == "2.6"
 
@@ -78,6 +78,37 @@ def test_numbers__equal_the_evaluation_and_the_balance(tmp_path):
     assert [{k: v for k, v in entry.items() if k != "data"} for entry in shown] == found.pictures
     content = (tmp_path / "run/pictures/categories" / shown[0]["file"]).read_bytes()
     assert base64.b64decode(shown[0]["data"]) == content
+
+
+def test_groups__by_hand(tmp_path):
+    found = make_run(tmp_path / "run", 5, epochs=2)
+    found.groups = np.array(["r", "f", "r", "f", "f"])
+    found.box_counts = np.array([3, 1, 2, 0, 4])
+    found.values["AP"] = np.array([0.1, 0.5, 0.2, np.nan, 0.9])
+    found.threshold = np.array([0.3, 0.4, np.nan, np.nan, 0.1])
+    found.errors = np.array([[1, 0, 0, 0, 0, 3], [9, 0, 0, 0, 0, 0], [0] * 6, [0] * 6, [0] * 6])
+    found.save(tmp_path / "run/evaluation.npz")
+    write_categories(tmp_path / "run/per_category.csv", found)
+    (run,) = parts(write_page(tmp_path / "run"))[0]["runs"]
+    rare, frequent, everything = run["groups"]
+    assert [row["group"] for row in run["groups"]] == ["r", "f", ""]
+    assert (rare["categories"], rare["scored"], rare["AP"], rare["threshold"]) == (2, 2, 0.15, 0.3)
+    assert (frequent["categories"], frequent["scored"], frequent["AP"], frequent["threshold"]) == (3, 2, 0.7, 0.25)
+    assert (rare["worst"], frequent["worst"]) == (["missed", 0.75], ["classification", 1.0])
+    assert everything["AP"] == 0.425
+    assert everything["draws"] is None  # this per_category.csv knows of none
+
+
+def test_balance__that_does_nothing_is_said(tmp_path):
+    make_run(tmp_path / "run", 3, epochs=2)
+    path = tmp_path / "run/balance.npz"
+    with np.load(path) as archive:
+        columns = dict(archive)
+    columns["ratio"][-1] = 1
+    np.savez(path, **columns)
+    (run,) = parts(write_page(tmp_path / "run"))[0]["runs"]
+    (line,) = run["notices"]
+    assert line.startswith("run: after epoch 2 g is 1 for 100% of the categories")
 
 
 def test_balance__of_many_epochs_is_thinned_with_the_last_one_kept(tmp_path):
@@ -126,7 +157,7 @@ def test_stale__an_evaluation_of_another_epoch_says_so(tmp_path):
     best, found.values = found.values, last
     write_categories(tmp_path / "run/per_category.csv", found)
     (run,) = parts(write_page(tmp_path / "run"))[0]["runs"]
-    assert "those of the best evaluation (epoch 4)" in run["stale"]
+    assert "those of the best evaluation (epoch 4)" in run["notices"][0]
     np.testing.assert_allclose(np.array(run["categories"]["AP"], float), last["AP"], atol=1e-6)
     np.testing.assert_allclose(np.array(run["categories"]["AP_best"], float), best["AP"], atol=1e-6)
 

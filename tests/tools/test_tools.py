@@ -16,6 +16,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from tests.tiny import TINY, tiny_data
+from yolox_lt.commands import main
 from yolox_lt.evaluate import evaluate_lvis
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,6 +62,61 @@ def test_train_eval__two_ranks_score_what_one_rank_scores(run, tmp_path):
     assert again == tables[0]
     assert evaluate_lvis(ann, tmp_path / "results2.json").table().strip() == again.strip()
     assert len((tmp_path / "per_category.csv").read_text().splitlines()) == 1 + TINY["num_categories"]
+
+
+def test_eval__fixed_and_pool_count_more_than_the_best_of_an_image(run, tmp_path, capsys):
+    folder, settings, data = run
+    ann, few, all_of_them = data / "annotations/glyphs_val.json", tmp_path / "few.json", tmp_path / "all.json"
+    words = ["eval", "-f", "exps/glyphs/eqfl.py", "-c", folder / "best.pth", "--device", "cpu"]
+    settings = [*settings, "max_detections", 5]
+    main([str(word) for word in (*words, "--save", few, *settings)])
+    plain = capsys.readouterr().out
+    main([str(word) for word in (*words, "--fixed", "--pool", "--save", all_of_them, *settings)])
+    expected = [evaluate_lvis(ann, all_of_them, protocol=name).table() for name in ("fixed", "pool")]
+    assert capsys.readouterr().out == plain + "".join(f"{table}\n" for table in expected)
+    assert "LVIS AP-fixed, 10000 detections per category" in expected[0]
+    assert len(json.loads(few.read_text())) == 5 * TINY["val_images"] < len(json.loads(all_of_them.read_text()))
+    assert evaluate_lvis(ann, few, protocol="fixed").table() != expected[0]
+    main(["eval", "--ann", str(ann), "--results", str(all_of_them), "--pool", "--fixed"])
+    assert capsys.readouterr().out.endswith("".join(f"{table}\n" for table in expected))
+
+
+def test_eval__csv_and_page_hold_training_and_thresholds(run, tmp_path):
+    """The columns of the training are those that the training itself wrote: same weights, same settings."""
+    folder, settings, data = run
+    words = ["eval", "-f", "exps/glyphs/eqfl.py", "-c", folder / "best.pth", "--device", "cpu"]
+    main([str(word) for word in (*words, "--csv", tmp_path / "c.csv", "--report", tmp_path / "page", *settings)])
+    own = list(csv.DictReader((folder / "per_category.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "c.csv").open()))
+    assert {"train_images", "draws", "g", "gamma", "weight", "threshold", "AP", "AR"} <= set(rows[0])
+    assert rows == own
+    assert (tmp_path / "page/per_category.csv").read_text() == (tmp_path / "c.csv").read_text()
+    assert (tmp_path / "page/report.html").stat().st_size > 40_000
+    train = json.loads((data / "annotations/glyphs_train.json").read_text())["annotations"]
+    for row in rows:
+        images = {a["image_id"] for a in train if a["category_id"] == int(row["id"])}
+        assert int(row["train_images"]) == len(images)
+
+
+def test_eval__without_annotations_writes_results_and_says_so(run, tmp_path):
+    """As LVIS test-dev: images and categories alone."""
+    folder, settings, data = run
+    copy = tmp_path / "run"
+    copy.mkdir()
+    shutil.copy(folder / "best.pth", copy)
+    content = json.loads((data / "annotations/glyphs_val.json").read_text())
+    del content["annotations"]
+    for image in content["images"]:
+        for key in ("neg_category_ids", "not_exhaustive_category_ids"):
+            image.pop(key, None)
+    (tmp_path / "test_dev.json").write_text(json.dumps(content))
+    args = ["-f", "exps/glyphs/eqfl.py", "-c", copy / "best.pth", "--split", "test", "--device", "cpu"]
+    done = tool("eval", *args, *settings, "test_ann", tmp_path / "test_dev.json", "test_images", "None")
+    assert "test_dev.json has no annotations, so there is nothing to score; the detections are in" in done.stdout
+    entries = json.loads((copy / "test_dev_results.json").read_text())
+    assert {entry["image_id"] for entry in entries} <= {image["id"] for image in content["images"]}
+    assert len(entries) > 0
+    assert set(entries[0]) == {"image_id", "category_id", "bbox", "score"}
 
 
 def test_demo__images_video_and_json(run, tmp_path):

@@ -5,28 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from loguru import logger
 
-from tests.tiny import tiny_data, tiny_exp
+from tests.tiny import tiny_exp
 from yolox_lt.errors import UserError
 from yolox_lt.exp import get_exp
 from yolox_lt.losses import EQLv2FocalLoss, EqualizedFocalLoss, FocalLoss
 from yolox_lt.train.gauge import CHECK_AFTER, Gauge, balance_columns, group_lines, read_rows
 from yolox_lt.train.options import TrainOptions
 from yolox_lt.train.trainer import Trainer
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return tiny_data(tmp_path_factory)
-
-
-@pytest.fixture
-def log():
-    lines: list[str] = []
-    handler = logger.add(lambda message: lines.append(message.record["message"]), level="INFO")
-    yield lines
-    logger.remove(handler)
 
 
 def loss_with(pos, neg):

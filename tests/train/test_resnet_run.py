@@ -89,8 +89,8 @@ def test_resume__goes_on_bit_for_bit_with_grouped_batches(data, tmp_path):
     trainer = Trainer(first, TrainOptions(batch_size=2))
     end_epoch = trainer.end_epoch
 
-    def stop(lr, seconds):
-        end_epoch(lr, seconds)
+    def stop():
+        end_epoch()
         raise KeyboardInterrupt
 
     trainer.end_epoch = stop

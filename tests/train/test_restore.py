@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from loguru import logger
 
 from yolox_lt.errors import UserError
 from yolox_lt.models import build_resnet, build_yolox
@@ -22,14 +21,6 @@ def official(num_classes=3):
 def star(num_classes=3):
     torch.manual_seed(2)
     return build_yolox(num_classes, 0.33, 0.125, num_anchors=2, anchor_scales=(3, 4), neck_shortcut=True)
-
-
-@pytest.fixture
-def log():
-    lines: list[str] = []
-    handler = logger.add(lambda message: lines.append(message.record["message"]), level="INFO")
-    yield lines
-    logger.remove(handler)
 
 
 def test_official_yolox__starts_yolox_star_with_objectness_as_both_iou_branches(log):

@@ -55,8 +55,8 @@ def assert_same_bits(a, b, skip=()):
 class Interrupted(Trainer):
     """Stops as a killed process would, right after the checkpoint of the first epoch."""
 
-    def end_epoch(self, lr, seconds):
-        super().end_epoch(lr, seconds)
+    def end_epoch(self):
+        super().end_epoch()
         raise KeyboardInterrupt
 
 
@@ -212,6 +212,7 @@ def test_fine_tuning__loads_what_fits_and_starts_the_classifier_anew(data, tmp_p
     exp = tiny_exp(data, tmp_path / "other", anchor_scales=(3,), max_iter=1, max_epoch=1)
     trainer = Trainer(exp, TrainOptions(4, checkpoint=str(source)))
     trainer.objects = None
+    trainer.read_checkpoint()
     trainer.choose_seed(None)
     trainer.build_data()
     trainer.build_model()

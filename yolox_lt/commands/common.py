@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import cv2
 import torch
 
+from yolox_lt.data.source import FORMATS, Source
 from yolox_lt.errors import UserError
 from yolox_lt.train.dist import Place
 from yolox_lt.train.log import setup_console
@@ -40,6 +41,21 @@ def add_precision(to: argparse.ArgumentParser) -> None:
 
 def add_overrides(to: argparse.ArgumentParser) -> None:
     to.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="settings to override")
+
+
+def add_source(to: argparse.ArgumentParser) -> None:
+    """Options that belong to annotations given on the command line; `source_of` reads them."""
+    to.add_argument("--format", choices=FORMATS, default="auto", help="of the annotations; auto: recognised by looking")
+    to.add_argument(
+        "--classes", type=lambda text: tuple(text.split(",")), default=(), metavar="A,B", help="names for VOC and YOLO"
+    )
+    to.add_argument("--map", metavar="FILE", help="json file: name of a category -> its new name, or null")
+    to.add_argument("--subset", metavar="TEXT", help="only images whose path begins so, or a file of image ids")
+
+
+def source_of(paths: Sequence[str], args: argparse.Namespace) -> Source:
+    """The annotations at `paths` with the options of `add_source`."""
+    return Source(tuple(paths), args.format, "val", args.classes, args.map, args.subset)
 
 
 def amp_type(args: argparse.Namespace) -> torch.dtype | None:

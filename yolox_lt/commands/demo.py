@@ -17,10 +17,9 @@ from loguru import logger
 import yolox_lt
 from yolox_lt.api import LoadedDetector, read_image
 from yolox_lt.commands import common, web
+from yolox_lt.data.image_files import IMAGE_SUFFIXES
 from yolox_lt.errors import UserError
 from yolox_lt.train.dist import pick_device
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
 def make_parser() -> argparse.ArgumentParser:

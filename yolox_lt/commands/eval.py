@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,14 +13,25 @@ from loguru import logger
 
 from yolox_lt.api import read_checkpoint, weights_of
 from yolox_lt.commands import common
+from yolox_lt.data.dataset import ImageStore
 from yolox_lt.data.index import AnnotationIndex
 from yolox_lt.errors import UserError
-from yolox_lt.evaluate import DetectionArrays, Report, evaluate_lvis
+from yolox_lt.evaluate import DetectionArrays, Report, evaluate_lvis, evaluate_openimages
 from yolox_lt.evaluate.coco import evaluate_coco
-from yolox_lt.evaluate.collect import write_results
-from yolox_lt.exp import get_exp
+from yolox_lt.evaluate.collect import Limits, best_of_images, write_results
+from yolox_lt.evaluate.lvis import DETS_PER_CATEGORY
+from yolox_lt.evaluate.results import labels_and_images, load_detections
+from yolox_lt.exp import DetectorExp, get_exp
+from yolox_lt.exp.build import exp_from_settings
+from yolox_lt.report.data_summary import summarize_training
+from yolox_lt.report.page import write_report
+from yolox_lt.report.per_category import threshold_column, training_columns
+from yolox_lt.report.record import record_evaluation
 from yolox_lt.train.checkpoint import load_weights
 from yolox_lt.train.dist import Place, count_processes, gather_to_main, launch, launched_externally, object_group
+
+NO_LIMIT = 1_000_000
+"""Detections an image; before NMS there are at most `pre_nms` of every level."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -34,13 +47,33 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", choices=("val", "test"), default="val", help="annotation file: val_ann or test_ann")
     parser.add_argument("--save", metavar="FILE", help="write the detections as a COCO results file")
     parser.add_argument("--csv", metavar="FILE", help="write one line per category")
-    parser.add_argument("--ann", metavar="FILE", help="annotation file, to score --results without a model")
+    parser.add_argument("--ann", metavar="PATH", help="annotations, to score --results without a model")
     parser.add_argument("--results", metavar="FILE", help="result file in COCO's format")
+    common.add_source(parser)
     parser.add_argument(
         "--protocol",
-        choices=("auto", "lvis", "coco"),
+        choices=("auto", "lvis", "coco", "openimages"),
         default="auto",
-        help="lvis: 300 detections an image; coco: 100 an image and category; auto: by the file's federated lists",
+        help="lvis: 300 detections an image; coco: 100 an image and category; openimages: mAP at IoU 0.5 over its "
+        "hierarchy; auto: openimages for a file with hierarchy or groups, lvis for one with federated lists, else coco",
+    )
+    parser.add_argument(
+        "--expand-detections",
+        action="store_true",
+        help="openimages: let every detection count for the ancestors of its category too",
+    )
+    parser.add_argument(
+        "--fixed",
+        action="store_true",
+        help="AP-fixed beside AP: the best 10,000 of every category, no limit an image; keeps more detections",
+    )
+    parser.add_argument(
+        "--pool",
+        action="store_true",
+        help="AP-pool beside AP: the detections of AP-fixed, ranked in one list",
+    )
+    parser.add_argument(
+        "--report", metavar="DIR", help="folder for a page of this evaluation: curves, errors, thresholds, pictures"
     )
     common.add_overrides(parser)
     return parser
@@ -59,51 +92,121 @@ def evaluate(place: Place, args: argparse.Namespace) -> None:
     if args.tsize is not None:
         exp.test_size = (args.tsize, args.tsize)
     if args.split == "test":
-        exp.val_ann, exp.val_images = exp.test_ann, exp.test_images
+        exp.val_ann, exp.val_images, exp.val_subset = exp.test_ann, exp.test_images, None
+    per_image = exp.max_detections
+    limits = None
+    if args.fixed or args.pool:
+        exp.max_detections = NO_LIMIT
+        limits = Limits(per_image, DETS_PER_CATEGORY)
+        if exp.test_conf > 0 and place.is_main:
+            logger.warning(f"test_conf {exp.test_conf:g} keeps lower scores out of AP-fixed and AP-pool; use --conf 0")
     model = exp.get_model()
     load_weights(model, weights_of(content), checkpoint)
     model.to(place.device).to(memory_format=torch.channels_last)
     evaluator = exp.get_evaluator(max(args.batch_size // place.world, 1), place.rank, place.world)
-    if evaluator.index.category_ids.tolist() != content["category_ids"]:
-        raise UserError(f"{checkpoint}: was trained on other categories than those of {evaluator.index.path}")
-    found = evaluator.detect(model, place.device, common.amp_type(args), progress=place.is_main)
+    index = evaluator.index
+    if index.category_ids.tolist() != content["category_ids"]:
+        raise UserError(f"{checkpoint}: was trained on other categories than those of {index.path}")
+    found = evaluator.detect(model, place.device, common.amp_type(args), place.is_main, limits)
     parts = gather_to_main(found, object_group())
     if parts is None:
         return
-    detections = DetectionArrays.concatenate(parts)
-    if args.save:
-        write_results(args.save, detections)
-        logger.info(f"{len(detections):,} detections written to {args.save}")
-    if len(evaluator.index.labels) == 0:
-        logger.warning(f"{evaluator.index.path}: has no annotations, nothing to score; use --save")
+    everything = DetectionArrays.concatenate(parts)
+    unlabelled = len(index.labels) == 0
+    target = args.save
+    if unlabelled and target is None:  # a test split: what was found is all there is
+        target = str(Path(checkpoint).with_name(f"{Path(str(index.path)).stem}_results.json"))
+    if target is not None:
+        write_results(target, everything)
+        logger.info(f"{len(everything):,} detections written to {target}")
+    if unlabelled:
+        print(f"{index.path} has no annotations, so there is nothing to score; the detections are in {target}")
         return
-    show(score(evaluator.index, detections, args, evaluator.groups), args)
+    args.expand_detections |= evaluator.expand_detections
+    detections = everything if limits is None else best_of_images(everything, per_image)
+    report = score(index, detections, args, evaluator.groups, evaluator.train_boxes)
+    show(report, extra_scores(index, everything, args, evaluator.groups))
+    columns = training_facts(exp, content, index) if args.csv or args.report else {}
+    keep(args, index, detections, report, columns, exp.get_store("val"), content.get("epoch"))
 
 
 def score(
     index: AnnotationIndex,
-    detections: str | DetectionArrays,
+    detections: DetectionArrays,
     args: argparse.Namespace,
     groups: np.ndarray | None = None,
+    train_boxes: np.ndarray | None = None,
 ) -> Report:
-    """By the LVIS protocol or COCO's."""
+    """By the protocol of Open Images, LVIS or COCO."""
+    if args.protocol == "openimages" or (args.protocol == "auto" and index.open_images):
+        return evaluate_openimages(index, detections, args.expand_detections, groups, train_boxes)
+    if args.expand_detections:
+        raise UserError("--expand-detections: only the protocol of Open Images knows ancestors; leave the option out")
     if args.protocol == "lvis" or (args.protocol == "auto" and index.federated):
         return evaluate_lvis(index, detections, groups=groups)
     return evaluate_coco(index, detections, groups=groups)
 
 
+def extra_scores(
+    index: AnnotationIndex, detections: DetectionArrays, args: argparse.Namespace, groups: np.ndarray | None = None
+) -> list[Report]:
+    """Those of --fixed and --pool."""
+    names = [name for name in ("fixed", "pool") if getattr(args, name)]
+    return [evaluate_lvis(index, detections, groups=groups, protocol=name) for name in names]  # type: ignore[arg-type]
+
+
+def training_facts(exp: DetectorExp, content: dict[str, Any], index: AnnotationIndex) -> dict[str, np.ndarray]:
+    """What is known of the checkpoint's training, as columns of per_category.csv."""
+    summary = loss = None
+    try:
+        train = exp.get_index("train")
+        if np.array_equal(train.category_ids, index.category_ids):
+            summary = summarize_training(exp, train, content.get("batch_size", exp.batch_size))
+    except UserError as error:
+        logger.warning(f"without columns of the training images: {error}")
+    if content.get("criterion"):
+        criterion = exp_from_settings(content["family"], content["exp"]).get_criterion()
+        criterion.load_state_dict(content["criterion"])
+        loss = criterion.cls_loss
+    return training_columns(summary, loss)
+
+
+def keep(
+    args: argparse.Namespace,
+    index: AnnotationIndex,
+    detections: DetectionArrays,
+    report: Report,
+    columns: dict[str, np.ndarray],
+    store: ImageStore | None = None,
+    epoch: int | None = None,
+) -> None:
+    """The files that were asked for: --csv and --report."""
+    if not args.csv and not args.report:
+        return
+    columns = columns | threshold_column(index, detections, report)
+    if args.csv:
+        report.write_csv(args.csv, columns)
+        logger.info(f"one line per category in {args.csv}")
+    if args.report:
+        folder = Path(args.report)
+        folder.mkdir(exist_ok=True)
+        train_images = columns.get("train_images")
+        counts = None if train_images is None else dict(zip(index.category_ids.tolist(), train_images.tolist()))
+        record_evaluation(folder, index, store, detections, report, counts, epoch)
+        report.write_csv(folder / "per_category.csv", columns)
+        (folder / "pictures").mkdir(exist_ok=True)
+        logger.info(f"the page of this evaluation: {write_report(folder)}")
+
+
 def check_outputs(args: argparse.Namespace) -> None:
     """Refuse a file that cannot be written before anything is computed."""
-    for path in (args.save, args.csv):
+    for path in (args.save, args.csv, args.report):
         if path is not None and not Path(path).absolute().parent.is_dir():
             raise UserError(f"{path}: its folder does not exist; create it or give another path")
 
 
-def show(report: Report, args: argparse.Namespace) -> None:
-    print(report.table())
-    if args.csv:
-        report.write_csv(args.csv)
-        logger.info(f"one line per category in {args.csv}")
+def show(report: Report, extra: Sequence[Report]) -> None:
+    print("\n".join(each.table() for each in (report, *extra)))
 
 
 def main(args: argparse.Namespace) -> None:
@@ -111,7 +214,12 @@ def main(args: argparse.Namespace) -> None:
     if (args.ann is None) != (args.results is None):
         raise UserError("--ann and --results belong together: the annotation file and the result file to score")
     if args.ann is not None:
-        show(score(AnnotationIndex.load(args.ann), args.results, args), args)
+        index = AnnotationIndex.load(common.source_of([args.ann], args))
+        detections = load_detections(args.results)
+        labels_and_images(detections, index, args.results)  # an unknown id is told with the name of the file
+        report = score(index, detections, args)
+        show(report, extra_scores(index, detections, args))
+        keep(args, index, detections, report, {})
         return
     exp = get_exp(args.exp_file, args.name)
     exp.merge(args.opts)

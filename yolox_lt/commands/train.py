@@ -58,4 +58,4 @@ def main(args: argparse.Namespace) -> None:
     exp.get_store("train")
     exp.get_store("val")
     devices = 1 if launched_externally() else count_processes(args.devices, args.device)
-    launch(train, devices, args.device, (args,))
+    launch(train, devices, args.device, (args,), exp.stop_signals)

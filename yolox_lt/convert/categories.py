@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from yolox_lt.errors import UserError
 
 if TYPE_CHECKING:
     from yolox_lt.data.index import AnnotationIndex
@@ -57,9 +58,11 @@ def name_categories(
 
 def annotations_of(exp: DetectorExp) -> AnnotationIndex | None:
     """The validation, else the training annotations, None without either file."""
-    splits: tuple[tuple[Literal["val", "train"], str], ...] = (("val", exp.val_ann), ("train", exp.train_ann))
-    for split, name in splits:
-        root = exp.data_root()
-        if any(place.is_file() for place in (Path(name), root / "annotations" / name, root / name)):
-            return exp.get_index(split)
+    splits: tuple[Literal["val", "train"], ...] = ("val", "train")
+    for split in splits:
+        try:
+            exp.get_source(split)
+        except UserError:  # not there
+            continue
+        return exp.get_index(split)
     return None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,10 +69,15 @@ class ImageStore:
         name = self.index.file_name(position)
         if self.folder is not None:
             # A given folder wins over the folder part of coco_url ("train2017/000000391895.jpg").
-            return self.data_dir / self.folder / Path(name).name
-        path = self.data_dir / name
-        fallback = self.data_dir / "images" / name
-        return fallback if not path.exists() and fallback.exists() else path
+            folder = self.data_dir / self.folder
+            places = [folder / Path(name).name]
+        else:
+            folder = self.data_dir
+            places = [folder / name, folder / "images" / name]
+        old = re.match(r"COCO_\w+2014_(\d{12}\.jpg)$", Path(name).name)
+        if old:  # LVIS v0.5 names files of 2017 so, which have no such prefix
+            places.append(places[0].with_name(old[1]))
+        return next((path for path in places if path.exists()), places[0])
 
     def read(self, position: int) -> np.ndarray:
         """uint8 [H, W, 3] BGR, without EXIF rotation: COCO's and LVIS's boxes refer to the pixels as stored.
@@ -134,16 +140,25 @@ class TrainDataset(Dataset[Item]):
         augment: the recipe.
         seed: of the run; every draw has the generator (seed, number of the draw).
         skip_bad_images: replace unreadable images by another one and name them in the item, instead of stopping.
+        partner_factors: [images], mosaic and mixup partners are drawn in proportion to these; None: uniformly, as in
+            the released models.
     """
 
     def __init__(
-        self, store: ImageStore, images: np.ndarray, augment: Recipe, seed: int = 0, skip_bad_images: bool = False
+        self,
+        store: ImageStore,
+        images: np.ndarray,
+        augment: Recipe,
+        seed: int = 0,
+        skip_bad_images: bool = False,
+        partner_factors: np.ndarray | None = None,
     ) -> None:
         self.store = store
         self.images = images
         self.augment = augment
         self.seed = seed
         self.skip_bad_images = skip_bad_images
+        self.partner_ends = None if partner_factors is None else np.cumsum(partner_factors, dtype=np.float64)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -184,8 +199,12 @@ class TrainDataset(Dataset[Item]):
         )
 
     def partner(self, rng: np.random.Generator) -> int:
-        """A mosaic or mixup partner: uniform over the list, not repeat-factor sampled, as in the released models."""
-        return int(rng.integers(len(self.images)))
+        """A mosaic or mixup partner: uniform over the list, or in proportion to `partner_factors`. One draw."""
+        if self.partner_ends is None:
+            return int(rng.integers(len(self.images)))
+        # A factor of 0 owns an empty interval, the last place of which belongs to its neighbour: never drawn.
+        place = rng.random() * self.partner_ends[-1]
+        return int(np.searchsorted(self.partner_ends, place, side="right"))
 
 
 class EvalDataset(Dataset[Item]):

@@ -17,6 +17,7 @@ def repeat_factors(
     threshold: float = 0.001,
     rounding: Rounding = "ceil",
     images: np.ndarray | None = None,
+    by_instances: bool = False,
 ) -> np.ndarray:
     """Repeat factor of each image (LVIS: A Dataset for Large Vocabulary Instance Segmentation, appendix B).
 
@@ -30,9 +31,13 @@ def repeat_factors(
             counts once for a category however many objects it has.
         threshold: image fraction below which a category is repeated; 0 repeats nothing.
         images: positions of the images that are trained on, None for all; f_c and the result refer to these.
+        by_instances: instance-aware factors (IRFS), see `instance_aware_factors`.
     """
     image, category, num_images = image_category_pairs(source, images)
     factor = category_factors(category, num_images, threshold)
+    if by_instances:
+        _, objects, _ = objects_of(source, images)
+        factor = instance_aware_factors(np.bincount(category), np.bincount(objects), num_images, threshold)
     result = np.ones(num_images)
     np.maximum.at(result, image, factor[category])
     if rounding == "stochastic":
@@ -50,10 +55,58 @@ def category_factors(category: np.ndarray, num_images: int, threshold: float) ->
     return np.where(counts > 0, np.maximum(1.0, np.sqrt(threshold / fraction)), 1.0)
 
 
+def instance_aware_factors(
+    image_counts: np.ndarray, instance_counts: np.ndarray, num_images: int, threshold: float
+) -> np.ndarray:
+    """r_c float64 [C] of IRFS: in place of f_c the geometric mean of f_c and of the category's share of all objects.
+
+    So categories with few objects that are spread over many images are repeated too. 1 for categories in no image.
+    Source: Yaman et al., Instance-Aware Repeat Factor Sampling for Long-Tailed Object Detection, 2023.
+
+    Args:
+        image_counts, instance_counts: int64 [C], images with the category, objects of it.
+    """
+    share = np.sqrt(
+        np.maximum(image_counts, 1)
+        / max(num_images, 1)
+        * np.maximum(instance_counts, 1)
+        / max(instance_counts.sum(), 1)
+    )
+    return np.where(image_counts > 0, np.maximum(1.0, np.sqrt(threshold / share)), 1.0)
+
+
+def class_balanced_factors(
+    source: AnnotationIndex | Sequence[Sequence[int]], images: np.ndarray | None = None
+) -> np.ndarray:
+    """Factors float64 [images] that draw every category equally often: a uniform category, then a uniform image of it.
+
+    An image of n is drawn with the probability p = mean over the categories c that have images of [image has c] / n_c;
+    its factor is n * p, to be rounded by chance in every pass. A pass so has n draws on average, with the expected
+    counts of independent draws and less chance. Images without objects have factor 0 and are never drawn.
+    """
+    image, category, num_images = image_category_pairs(source, images)
+    counts = np.bincount(category)
+    weights = 1 / (counts[category] * max(np.count_nonzero(counts), 1))
+    return num_images * np.bincount(image, weights, minlength=num_images)
+
+
 def image_category_pairs(
     source: AnnotationIndex | Sequence[Sequence[int]], images: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Distinct pairs: image position int64 [M], category int64 [M] and the number of images."""
+    image, category, num_images = objects_of(source, images)
+    base = int(category.max()) + 1 if len(category) else 1
+    code = np.unique(image * base + category)
+    return code // base, code % base, num_images
+
+
+def objects_of(
+    source: AnnotationIndex | Sequence[Sequence[int]], images: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Image position int64 [N] and category int64 [N] of every (usable) object, and the number of images.
+
+    With `images` only those at these positions count, and image positions refer to this list.
+    """
     if isinstance(source, AnnotationIndex):
         num_images = len(source)
         image = np.repeat(np.arange(num_images), np.diff(source.box_offsets))[source.usable]
@@ -62,9 +115,6 @@ def image_category_pairs(
         num_images = len(source)
         image = np.repeat(np.arange(num_images), [len(c) for c in source])
         category = np.fromiter((c for image_categories in source for c in image_categories), np.int64, len(image))
-    base = int(category.max()) + 1 if len(category) else 1
-    code = np.unique(image * base + category)
-    image, category = code // base, code % base
     if images is not None:
         position = np.full(num_images, -1)
         position[images] = np.arange(len(images))

@@ -6,7 +6,6 @@ each worker copies.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from loguru import logger
 from numpy.typing import ArrayLike, NDArray
 
 from yolox_lt.data.columns import Bools, Columns, Floats, Ints, distinct, look_up
-from yolox_lt.data.index_cache import cache_path, read_cache, source_key, write_cache
+from yolox_lt.data.index_cache import PACKED_KEY, is_packed, read_cache, read_packed, source_key, write_cache
 from yolox_lt.data.index_read import (
     CLIP_TOLERANCE,
     AnnotationFile,
@@ -25,6 +24,7 @@ from yolox_lt.data.index_read import (
     decode_json,
     name_of,
 )
+from yolox_lt.data.source import Source
 from yolox_lt.errors import UserError
 
 RARE_IMAGES = 10
@@ -32,6 +32,9 @@ RARE_IMAGES = 10
 
 COMMON_IMAGES = 100
 """A category is common up to so many training images, frequent beyond."""
+
+_BOXES_AT_ONCE = 1 << 18
+_MIXING_FACTORS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 3**40, 5**27, 7**22], np.uint64)
 
 
 class AnnotationIndex:
@@ -41,7 +44,8 @@ class AnnotationIndex:
     evaluation depend on it), categories in ascending order of their ids: label c is category `category_ids[c]`.
 
     Attributes:
-        path: the annotation file, None for annotations that were given as a dict.
+        source: where the annotations come from, None for annotations that were given as a dict.
+        path: the (first) annotation file or folder, None likewise.
         image_ids: int64 [I], ascending.
         sizes: int64 [I, 2], (height, width) in pixels.
         box_offsets: int64 [I + 1]; the boxes of image i are rows box_offsets[i] to box_offsets[i + 1].
@@ -50,25 +54,36 @@ class AnnotationIndex:
         areas: float64 [N], the file's "area" (of the mask), width * height where the file has none.
         annotation_ids: int64 [N], the file's "id" (0 is a valid id), else the running number from 1.
         crowd, ignore: bool [N], the file's "iscrowd" and "ignore".
-        usable: bool [N]: not crowd, finite, and of positive width and height inside the image.
+        group_of: bool [N], the file's "is_group_of" (Open Images): one box around many objects; not trained on.
+        heeds_ignore: COCO's protocol does not score what is marked "ignore" (VOC's difficult objects). In json files it
+            scores them, as pycocotools does.
+        usable: bool [N]: neither crowd nor group, finite, and of positive width and height inside the image.
         negative_offsets, negative_labels: int64 [I + 1] and flat: categories verified absent, per image.
         not_exhaustive_offsets, not_exhaustive_labels: likewise, categories of which not every object has a box.
-        federated: the file has these two lists (LVIS); without them every category counts as verified everywhere.
+        positive_offsets, positive_labels: likewise, categories verified present ("pos_category_ids", Open Images).
+        federated: the file has the first two lists (LVIS); without them every category counts as verified everywhere.
         category_ids: int64 [C], ascending.
         category_names: C names; the id where the file gives no name.
         frequencies: array of "r", "c", "f" [C] as in the file, None if the file has none.
+        category_keys: C texts, the file's "freebase_id" (Open Images' MID), "" where it has none.
+        ancestor_offsets, ancestor_labels: int64 [C + 1] and flat: all ancestors of each category, without itself, from
+            the file's "parent_ids" (Open Images' hierarchy).
+        open_images: the file has groups or ancestors, which only Open Images knows; it is scored by its protocol.
         image_counts: int64 [C], images with at least one usable box of the category.
         instance_counts: int64 [C], usable boxes.
         problems: what was found and how often; every key is always there. Counts boxes unless the key says otherwise.
     """
 
-    def __init__(self, columns: Columns, path: Path | None = None, cache_key: str | None = None) -> None:
+    def __init__(self, columns: Columns, source: Source | None = None, cache_key: str | None = None) -> None:
         """For `load` alone: `columns` as `_read` makes them, `cache_key` if they are mapped from disk."""
         for column in columns.values():
             column.setflags(write=False)
         self._columns = columns
         self._cache_key = cache_key
-        self.path = path
+        self.source = source
+        self.path = None if source is None else source.path
+        prefix = "problem:"
+        self.problems = {k.removeprefix(prefix): int(v[0]) for k, v in columns.items() if k.startswith(prefix)}
         self.image_ids: Ints = columns["image_ids"]
         self.sizes: Ints = columns["sizes"]
         self.box_offsets: Ints = columns["box_offsets"]
@@ -78,62 +93,72 @@ class AnnotationIndex:
         self.annotation_ids: Ints = columns["annotation_ids"]
         self.crowd: Bools = columns["crowd"]
         self.ignore: Bools = columns["ignore"]
+        self.group_of: Bools = columns["group_of"]
         self.usable: Bools = columns["usable"]
         self.negative_offsets: Ints = columns["negative_offsets"]
         self.negative_labels: Ints = columns["negative_labels"]
         self.not_exhaustive_offsets: Ints = columns["not_exhaustive_offsets"]
         self.not_exhaustive_labels: Ints = columns["not_exhaustive_labels"]
+        self.positive_offsets: Ints = columns["positive_offsets"]
+        self.positive_labels: Ints = columns["positive_labels"]
         self.federated = bool(columns["federated"][0])
+        self.heeds_ignore = bool(columns["heeds_ignore"][0])
         self.category_ids: Ints = columns["category_ids"]
         self.category_names = tuple(self._string("category_name", c) for c in range(len(self.category_ids)))
+        self.category_keys = tuple(self._string("category_key", c) for c in range(len(self.category_ids)))
+        self.ancestor_offsets: Ints = columns["ancestor_offsets"]
+        self.ancestor_labels: Ints = columns["ancestor_labels"]
+        self.open_images = len(self.ancestor_labels) > 0 or self.problems["group-of"] > 0
         self.frequencies: NDArray[np.str_] | None = columns["frequencies"] if len(columns["frequencies"]) else None
         self.image_counts: Ints = columns["image_counts"]
         self.instance_counts: Ints = columns["instance_counts"]
-        prefix = "problem:"
-        self.problems = {k.removeprefix(prefix): int(v[0]) for k, v in columns.items() if k.startswith(prefix)}
 
     @classmethod
-    def load(cls, source: str | Path | dict[str, Any] | AnnotationIndex, cache: bool = True) -> AnnotationIndex:
-        """Annotations from a json file (LVIS v1, LVIS v0.5, plain COCO) or from the dict such a file holds.
+    def load(
+        cls, source: str | Path | dict[str, Any] | Source | AnnotationIndex, cache: bool = True
+    ) -> AnnotationIndex:
+        """Annotations from files of any known format, from the dict that a json file (LVIS, plain COCO) holds, or from
+        the columns that a converter wrote (tools/convert_dataset.py).
 
         Args:
-            source: path, dict, or an index, which is returned as it is.
+            source: path of a json file, a VOC folder or list, a data.yaml (see `Source`); a `Source` for several files
+                and other settings; a dict; or an index, which is returned as it is.
             cache: keep the columns in `<file>.index` beside the file and map them from there. A folder that cannot be
                 written is reported once as a warning, and the columns stay in memory.
 
         Raises:
-            UserError: no such file, malformed json, missing keys, wrong types, unknown or repeated ids, no images.
+            UserError: no such file, malformed content, missing keys, wrong types, unknown or repeated ids, no images.
         """
         if isinstance(source, AnnotationIndex):
             return source
         if isinstance(source, dict):
-            return cls(_read(source))
-        path = Path(source)
-        if not path.is_file():
-            raise UserError(f"{path}: no such annotation file; check the path")
+            given = build_columns(decode_json(source, AnnotationFile), name_of(source))
+            return cls(given | _derive(given))
+        if not isinstance(source, Source):
+            source = Source((str(source),))
+        if source.is_plain() and is_packed(source.path):
+            return cls(read_packed(source.path), source, source_key(source.path))
         if not cache:
-            return cls(_read(path), path)
-        key = source_key(path)
-        columns = read_cache(cache_path(path), key)
+            return cls(_read(source), source)
+        key, path = source.key(), source.cache_path()
+        columns = read_cache(path, key)
         if columns is None:
-            columns = _read(path)
+            columns = _read(source)
             try:
-                write_cache(cache_path(path), key, columns)
+                write_cache(path, key, columns)
             except OSError as error:
-                logger.warning(
-                    f"{cache_path(path)} cannot be written ({error.strerror}); the next start reads {path} anew"
-                )
-                return cls(columns, path)
-            columns = read_cache(cache_path(path), key)
+                logger.warning(f"{path} cannot be written ({error.strerror}); the next start reads {source.path} anew")
+                return cls(columns, source)
+            columns = read_cache(path, key)
             if columns is None:
-                raise UserError(f"{cache_path(path)}: the file changed while it was written; start again")
-        return cls(columns, path, key)
+                raise UserError(f"{path}: the file changed while it was written; start again")
+        return cls(columns, source, key)
 
     def __reduce__(self) -> tuple[Callable[..., AnnotationIndex], tuple[Any, ...]]:
-        """A mapped index travels to workers as its path alone; one in memory travels with its columns."""
-        if self.path is not None and self._cache_key is not None:
-            return _reopen, (os.path.abspath(self.path), self._cache_key)
-        return AnnotationIndex, (self._columns, self.path)
+        """A mapped index travels to workers as its source alone; one in memory travels with its columns."""
+        if self.source is not None and self._cache_key is not None:
+            return _reopen, (self.source.absolute(), self._cache_key)
+        return AnnotationIndex, (self._columns, self.source)
 
     def __len__(self) -> int:
         """Number of images."""
@@ -188,16 +213,25 @@ class AnnotationIndex:
         return self._columns[f"{name}_bytes"][offsets[i] : offsets[i + 1]].tobytes().decode()
 
 
-def _reopen(path: str, key: str) -> AnnotationIndex:
+def _reopen(source: Source, key: str) -> AnnotationIndex:
     """Unpickle: map the same cache file again."""
-    index = AnnotationIndex.load(path)
-    if source_key(Path(path)) != key:
-        raise UserError(f"{path}: the annotations changed after the run began; start it again")
+    index = AnnotationIndex.load(source)
+    if index._cache_key != key:
+        raise UserError(f"{source.path}: the annotations changed after the run began; start it again")
     return index
 
 
-def _read(source: Path | dict[str, Any]) -> Columns:
-    columns = build_columns(decode_json(source, AnnotationFile), name_of(source))
+def write_packed(path: Path, columns: Columns) -> None:
+    """Write columns as `build_columns` makes them to a file that `AnnotationIndex.load` maps.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    write_cache(path, PACKED_KEY, columns | _derive(columns))
+
+
+def _read(source: Source) -> Columns:
+    columns = source.read()
     return columns | _derive(columns)
 
 
@@ -206,22 +240,17 @@ def _derive(columns: Columns) -> Columns:
     offsets, labels, boxes = columns["box_offsets"], columns["labels"], columns["boxes"]
     num_images, num_categories = len(columns["image_ids"]), len(columns["category_ids"])
     image = np.repeat(np.arange(num_images), np.diff(offsets))
-    sizes = columns["sizes"][image]  # [N, 2], (height, width)
-    finite = np.logical_and.reduce(np.isfinite(boxes), axis=1)
-    clipped = clip_boxes(np.where(finite[:, None], boxes, 0), sizes)
-    inside = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
-    usable = finite & inside & ~columns["crowd"]
-    empty = finite & (boxes[:, 2:] <= 0).any(axis=1)
-    low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
-    beyond = (low < -CLIP_TOLERANCE) | (high > sizes[:, ::-1] + CLIP_TOLERANCE)  # [N, 2], in x, in y
+    finite, empty, inside, beyond = _judge(boxes, image, columns["sizes"])
+    usable = finite & inside & ~columns["crowd"] & ~columns["group_of"]
     code = distinct(image[usable] * num_categories + labels[usable])  # distinct (image, category) pairs
     problems = {
         "crowd": columns["crowd"],
         "ignored": columns["ignore"],
+        "group-of": columns["group_of"],
         "non-finite": ~finite,
         "zero-size": empty,
         "outside image": finite & ~empty & ~inside,
-        "clipped": usable & beyond.any(axis=1),
+        "clipped": usable & beyond,
         "zero area": ~(columns["areas"] > 0),
         "duplicate annotation": _repeated(image, labels, boxes),
         "images without usable boxes": np.bincount(image[usable], minlength=num_images) == 0,
@@ -238,17 +267,39 @@ def _derive(columns: Columns) -> Columns:
     }
 
 
+def _judge(boxes: Floats, image: Ints, image_sizes: Ints) -> tuple[Bools, Bools, Bools, Bools]:
+    """bool [N] each: finite, of no width or height, of some area inside the image, reaching beyond it.
+
+    In blocks, as all of Open Images at once would need gigabytes in between.
+    """
+    result = np.zeros((4, len(boxes)), bool)
+    for start in range(0, len(boxes), _BOXES_AT_ONCE):
+        rows = slice(start, start + _BOXES_AT_ONCE)
+        block, sizes = boxes[rows], image_sizes[image[rows]]  # [n, 4], [n, 2] (height, width)
+        finite = np.logical_and.reduce(np.isfinite(block), axis=1)
+        clipped = clip_boxes(np.where(finite[:, None], block, 0), sizes)
+        low, high = block[:, :2], block[:, :2] + block[:, 2:]
+        outside = (low < -CLIP_TOLERANCE) | (high > sizes[:, ::-1] + CLIP_TOLERANCE)  # [n, 2], in x, in y
+        empty = finite & (block[:, 2:] <= 0).any(axis=1)
+        result[:, rows] = finite, empty, (clipped[:, 2:] > clipped[:, :2]).all(axis=1), outside.any(axis=1)
+    return result[0], result[1], result[2], result[3]
+
+
 def _repeated(image: Ints, labels: Ints, boxes: Floats) -> Bools:
     """bool [N]: an earlier row has the same image, category and box."""
-    rows = np.column_stack([image, labels, boxes.view(np.int64)])  # [N, 6]
+    columns = [image, labels, *boxes.view(np.int64).T]
     # Sort by a mixed 64-bit code first: comparing six columns is needed only where it repeats.
-    factors = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 3**40, 5**27, 7**22], np.uint64)
-    code = (rows.view(np.uint64) * factors).sum(axis=1, dtype=np.uint64)
-    _, group, count = np.unique(code, return_inverse=True, return_counts=True)
-    suspects = np.flatnonzero(count[group] > 1)
-    repeated = np.zeros(len(rows), bool)
+    code = np.zeros(len(labels), np.uint64)
+    for column, factor in zip(columns, _MIXING_FACTORS):
+        code += column.view(np.uint64) * factor
+    mixed = code.view(np.int64)
+    ordered = np.sort(mixed)
+    _, suspect = look_up(mixed, distinct(ordered[1:][ordered[1:] == ordered[:-1]]))
+    suspects = np.flatnonzero(suspect)
+    repeated = np.zeros(len(labels), bool)
     if len(suspects):
-        _, first, group = np.unique(rows[suspects], axis=0, return_index=True, return_inverse=True)
+        rows = np.column_stack([column[suspects] for column in columns])  # [n, 6]
+        _, first, group = np.unique(rows, axis=0, return_index=True, return_inverse=True)
         repeated[suspects] = first[group.reshape(-1)] != np.arange(len(suspects))
     return repeated
 

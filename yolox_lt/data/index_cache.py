@@ -1,5 +1,7 @@
 """The file `<annotation file>.index`: numpy columns on disk, mapped into memory by every process that needs them.
 
+A converter writes its annotations as such a file and nothing else.
+
 Layout: magic (8 bytes), length of the header (8 bytes, little endian), header (json), then the arrays, each on a
 multiple of 64 bytes. A file that was not written for exactly this annotation file, or not to its end, counts as absent.
 """
@@ -15,9 +17,13 @@ import msgspec
 import numpy as np
 
 from yolox_lt.data.columns import Columns
+from yolox_lt.errors import UserError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raise it whenever a column changes its meaning: older cache files are then rebuilt."""
+
+PACKED_KEY = f"{FORMAT_VERSION}:packed"
+"""Key of a file that is no cache of another one: the converters write columns without a json file behind them."""
 
 _MAGIC = b"YLTINDEX"
 _ALIGNMENT = 64
@@ -53,6 +59,12 @@ def source_key(path: Path) -> str:
     return f"{FORMAT_VERSION}:{state.st_size}:{state.st_mtime_ns}:{digest.hexdigest()}"
 
 
+def is_packed(path: Path) -> bool:
+    """Whether `path` itself holds columns, and not json."""
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
 def read_cache(path: Path, key: str) -> Columns | None:
     """The columns of cache file `path`, mapped read-only; None if it is absent, incomplete or of another `key`."""
     if not path.is_file():
@@ -78,6 +90,21 @@ def read_cache(path: Path, key: str) -> Columns | None:
     return columns
 
 
+def read_packed(path: Path) -> Columns:
+    """The columns that a converter wrote to `path`, mapped read-only.
+
+    Raises:
+        UserError: the file is no such one, or not whole.
+    """
+    columns = read_cache(path, PACKED_KEY)
+    if columns is None:
+        raise UserError(
+            f"{path}: is not whole, of another version, or the cache of another file; write it anew with "
+            "tools/convert_dataset.py, or give the file that it was made from"
+        )
+    return columns
+
+
 def write_cache(path: Path, key: str, columns: Columns) -> None:
     """Write `columns` to the cache file `path` under a temporary name, then rename it.
 
@@ -92,7 +119,7 @@ def write_cache(path: Path, key: str, columns: Columns) -> None:
             file.write(_MAGIC + len(encoded).to_bytes(8, "little") + encoded)
             for array in header.arrays:
                 file.write(b"\0" * (array.offset - file.tell()))
-                file.write(columns[array.name].tobytes())
+                file.write(np.ascontiguousarray(columns[array.name]).reshape(-1).view(np.uint8).data)  # no copy
             file.write(b"\0" * (header.size - file.tell()))
         os.replace(temporary, path)
     finally:

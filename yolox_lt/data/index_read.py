@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import mmap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -38,6 +38,7 @@ class ImageEntry(msgspec.Struct, gc=False):
     file_name: str | None = None
     neg_category_ids: list[Int64] | None = None
     not_exhaustive_category_ids: list[Int64] | None = None
+    pos_category_ids: list[Int64] | None = None
 
 
 class BoxEntry(msgspec.Struct, gc=False):
@@ -50,6 +51,7 @@ class BoxEntry(msgspec.Struct, gc=False):
     id: Int64 | None = None
     iscrowd: int | bool | None = None
     ignore: int | bool | None = None
+    is_group_of: int | bool | None = None
 
 
 class CategoryEntry(msgspec.Struct, gc=False):
@@ -58,14 +60,20 @@ class CategoryEntry(msgspec.Struct, gc=False):
     id: Int64
     name: str | None = None
     frequency: str | None = None
+    freebase_id: str | None = None
+    parent_ids: list[Int64] | None = None
 
 
 class AnnotationFile(msgspec.Struct, gc=False):
-    """The whole file. Test splits have no "annotations"."""
+    """The whole file. Test splits have no "annotations".
+
+    heeds_ignore: ours, absent from published files, see `AnnotationIndex`.
+    """
 
     images: list[ImageEntry]
     categories: list[CategoryEntry]
     annotations: list[BoxEntry] = []
+    heeds_ignore: bool = False
 
 
 def decode_json(source: Path | object, kind: type[T]) -> T:
@@ -142,7 +150,7 @@ def build_columns(content: AnnotationFile, source: str) -> Columns:
     columns = _category_columns(content.categories, source)
     columns |= _image_columns(content.images, columns["category_ids"], source)
     columns |= _box_columns(content.annotations, columns, source)
-    return columns
+    return columns | {"heeds_ignore": np.array([content.heeds_ignore])}
 
 
 def clip_boxes(boxes: Floats, sizes: Ints) -> NDArray[np.float32]:
@@ -176,7 +184,53 @@ def _category_columns(categories: list[CategoryEntry], source: str) -> Columns:
             where = f"{source}: category id {category.id}"
             raise UserError(f"{where} has frequency {frequency!r}; give every category r, c or f, or none of them any")
     names = [str(category.id) if category.name is None else category.name for category in categories]
-    return {"category_ids": ids, "frequencies": np.array(frequencies, "<U1"), **pack_strings(names, "category_name")}
+    return {
+        "category_ids": ids,
+        "frequencies": np.array(frequencies, "<U1"),
+        **pack_strings(names, "category_name"),
+        **pack_strings([category.freebase_id or "" for category in categories], "category_key"),
+        **ancestor_columns(_parents(categories, ids, source), names, source),
+    }
+
+
+def _parents(categories: list[CategoryEntry], ids: Ints, source: str) -> list[set[int]]:
+    """Labels of the direct parents of every category."""
+    label = {category: c for c, category in enumerate(ids.tolist())}
+    for category in categories:
+        for parent in category.parent_ids or ():
+            if parent not in label:
+                raise UserError(
+                    f"{source}: category id {category.id} has {parent} among its parent_ids, which the file does not "
+                    "list; add the category or remove the id"
+                )
+    return [{label[parent] for parent in category.parent_ids or ()} for category in categories]
+
+
+def ancestor_columns(parents: Sequence[set[int]], names: Sequence[str], source: str) -> Columns:
+    """The columns `ancestor_offsets`, `ancestor_labels`.
+
+    Args:
+        parents: labels of the direct parents of each of C categories.
+        names: of the categories; `source`: of the file, both for messages.
+
+    Raises:
+        UserError: a category that is its own ancestor.
+    """
+    above: list[list[int]] = []
+    for c in range(len(parents)):
+        found: set[int] = set()
+        ahead = list(parents[c])
+        while ahead:
+            parent = ahead.pop()
+            if parent not in found:
+                found.add(parent)
+                ahead += parents[parent]
+        if c in found:
+            raise UserError(f"{source}: category {names[c]!r} is its own ancestor; a hierarchy must not have circles")
+        above.append(sorted(found))
+    counts = np.array([len(found) for found in above], np.int64)
+    labels = _ints(chain.from_iterable(above), int(counts.sum()))
+    return {"ancestor_offsets": offsets_of(counts), "ancestor_labels": labels}
 
 
 def _relative_path(image: ImageEntry) -> str:
@@ -202,15 +256,20 @@ def _image_columns(images: list[ImageEntry], category_ids: Ints, source: str) ->
     federated = without < len(images)
     negative_columns, unknown_negative = _label_lists(negatives, category_ids, "negative")
     partial_columns, unknown_partial = _label_lists(partial, category_ids, "not_exhaustive")
+    positives = [image.pos_category_ids for image in images]
+    positive_columns, unknown_positive = _label_lists(positives, category_ids, "positive")
     return {
         "image_ids": ids,
         "sizes": sizes,
         "federated": np.array([federated]),
         **negative_columns,
         **partial_columns,
+        **positive_columns,
         **pack_strings([_relative_path(image) for image in images], "file_name"),
         "problem:images without federated lists": np.array([without if federated else 0]),
-        "problem:unknown category in federated lists": np.array([unknown_negative + unknown_partial]),
+        "problem:unknown category in federated lists": np.array(
+            [unknown_negative + unknown_partial + unknown_positive]
+        ),
     }
 
 
@@ -248,6 +307,7 @@ def _box_columns(entries: list[BoxEntry], columns: Columns, source: str) -> Colu
         "annotation_ids": ids[order],
         "crowd": np.fromiter((bool(entry.iscrowd) for entry in entries), bool, count)[order],
         "ignore": np.fromiter((bool(entry.ignore) for entry in entries), bool, count)[order],
+        "group_of": np.fromiter((bool(entry.is_group_of) for entry in entries), bool, count)[order],
     }
 
 

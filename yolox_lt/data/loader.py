@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from types import FrameType
 from typing import Any
 
 import cv2
@@ -21,7 +23,21 @@ def init_worker(worker: int) -> None:
     """One thread per worker: the processes are the parallelism."""
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
+    ignore_first_sigterm()
     keep_freed_memory()
+
+
+def ignore_first_sigterm() -> None:
+    """SLURM and a killed process group signal loader processes too, but the step that goes on still needs batches.
+
+    The second SIGTERM ends the process: multiprocessing sends one to what is left when the parent ends.
+    """
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def keep_freed_memory() -> None:

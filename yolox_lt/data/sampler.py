@@ -1,14 +1,16 @@
 """Which image is drawn when: an endless stream that is a pure function of seed, pass and rank.
 
 Nothing here has a position or a generator of its own. Iteration n of rank r is always the same batch, so a run resumes
-anywhere by asking for the iteration it stopped at, and any number of worker processes sees the same batches.
+anywhere by asking for the iteration it stopped at, and any number of worker processes sees the same batches. A run that
+goes on with another number of ranks or another batch size asks for what the stretches before it have left.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -25,13 +27,20 @@ class Draw(NamedTuple):
     strong: bool
 
 
-def pass_indices(factors: np.ndarray, seed: int, number: int, rank: int = 0, world: int = 1) -> np.ndarray:
-    """Image positions int64 that `rank` draws in pass `number` over the repeated list.
+class Deal(NamedTuple):
+    """A stretch of a run in which nothing changed: each of `world` ranks drew `batches` batches of `batch_size`."""
 
-    As in the released models: the repeated list is permuted by NumPy's RandomState(number), padded with its own head
-        to a
-    multiple of the ranks and cut into contiguous blocks. Integer factors repeat exactly; fractional ones are rounded up
-    with a probability equal to their fraction, anew in each pass. Other seeds than 0 shift the state.
+    world: int
+    batch_size: int
+    batches: int
+
+
+def whole_pass(factors: np.ndarray, seed: int, number: int) -> np.ndarray:
+    """Image positions int64 of pass `number` over the repeated list, in the order in which they are dealt.
+
+    As in the released models the repeated list is permuted by NumPy's RandomState(number). Integer factors repeat
+    exactly; fractional ones are rounded up with a probability equal to their fraction, anew in each pass. Other seeds
+    than 0 shift the state.
     """
     state = np.random.RandomState((number + 1_000_003 * seed) % 2**32)
     if np.issubdtype(factors.dtype, np.integer):
@@ -40,10 +49,21 @@ def pass_indices(factors: np.ndarray, seed: int, number: int, rank: int = 0, wor
         whole = np.floor(factors)
         repeats = (whole + (state.random_sample(len(factors)) < factors - whole)).astype(np.int64)
     repeated = np.repeat(np.arange(len(factors)), repeats)
-    order = repeated[state.permutation(len(repeated))]
+    return repeated[state.permutation(len(repeated))]
+
+
+def share(order: np.ndarray, rank: int, world: int) -> np.ndarray:
+    """The part of `rank`: the order, padded with its own head to a multiple of the ranks, in contiguous blocks."""
     per_rank = math.ceil(len(order) / world)
-    order = np.resize(order, per_rank * world)  # pads by starting over
-    return order[rank * per_rank : (rank + 1) * per_rank]
+    return np.resize(order, per_rank * world)[rank * per_rank : (rank + 1) * per_rank]
+
+
+def pass_indices(factors: np.ndarray, seed: int, number: int, rank: int = 0, world: int = 1) -> np.ndarray:
+    """Image positions int64 that `rank` draws in pass `number`."""
+    return share(whole_pass(factors, seed, number), rank, world)
+
+
+NOTHING = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -51,12 +71,17 @@ class SampleStream:
     """The endless stream of one rank: passes 0, 1, 2, ... one after the other.
 
     factors: int64 or float64 [images], see `repeat_factors`; ones for uniform sampling.
+    rest, first_pass, first_number: of a stream that goes on from another one, see `continued`: images int64 that all
+        ranks draw first, the pass that comes after them, the number of the first draw.
     """
 
     factors: np.ndarray
     seed: int = 0
     rank: int = 0
     world: int = 1
+    rest: np.ndarray = field(default_factory=NOTHING.copy)
+    first_pass: int = 0
+    first_number: int = 0
 
     def __post_init__(self) -> None:
         if len(self.factors) == 0:
@@ -64,15 +89,63 @@ class SampleStream:
 
     def from_position(self, position: int) -> Iterator[int]:
         """Image positions from the given place of the stream on."""
-        number = 0
+        own = share(self.rest, self.rank, self.world)
+        yield from own[position:].tolist()
+        position = max(position - len(own), 0)
+        number = self.first_pass
         if np.issubdtype(self.factors.dtype, np.integer):
-            length = math.ceil(int(self.factors.sum()) / self.world)
-            number, position = divmod(position, length)
+            passes, position = divmod(position, math.ceil(int(self.factors.sum()) / self.world))
+            number += passes
         while True:
             indices = pass_indices(self.factors, self.seed, number, self.rank, self.world)
             yield from indices[position:].tolist()
             position = max(position - len(indices), 0)
             number += 1
+
+    def number_of(self, place: int) -> int:
+        """Number of the draw at a place of this rank's stream, over all ranks and from the start of the run."""
+        return self.first_number + place * self.world + self.rank
+
+
+def continued(stream: SampleStream, deals: Iterable[Deal], groups: np.ndarray | None = None) -> SampleStream:
+    """What `stream` becomes after stretches with other ranks or batch sizes: no image of a pass is lost or repeated.
+
+    The images of the passes that were begun and that no batch has held come first, dealt to the ranks there are now;
+    then the passes that nobody had begun. groups: as in `DrawSampler`.
+    """
+    rest, number, first = stream.rest, stream.first_pass, stream.first_number
+    for deal in deals:
+        before = SampleStream(stream.factors, stream.seed, 0, deal.world, rest, number, first)
+        used = [used_places(replace(before, rank=rank), deal, groups) for rank in range(deal.world)]
+        longest = max(map(len, used))
+        offset, left = 0, [NOTHING]
+        while offset < longest:
+            order, rest = rest, NOTHING
+            if len(order) == 0:
+                order, number = whole_pass(stream.factors, stream.seed, number), number + 1
+            length = math.ceil(len(order) / deal.world)
+            unused = np.ones((deal.world, length), dtype=bool)
+            for row, mask in zip(unused, used):
+                there = mask[offset : offset + length]
+                row[: len(there)] = ~there
+            # [world, length] -> [world * length], the order itself and then its padding
+            left.append(order[unused.reshape(-1)[: len(order)]])
+            offset += length
+        rest = np.concatenate([*left, rest])
+        first += longest * deal.world
+    return replace(stream, rest=rest, first_pass=number, first_number=first)
+
+
+def used_places(stream: SampleStream, deal: Deal, groups: np.ndarray | None) -> np.ndarray:
+    """bool [places]: which places of a rank's stream went into a batch, up to the last that did."""
+    if groups is None:
+        return np.ones(deal.batches * deal.batch_size, dtype=bool)
+    sampler = DrawSampler(stream, deal.batch_size, 0, deal.batches, 0, groups)
+    batches = itertools.islice(sampler.grouped_batches(groups, 0), deal.batches)
+    places = [place for batch in batches for _, place in batch]
+    used = np.zeros(max(places, default=-1) + 1, dtype=bool)
+    used[places] = True
+    return used
 
 
 @dataclass(frozen=True)
@@ -82,6 +155,7 @@ class DrawSampler(Sampler[list[Draw]]):
 
     groups: int64 [images], a batch holds images of one group only (wide or tall, so that little is padding); each
         group's images keep the order of the stream. None: batches are cut from the stream as it comes.
+    done: batches of the stream before `start`; `start` itself unless the stream began later than the run.
     """
 
     stream: SampleStream
@@ -90,40 +164,42 @@ class DrawSampler(Sampler[list[Draw]]):
     stop: int
     plain_from: int
     groups: np.ndarray | None = None
+    done: int | None = None
 
     def __len__(self) -> int:
         return self.stop - self.start
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        batches = self.plain_batches() if self.groups is None else self.grouped_batches(self.groups)
+        done = self.start if self.done is None else self.done
+        batches = self.plain_batches(done) if self.groups is None else self.grouped_batches(self.groups, done)
         for iteration, batch in zip(range(self.start, self.stop), batches):
             strong = iteration < self.plain_from
-            yield [Draw(image, place * self.stream.world + self.stream.rank, strong) for image, place in batch]
+            yield [Draw(image, self.stream.number_of(place), strong) for image, place in batch]
 
-    def plain_batches(self) -> Iterator[list[tuple[int, int]]]:
-        """Pairs (image, place in the stream) from iteration `start` on."""
-        position = self.start * self.batch_size
+    def plain_batches(self, done: int) -> Iterator[list[tuple[int, int]]]:
+        """Pairs (image, place in the stream) after `done` batches."""
+        position = done * self.batch_size
         images = self.stream.from_position(position)
         while True:
             yield [(next(images), position + i) for i in range(self.batch_size)]
             position += self.batch_size
 
-    def grouped_batches(self, groups: np.ndarray) -> Iterator[list[tuple[int, int]]]:
+    def grouped_batches(self, groups: np.ndarray, done: int) -> Iterator[list[tuple[int, int]]]:
         """The same with one group a batch. A batch leaves when it is full.
 
-        Which batch is number `start` depends on all before it, so the stream is followed from its beginning: a second
+        Which batch is the next one depends on all before it, so the stream is followed from its beginning: a second
         for a whole training on LVIS, and as exact as counting.
         """
         waiting: dict[int, list[tuple[int, int]]] = {int(g): [] for g in np.unique(groups)}
         group_of = groups.tolist()
-        done = 0
+        left = 0
         for place, image in enumerate(self.stream.from_position(0)):
             batch = waiting[group_of[image]]
             batch.append((image, place))
             if len(batch) == self.batch_size:
                 waiting[group_of[image]] = []
-                done += 1
-                if done > self.start:
+                left += 1
+                if left > done:
                     yield batch
 
 

@@ -22,6 +22,10 @@ def evaluate_coco(
     """COCO box AP: every category is judged in every image, crowd regions are ignored, federated lists are not read.
 
     Arguments, report and errors as in `evaluate_lvis`, but `max_dets` counts per category in every image. As in
-    pycocotools only "iscrowd" makes a box ignored, not "ignore". AR is that of `max_dets` detections.
+    pycocotools only "iscrowd" makes a box ignored, not "ignore" (but for files that heed it, VOC's). Beside AR, that of
+    `max_dets` detections, the report has the same number as "AR100" (or what `max_dets` is), and AR1 and AR10: with
+    AP, AP50, AP75 and the sizes of AP and AR the twelve official metrics.
     """
-    return evaluate(annotations, detections, Protocol("COCO AP", "image and category", max_dets, lvis=False), groups)
+    recall_at = tuple(sorted({count for count in (1, 10, max_dets) if count <= max_dets}))
+    rules = Protocol("COCO AP", "image and category", max_dets, lvis=False, recall_at=recall_at)
+    return evaluate(annotations, detections, rules, groups)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -14,10 +15,37 @@ from tqdm import tqdm
 
 from yolox_lt.boxes import xyxy_to_xywh
 from yolox_lt.data.index import AnnotationIndex
+from yolox_lt.evaluate.protocols import best_of_group
 from yolox_lt.evaluate.results import DetectionArrays
 from yolox_lt.types import Batch, Detections
 
 Predict = Callable[..., list[Detections]]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Detections worth keeping: the `per_image` best of an image, and beside them, over the whole set, the
+    `per_category` best of a category. AP reads the former alone, AP-fixed and AP-pool the latter alone.
+    """
+
+    per_image: int
+    per_category: int
+
+
+def within(detections: DetectionArrays, limits: Limits) -> DetectionArrays:
+    """Those that either limit keeps, in their order; of equal scores the earlier ones."""
+    by_image = best_of_group(detections.image_ids, detections.scores, limits.per_image)
+    by_category = best_of_group(detections.category_ids, detections.scores, limits.per_category)
+    return detections.select(by_image | by_category)
+
+
+def best_of_images(detections: DetectionArrays, count: int) -> DetectionArrays:
+    """The `count` best of every image, in their order; of equal scores the earlier ones."""
+    return detections.select(best_of_group(detections.image_ids, detections.scores, count))
+
+
+ROOM = 1_000_000
+"""Detections up to which none is dropped: 40 MB."""
 
 
 @torch.no_grad()
@@ -30,18 +58,22 @@ def collect_detections(
     device: torch.device,
     autocast: torch.dtype | None = None,
     progress: bool = False,
+    limits: Limits | None = None,
 ) -> DetectionArrays:
-    """Detections of every image of the loader, with the category ids of the annotation file.
+    """Detections of every image of the loader, with the category ids of the annotation file, images in ascending order.
 
     Args:
         model: images [B, 3, H, W] -> (Predictions, Priors); put into evaluation mode and back.
         predict: a Predictor.
         preprocess: uint8 images on `device`, sizes of their contents -> network input.
         autocast: torch.float16 or torch.bfloat16 for mixed precision.
+        limits: what is kept; None: all. What cannot be kept any more is dropped on the way, so that memory holds at
+            most about twice what is kept.
     """
     was_training = model.training
     model.eval()
     parts: list[DetectionArrays] = []
+    room = ROOM
     for batch in tqdm(loader, desc="evaluate", leave=False, disable=not progress):
         for name in batch.skipped:
             logger.warning(f"{name}: unreadable image scored as empty")
@@ -51,8 +83,12 @@ def collect_detections(
         size = (images.shape[2], images.shape[3])
         found = predict(predictions, priors, batch.scales, batch.original_sizes, batch.image_sizes, size)
         parts += [to_arrays(d, int(i), index.category_ids) for d, i in zip(found, batch.image_ids)]
+        if limits is not None and sum(map(len, parts)) > room:
+            parts = [within(DetectionArrays.concatenate(parts), limits)]
+            room = max(2 * len(parts[0]), ROOM)
     model.train(was_training)
-    return DetectionArrays.concatenate(parts)
+    whole = DetectionArrays.concatenate(parts)
+    return whole if limits is None else within(whole, limits)
 
 
 def to_arrays(detections: Detections, image_id: int, category_ids: np.ndarray) -> DetectionArrays:

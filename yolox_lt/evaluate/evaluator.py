@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from yolox_lt.data.index import AnnotationIndex
 from yolox_lt.data.loader import Batches
 from yolox_lt.evaluate.coco import evaluate_coco
-from yolox_lt.evaluate.collect import collect_detections
+from yolox_lt.evaluate.collect import Limits, collect_detections
 from yolox_lt.evaluate.lvis import evaluate_lvis
+from yolox_lt.evaluate.openimages import evaluate_openimages
 from yolox_lt.evaluate.report import Report
 from yolox_lt.evaluate.results import DetectionArrays
 from yolox_lt.predict import Predictor
@@ -32,6 +33,7 @@ class Evaluator:
         normalize: uint8 images on the device, sizes of their contents -> network input.
         groups: "r", "c", "f" per category, None where unknown.
         max_detections: per image.
+        expand_detections, train_boxes: for Open Images, see `evaluate_openimages`.
     """
 
     index: AnnotationIndex
@@ -40,15 +42,22 @@ class Evaluator:
     normalize: Callable[[Tensor, Tensor], Tensor]
     groups: np.ndarray | None
     max_detections: int
+    expand_detections: bool = False
+    train_boxes: np.ndarray | None = None
     detections: DetectionArrays | None = None
     """Rank 0: those of the last evaluation, over all ranks."""
 
     def detect(
-        self, model: nn.Module, device: torch.device, autocast: torch.dtype | None = None, progress: bool = False
+        self,
+        model: nn.Module,
+        device: torch.device,
+        autocast: torch.dtype | None = None,
+        progress: bool = False,
+        limits: Limits | None = None,
     ) -> DetectionArrays:
-        """Detections of this rank's images."""
+        """Detections of this rank's images; see `collect_detections`."""
         return collect_detections(
-            model, self.predictor, self.normalize, self.loader, self.index, device, autocast, progress
+            model, self.predictor, self.normalize, self.loader, self.index, device, autocast, progress, limits
         )
 
     def evaluate(
@@ -67,7 +76,11 @@ class Evaluator:
         return self.score(self.detections)
 
     def score(self, detections: DetectionArrays) -> Report:
-        """LVIS AP of detections of the whole set; a file without federated lists is scored by COCO's rules."""
+        """AP of detections of the whole set: by the rules of Open Images for a file with its groups or hierarchy, by
+        those of LVIS for one with federated lists, else by COCO's.
+        """
+        if self.index.open_images:
+            return evaluate_openimages(self.index, detections, self.expand_detections, self.groups, self.train_boxes)
         if self.index.federated:
             return evaluate_lvis(self.index, detections, self.max_detections, self.groups)
         return evaluate_coco(self.index, detections, groups=self.groups)

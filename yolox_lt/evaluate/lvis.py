@@ -18,10 +18,13 @@ from yolox_lt.data.columns import Bools, Floats, Ints
 from yolox_lt.data.index import AnnotationIndex
 from yolox_lt.errors import UserError
 from yolox_lt.evaluate.curves import RECALLS, interpolated_precision
-from yolox_lt.evaluate.matching import AREA_RANGES, IOU_THRESHOLDS, MATCHED, UNMATCHED, Evaluated, match
+from yolox_lt.evaluate.matching import AREA_RANGES, IOU_THRESHOLDS, MATCHED, UNMATCHED, Evaluated, match, rank_inside
 from yolox_lt.evaluate.protocols import Protocol, select, truth_of
 from yolox_lt.evaluate.report import DROPPED, FALSE_POSITIVE, IGNORED, TRUE_POSITIVE, Report
 from yolox_lt.evaluate.results import Results, labels_and_images, load_detections
+
+DETS_PER_CATEGORY = 10_000
+"""Of AP-fixed and AP-pool, the authors' choice."""
 
 Annotations = str | Path | dict[str, Any] | AnnotationIndex
 
@@ -32,7 +35,7 @@ def evaluate_lvis(
     max_dets: int = 300,
     groups: Sequence[str] | NDArray[np.str_] | None = None,
     protocol: Literal["default", "fixed", "pool"] = "default",
-    dets_per_category: int = 10_000,
+    dets_per_category: int = DETS_PER_CATEGORY,
 ) -> Report:
     """LVIS box AP of detections.
 
@@ -76,7 +79,7 @@ def evaluate(
     index = AnnotationIndex.load(annotations)
     arrays = load_detections(detections)
     labels, images = labels_and_images(arrays, index, detections)
-    group_of = _check_groups(index, groups)
+    group_of = check_groups(index, groups)
     truth = truth_of(index, protocol)
     evaluated = select(labels, images, arrays.boxes, arrays.scores, index, truth, protocol)
     rows, status = match(evaluated, truth)
@@ -86,7 +89,7 @@ def evaluate(
     if protocol.pooled:
         metrics = _pooled_metrics(evaluated, rows, status, num_boxes, group_of)
     else:
-        metrics = summarize(precision, recall, group_of)
+        metrics = summarize(precision, recall, group_of) | _recall_at(protocol, evaluated, rows, status, num_boxes)
     fate = _fate(evaluated, rows, status, num_boxes[:, 0] > 0, protocol.pooled)
     complete = "" if index.federated or not protocol.lvis else ", every category verified in every image"
     return Report(
@@ -102,8 +105,17 @@ def evaluate(
         detection_counts=np.bincount(evaluated.labels, minlength=num_categories),
         num_images=len(index),
         precision=precision[:, 0].copy(),  # [C, A, T, 101] -> [C, T, 101]
-        status=_scatter(fate, evaluated.source, len(arrays)),
+        status=scatter(fate, evaluated.source, len(arrays)),
+        shown=_shown(protocol, metrics),
     )
+
+
+def _shown(protocol: Protocol, metrics: dict[str, float]) -> tuple[str, ...]:
+    """With recalls of some counts the table has these in place of AR, which is the last of them."""
+    if not protocol.recall_at:
+        return ()
+    precisions = [name for name in metrics if name.startswith("AP")]
+    return (*precisions, *(f"AR{count}" for count in protocol.recall_at), "ARs", "ARm", "ARl")
 
 
 def summarize(precision: Floats, recall: Floats, groups: NDArray[np.str_] | None) -> dict[str, float]:
@@ -124,6 +136,22 @@ def summarize(precision: Floats, recall: Floats, groups: NDArray[np.str_] | None
         "ARm": _mean(recall[:, 2]),
         "ARl": _mean(recall[:, 3]),
     }
+
+
+def _recall_at(
+    protocol: Protocol, evaluated: Evaluated, rows: Ints, status: NDArray[np.int8], num_boxes: Ints
+) -> dict[str, float]:
+    """AR of the best k detections per image and category: what they match does not depend on those behind them."""
+    rank = rank_inside(evaluated.codes)[rows]
+    labels = evaluated.labels[rows]
+    hit = status[:, 0] == MATCHED  # [R, T]
+    boxes = num_boxes[:, :1]  # [C, 1]
+    result = {}
+    for count in protocol.recall_at:
+        found = np.zeros((len(boxes), hit.shape[1]))  # [C, T]
+        np.add.at(found, labels[rank < count], hit[rank < count])
+        result[f"AR{count}"] = _mean(np.where(boxes > 0, found / np.maximum(boxes, 1), np.nan))
+    return result
 
 
 def _mean(values: Floats) -> float:
@@ -148,7 +176,7 @@ def _category_values(precision: Floats, recall: Floats) -> dict[str, Floats]:
     }
 
 
-def _check_groups(index: AnnotationIndex, groups: Sequence[str] | NDArray[np.str_] | None) -> NDArray[np.str_] | None:
+def check_groups(index: AnnotationIndex, groups: Sequence[str] | NDArray[np.str_] | None) -> NDArray[np.str_] | None:
     if groups is None:
         return index.groups()
     group_of = np.asarray(groups, "<U1")
@@ -217,7 +245,7 @@ def _fate(
     return fate
 
 
-def _scatter(fate: NDArray[np.int8], source: Ints, count: int) -> NDArray[np.int8]:
+def scatter(fate: NDArray[np.int8], source: Ints, count: int) -> NDArray[np.int8]:
     """From the evaluated detections back to the input; what was not evaluated is DROPPED."""
     result = np.full(count, DROPPED, np.int8)
     result[source] = fate

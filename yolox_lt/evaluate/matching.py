@@ -82,11 +82,13 @@ def match(detections: Evaluated, truth: Truth) -> tuple[Ints, NDArray[np.int8]]:
         rows: int64 [R], ascending: the detections that reach the lowest threshold with some box.
         status: int8 [R, A, T], UNMATCHED, MATCHED or MATCHED_IGNORED; all other detections are UNMATCHED.
     """
-    detection, box, iou = _overlapping_pairs(detections, truth)
+    detection, box, iou = overlapping_pairs(
+        detections.boxes, detections.first_box, detections.num_boxes, truth.boxes, truth.crowd
+    )
     starts = np.flatnonzero(np.diff(detection, prepend=-1))  # pairs are grouped by detection
     rows = detection[starts]
     row = np.repeat(np.arange(len(rows)), np.diff(np.append(starts, len(detection))))
-    turn = _rank_inside(detections.codes[rows])[row]
+    turn = rank_inside(detections.codes[rows])[row]
     # The last available pair of a detection is then its choice: largest IoU, later box.
     order = np.lexsort((box, iou, row, turn))
     row, box, iou = row[order], box[order], iou[order]
@@ -125,7 +127,7 @@ def _steps(turn: Ints, row: Ints) -> Iterator[slice]:
         yield slice(start, end)
 
 
-def _rank_inside(codes: Ints) -> Ints:
+def rank_inside(codes: Ints) -> Ints:
     """How many earlier entries have the same code."""
     order = np.argsort(codes, kind="stable")
     starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
@@ -134,17 +136,25 @@ def _rank_inside(codes: Ints) -> Ints:
     return rank
 
 
-def _overlapping_pairs(detections: Evaluated, truth: Truth) -> tuple[Ints, Ints, Floats]:
-    """(detection, box, IoU) of all pairs of one code with at least the lowest IoU, ordered by detection, then box."""
-    candidates = np.flatnonzero(detections.num_boxes)
-    first, counts = detections.first_box[candidates], detections.num_boxes[candidates]
+def overlapping_pairs(
+    detections: Floats, first_box: Ints, num_boxes: Ints, boxes: Floats, crowd: Bools
+) -> tuple[Ints, Ints, Floats]:
+    """(detection, box, IoU) of all pairs with at least the lowest IoU, ordered by detection, then box.
+
+    Args:
+        detections, boxes: float64 [K, 4] and [G, 4], x y width height.
+        first_box, num_boxes: int64 [K], detection k is compared with rows first_box[k] to first_box[k] + num_boxes[k].
+        crowd: bool [G], the share of the detection that lies inside the box stands for the IoU.
+    """
+    candidates = np.flatnonzero(num_boxes)
+    first, counts = first_box[candidates], num_boxes[candidates]
     offsets = offsets_of(counts)
     bounds = np.searchsorted(offsets, np.arange(0, offsets[-1], _PAIRS_AT_ONCE))
     parts = []
     for start, end in zip(bounds, [*bounds[1:], len(candidates)]):
         detection = np.repeat(candidates[start:end], counts[start:end])
         box = np.repeat(first[start:end], counts[start:end]) + run_positions(counts[start:end])
-        iou = _iou(detections.boxes[detection], truth.boxes[box], truth.crowd[box])
+        iou = _iou(detections[detection], boxes[box], crowd[box])
         keep = iou >= IOU_THRESHOLDS[0]
         parts.append((detection[keep], box[keep], iou[keep]))
     if not parts:

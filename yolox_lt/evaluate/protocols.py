@@ -25,6 +25,7 @@ class Protocol:
     lvis: the rules of LVIS: boxes whose "area" and detections whose width * height is not positive do not exist, the
         "ignore" field counts, and federated lists are obeyed where the file has them. Else those of COCO.
     pooled: one precision-recall curve over the detections of all categories (AP-pool).
+    recall_at: recall is also given for so many detections per image and category, as COCO does (AR1, AR10, AR100).
     """
 
     name: str
@@ -32,6 +33,7 @@ class Protocol:
     max_dets: int
     lvis: bool = True
     pooled: bool = False
+    recall_at: tuple[int, ...] = ()
 
     @property
     def description(self) -> str:
@@ -48,7 +50,7 @@ def truth_of(index: AnnotationIndex, protocol: Protocol) -> Truth:
     codes = images * len(index.category_ids) + index.labels
     rows = np.flatnonzero(keep)
     rows = rows[np.argsort(codes[rows], kind="stable")]
-    ignored = index.crowd | index.ignore if protocol.lvis else index.crowd
+    ignored = index.crowd | index.ignore if protocol.lvis or index.heeds_ignore else index.crowd
     return Truth(
         codes=codes[rows],
         boxes=index.boxes[rows],
@@ -64,11 +66,11 @@ def select(
     num_categories = len(index.category_ids)
     codes = images * num_categories + labels
     group = {"image": images, "category": labels, "image and category": codes}[protocol.cap]
-    keep = _best_of_group(group, scores, protocol.max_dets)
+    keep = best_of_group(group, scores, protocol.max_dets)
     # Everything known about a pair (image, category) is tabled at its place among the verified pairs, with a last place
     # for all others: the search for the place is the dearest step and runs once, on detections in order of images.
-    negative = _listed_codes(index.negative_offsets, index.negative_labels, num_categories)
-    partial = _listed_codes(index.not_exhaustive_offsets, index.not_exhaustive_labels, num_categories)
+    negative = listed_codes(index.negative_offsets, index.negative_labels, num_categories)
+    partial = listed_codes(index.not_exhaustive_offsets, index.not_exhaustive_labels, num_categories)
     verified = distinct(np.concatenate([truth.codes, negative]))
     place, is_verified = look_up(codes, verified)
     place = np.where(is_verified, place, len(verified))
@@ -100,7 +102,7 @@ def select(
     )
 
 
-def _best_of_group(group: Ints, scores: Floats, limit: int) -> Bools:
+def best_of_group(group: Ints, scores: Floats, limit: int) -> Bools:
     """bool [D]: among the `limit` best of its group; the earlier in the input wins a tie for the last place."""
     keep = np.ones(len(group), bool)
     values, counts = _count(group)
@@ -119,7 +121,7 @@ def _count(values: Ints) -> tuple[Ints, Ints]:
     return values[starts], np.diff(np.append(starts, len(values)))
 
 
-def _listed_codes(offsets: Ints, labels: Ints, num_categories: int) -> Ints:
+def listed_codes(offsets: Ints, labels: Ints, num_categories: int) -> Ints:
     """Codes image * C + label of a federated list."""
     images = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     return images * num_categories + labels

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from yolox_lt.data.columns import Floats, Ints, look_up
+from yolox_lt.data.columns import Bools, Floats, Ints, look_up
 from yolox_lt.data.index import AnnotationIndex
 from yolox_lt.data.index_read import Box, Int64, decode_json, name_of
 from yolox_lt.errors import UserError
@@ -50,6 +50,10 @@ class DetectionArrays:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def select(self, rows: Bools | Ints) -> DetectionArrays:
+        """Some of them: bool [D], or their positions."""
+        return DetectionArrays(self.image_ids[rows], self.category_ids[rows], self.boxes[rows], self.scores[rows])
 
     @classmethod
     def concatenate(cls, parts: Sequence[DetectionArrays]) -> DetectionArrays:

@@ -79,7 +79,7 @@ def parse_value(key: str, text: str, current: Any, hint: Any) -> Any:
         if text.lower() not in ("true", "false", "1", "0"):
             raise UserError(f"override {key} {text!r}: give True or False")
         return text.lower() in ("true", "1")
-    if str in allowed:
+    if str in allowed and not (tuple in allowed and text[:1] in ("(", "[")):
         return text
     try:
         value = ast.literal_eval(text)
@@ -89,6 +89,8 @@ def parse_value(key: str, text: str, current: Any, hint: Any) -> Any:
         value = float(value) if int not in allowed else value
     if tuple in allowed and isinstance(value, list):
         value = tuple(value)
+    if typing.get_args(hint) == (str, ...) and isinstance(value, str):
+        value = tuple(value.split(","))  # words need no quotes: trackers wandb,mlflow
     if isinstance(value, bool) or not isinstance(value, tuple(allowed)):
         wanted = " or ".join(sorted(t.__name__ for t in allowed if t is not type(None)))
         raise UserError(f"override {key} {text!r}: give a value of type {wanted}, for example {key} {current}")

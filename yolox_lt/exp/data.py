@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from loguru import logger
 
 from yolox_lt.data.collate import Collate
 from yolox_lt.data.dataset import EvalDataset, EvalTransform, ImageStore, Recipe, TrainDataset, default_data_root
-from yolox_lt.data.frequency import repeat_factors
+from yolox_lt.data.frequency import Rounding, class_balanced_factors, repeat_factors
 from yolox_lt.data.index import AnnotationIndex
 from yolox_lt.data.loader import Batches, eval_loader, train_loader
 from yolox_lt.data.sampler import DrawSampler, SampleStream, iterations_per_epoch
+from yolox_lt.data.source import Source, split_of
 from yolox_lt.errors import UserError
 from yolox_lt.exp.base import BaseExp
 
@@ -29,14 +30,24 @@ class DataExp(BaseExp):
     # root of the data set; None = $YOLOX_DATADIR (or ./datasets), then data_folder
     data_dir: str | None = None
     data_folder: str = "COCO"
-    # annotation files: a path, or a name below data_dir/annotations or data_dir
-    train_ann: str = "instances_train2017.json"
-    val_ann: str = "instances_val2017.json"
-    test_ann: str = "instances_test2017.json"
-    # folders below data_dir that hold the images; None = as the annotation file says, then data_dir/images
-    train_images: str | None = "train2017"
-    val_images: str | None = "val2017"
-    test_images: str | None = "test2017"
+    # annotations: a path, or a name below data_dir/annotations or data_dir; several are joined. COCO or LVIS json, a
+    # VOC folder or list, a YOLO data.yaml ("data.yaml:test" for another split than the one that is asked for)
+    train_ann: str | tuple[str, ...] = "instances_train2017.json"
+    val_ann: str | tuple[str, ...] = "instances_val2017.json"
+    test_ann: str | tuple[str, ...] = "instances_test2017.json"
+    # folders below data_dir that hold the images, one or one for each file; None = as the annotations say, then
+    # data_dir/images
+    train_images: str | tuple[str, ...] | None = "train2017"
+    val_images: str | tuple[str, ...] | None = "val2017"
+    test_images: str | tuple[str, ...] | None = "test2017"
+    # format of the annotations: auto (by looking), coco, voc or yolo
+    data_format: str = "auto"
+    # classes in the order of their labels, for VOC and for YOLO folders without a data.yaml
+    class_names: tuple[str, ...] = ()
+    # json file of names: category -> its new name, or null to leave it out
+    category_map: str | None = None
+    # score only validation images whose path begins so, or whose ids a file lists (LVIS minival: val2017/)
+    val_subset: str | None = None
     # train on images without objects too
     keep_empty: bool = True
     # replace unreadable images by others and report them, instead of stopping at the first
@@ -45,7 +56,7 @@ class DataExp(BaseExp):
     data_num_workers: int = 4
 
     # --------------------------------------------------------------- sampling
-    # uniform or repeat_factor
+    # uniform, repeat_factor, instance_repeat_factor (IRFS) or class_balanced
     sampler: str = "uniform"
     # image fraction below which a category's images are repeated
     repeat_thresh: float = 0.001
@@ -53,7 +64,10 @@ class DataExp(BaseExp):
     repeat_rounding: str = "ceil"
     # what one epoch counts: dataset (images once, as the released YOLOX models) or repeated (the repeated list)
     epoch_length: str = "dataset"
-    # at most so many iterations an epoch, None = all
+    # partners of mosaic and mixup: uniform over the images (released models), or same, drawn as the sampler draws
+    partners: str = "uniform"
+    # at most so many iterations an epoch, None = all; a run is stated in iterations by epochs of a round number: with
+    # 10,000 it is max_epoch and milestones (in epochs) times 10,000 of them, while the images go on where they were
     max_iter: int | None = None
 
     # batches of wide or of tall images only, so that little is padding
@@ -68,6 +82,37 @@ class DataExp(BaseExp):
         """Root folder of the data set."""
         return Path(self.data_dir) if self.data_dir is not None else default_data_root() / self.data_folder
 
+    def get_source(self, split: Literal["train", "val"]) -> Source:
+        """Where the annotations of a split are.
+
+        Raises:
+            UserError: no such file.
+        """
+        names, folders = (self.train_ann, self.train_images) if split == "train" else (self.val_ann, self.val_images)
+        return Source(
+            tuple(self.find(name, f"{split}_ann") for name in ([names] if isinstance(names, str) else names)),
+            self.data_format,
+            split,
+            tuple(self.class_names),
+            self.find(self.category_map, "category_map") if self.category_map else None,
+            self.val_subset if split == "val" else None,
+            str(self.data_root()),
+            () if folders is None or isinstance(folders, str) else tuple(folders),
+        )
+
+    def find(self, name: str, setting: str) -> str:
+        """Path of a file, also of a folder of data_dir, with the split that a data.yaml may have at its end."""
+        path, mark = split_of(name, "")
+        root = self.data_root()
+        places = [path, root / "annotations" / path, root / path]
+        found = next((p for p in places if p.is_file()), next((p for p in places[::-1] if p.is_dir()), None))
+        if found is None:
+            raise UserError(
+                f"{places[1]}: annotation file not found; set data_dir (now {str(root)!r}) or {setting}, "
+                "or export YOLOX_DATADIR"
+            )
+        return f"{found}:{mark}" if mark else str(found)
+
     def get_index(self, split: Literal["train", "val"]) -> AnnotationIndex:
         """Annotations of a split.
 
@@ -75,18 +120,10 @@ class DataExp(BaseExp):
             UserError: no such file, or another number of categories than `num_classes`.
         """
         self.prepare_data()
-        name, root = (self.train_ann if split == "train" else self.val_ann), self.data_root()
-        places = [Path(name), root / "annotations" / name, root / name]
-        path = next((p for p in places if p.is_file()), None)
-        if path is None:
-            raise UserError(
-                f"{places[1]}: annotation file not found; set data_dir (now {str(root)!r}) or {split}_ann, "
-                "or export YOLOX_DATADIR"
-            )
-        index = AnnotationIndex.load(path)
+        index = AnnotationIndex.load(self.get_source(split))
         if len(index.category_ids) != self.num_classes:
             raise UserError(
-                f"{path}: has {len(index.category_ids)} categories but num_classes is {self.num_classes}; "
+                f"{index.path}: has {len(index.category_ids)} categories but num_classes is {self.num_classes}; "
                 f"set num_classes {len(index.category_ids)}"
             )
         return index
@@ -99,7 +136,8 @@ class DataExp(BaseExp):
         """
         index = self.get_index(split)
         folder = self.train_images if split == "train" else self.val_images
-        store = ImageStore(index, self.data_root(), folder, cache)
+        # With a folder for every file the index already has them in the names.
+        store = ImageStore(index, self.data_root(), folder if isinstance(folder, str) else None, cache)
         probes = np.unique(np.linspace(0, len(index) - 1, FILES_TO_PROBE).astype(int)).tolist()
         missing = [store.path(p) for p in probes if not store.path(p).is_file()]
         if len(missing) == len(probes):
@@ -131,17 +169,40 @@ class DataExp(BaseExp):
             logger.warning(f"frequency groups unknown, the validation file has none: {error}")
             return None
 
+    def train_box_counts(self) -> np.ndarray | None:
+        """Training boxes of each category, those around groups too; None when the annotations are not at hand."""
+        try:
+            index = self.get_index("train")
+        except UserError as error:
+            logger.warning(f"AP1 to AP5 unknown, they go by training boxes: {error}")
+            return None
+        return np.bincount(index.labels, minlength=len(index.category_ids))
+
     def get_factors(self, index: AnnotationIndex, positions: np.ndarray) -> np.ndarray:
         """Repeat factor of each training image, by `sampler`."""
+        if self.repeat_rounding not in get_args(Rounding):
+            raise UserError(
+                f"repeat_rounding {self.repeat_rounding!r} is unknown; choose one of {', '.join(get_args(Rounding))}"
+            )
         if self.sampler == "uniform":
             return np.ones(len(positions), dtype=np.int64)
-        if self.repeat_rounding not in ("ceil", "stochastic", "round", "floor"):
-            raise UserError(
-                f"repeat_rounding {self.repeat_rounding!r} is unknown; choose one of ceil, stochastic, round, floor"
-            )
-        if self.sampler == "repeat_factor":
-            return repeat_factors(index, self.repeat_thresh, self.repeat_rounding, positions)  # type: ignore[arg-type]
-        raise UserError(f"sampler {self.sampler!r} is unknown; choose one of uniform, repeat_factor")
+        if self.sampler == "class_balanced":
+            return class_balanced_factors(index, positions)
+        if self.sampler in ("repeat_factor", "instance_repeat_factor"):
+            by_instances = self.sampler == "instance_repeat_factor"
+            return repeat_factors(index, self.repeat_thresh, self.repeat_rounding, positions, by_instances)  # type: ignore[arg-type]
+        raise UserError(
+            f"sampler {self.sampler!r} is unknown; choose one of uniform, repeat_factor, instance_repeat_factor, "
+            "class_balanced"
+        )
+
+    def partner_factors(self, index: AnnotationIndex, positions: np.ndarray) -> np.ndarray | None:
+        """What partners of mosaic and mixup are drawn in proportion to, by `partners`; None: uniformly."""
+        if self.partners == "uniform":
+            return None
+        if self.partners == "same":
+            return self.get_factors(index, positions)
+        raise UserError(f"partners {self.partners!r} is unknown; choose one of uniform, same")
 
     def epoch_images(self, factors: np.ndarray) -> int:
         """Images that one epoch counts, by `epoch_length`."""
@@ -178,7 +239,9 @@ class DataExp(BaseExp):
     def get_dataset(self, cache: bool = False, seed: int = 0) -> TrainDataset:
         """Training samples."""
         store = self.get_store("train", cache)
-        return TrainDataset(store, self.train_positions(store.index), self.get_augment(), seed, self.skip_bad_images)
+        positions = self.train_positions(store.index)
+        partners = self.partner_factors(store.index, positions)
+        return TrainDataset(store, positions, self.get_augment(), seed, self.skip_bad_images, partners)
 
     def get_sampler(self, factors: np.ndarray, seed: int, rank: int, world: int) -> SampleStream:
         """The endless stream of images of one rank."""

@@ -41,7 +41,7 @@ class DetectorExp(DataExp):
 
     at_least_one = frozenset(
         {"num_classes", "batch_size", "print_interval", "eval_interval", "keep_checkpoints", "max_epoch", "max_iter"}
-        | {"accumulate", "atss_cells", "max_detections", "pre_nms"}
+        | {"accumulate", "atss_cells", "max_detections", "pre_nms", "checkpoint_interval", "nonfinite_limit"}
     )
 
     # --------------------------------------------------------------- run
@@ -56,6 +56,20 @@ class DetectorExp(DataExp):
     print_interval: int = 10
     # epochs between two evaluations; in the closing epochs without mosaic every epoch is evaluated
     eval_interval: int = 10
+    # iterations between two writings of latest.pth inside an epoch; None = at the ends of epochs alone
+    checkpoint_interval: int | None = None
+    # go on from the folder's latest.pth when there is one, as with --resume
+    auto_resume: bool = False
+    # on these signals finish the step, save and end with status 75
+    stop_signals: tuple[str, ...] = ("SIGTERM", "SIGINT", "SIGUSR1")
+    # a loss that is not finite: stop, or skip the step ...
+    nonfinite: str = "stop"
+    # ... but stop after so many steps in a row
+    nonfinite_limit: int = 10
+    # algorithms on the GPU that give the same result every time, or an error where there is none
+    deterministic: bool = False
+    # torch.compile for the network in training: minutes at the start, and needs a C++ compiler on a CPU
+    compile: bool = False
     # keep an epoch_N.pth for each evaluation ...
     save_history_ckpt: bool = True
     # ... but only the latest so many
@@ -130,6 +144,8 @@ class DetectorExp(DataExp):
     # a prior may be several categories at once (needed for LVIS's near synonyms); official YOLOX: only its best
     multi_label: bool = False
     max_detections: int = 300
+    # Open Images: every detection counts for the ancestors of its category too (the challenge does not do that)
+    expand_detections: bool = False
 
     # ------------------------------------------------------------------------------------------- model and loss
 
@@ -247,6 +263,7 @@ class DetectorExp(DataExp):
     def get_evaluator(self, batch_size: int, rank: int = 0, world: int = 1, pin_memory: bool = False) -> Evaluator:
         """Runs a model over the validation set and scores it."""
         from yolox_lt.evaluate.evaluator import Evaluator
+        from yolox_lt.evaluate.quintiles import published_quintiles
 
         index = self.get_index("val")
         return Evaluator(
@@ -256,6 +273,8 @@ class DetectorExp(DataExp):
             self.normalize,
             index.groups(self.train_image_counts() if index.frequencies is None else None),
             self.max_detections,
+            self.expand_detections,
+            self.train_box_counts() if index.open_images and published_quintiles(index) is None else None,
         )
 
     def eval(self, model: torch.nn.Module, evaluator: Evaluator, device: torch.device, **options: Any) -> Report | None:

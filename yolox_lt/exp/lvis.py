@@ -1,4 +1,4 @@
-"""LVIS v1: 1203 categories, images below the COCO folders that `coco_url` names."""
+"""LVIS v1 (1203 categories) and v0.5 (1230), images below the COCO folders that `coco_url` names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from yolox_lt.exp.yolox import Exp, StarExp
 
 
 class LVISData(DataExp):
-    """Where LVIS v1 is expected: data_dir/annotations/lvis_v1_*.json, data_dir/train2017, data_dir/val2017."""
+    """Where LVIS v1 is expected: data_dir/annotations/lvis_v1_*.json, data_dir/train2017, data_dir/val2017.
+
+    `val_subset val2017/` scores minival, the validation images that are not in COCO's train2017.
+    """
 
     num_classes = 1203
     data_folder = "lvis"
@@ -21,6 +24,15 @@ class LVISData(DataExp):
     # images without annotations are left out, as in the released models
     keep_empty = False
     sampler = "repeat_factor"
+
+
+class LVIS05Data(LVISData):
+    """Where LVIS v0.5 is expected: data_dir/annotations/lvis_v0.5_*.json; another vocabulary and other ids than v1."""
+
+    num_classes = 1230
+    train_ann = "lvis_v0.5_train.json"
+    val_ann = "lvis_v0.5_val.json"
+    test_ann = "lvis_v0.5_image_info_test.json"
 
 
 class LVISExp(LVISData, Exp):

@@ -31,6 +31,8 @@ ENTRIES_PER_BLOCK_GPU = 2**25
 ENTRIES_PER_BLOCK = 2**16
 """The same for each CPU thread: four buffers of 256 KiB stay in a core's cache."""
 NUM_BUFFERS = 4
+LINEAR_FROM = 40
+"""From here on ln(1 + e^x) is x and the sigmoid 1, in float64 too; e^x does not overflow."""
 
 PositiveTerm = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 """(logit [M], label [M], quality [M] or None) -> (loss [M], gradient [M]) of the positive entries, before the
@@ -42,41 +44,49 @@ normaliser.
 class DenseResult:
     """Sums of one pass, all divided by the normaliser.
 
-    loss: scalar. gradient: float [N, C]. pos_grad, neg_grad: [C] sums of absolute gradients.
+    loss: scalar. gradient: float [N, C], pos_grad, neg_grad: [C] sums of absolute gradients.
+    scale: multiplies the gradient by a scalar tensor in its own memory; None: torch's product makes a new matrix.
     """
 
     loss: Tensor
     gradient: Tensor
     pos_grad: Tensor
     neg_grad: Tensor
+    scale: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
 def softplus(x: Tensor) -> Tensor:
     """ln(1 + e^x), exact to rounding for any finite x."""
-    return -F.logsigmoid(-x)
+    return F.softplus(x, threshold=LINEAR_FROM)
 
 
-def negative_term(x: Tensor, exponent: Tensor | None, buffers: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss and gradient of entries with target 0 before the weight, both in `buffers`.
+def negative_term(x: Tensor, exponent: Tensor | None, log_weight: Tensor, buffers: Tensor) -> tuple[Tensor, ...]:
+    """Three matrices [n, C] in `buffers` from which the terms of entries with target 0 are products.
 
-    x: [n, C] logits, contiguous. exponent: [C] or None for 0. buffers: [NUM_BUFFERS, n, C], overwritten.
+    Their loss is softplus * factor, their gradient slope * factor.
+
+    Args:
+        x: [n, C] logits, contiguous.
+        exponent: f [C], or None for 0.
+        log_weight: ln w [C].
+        buffers: [NUM_BUFFERS, n, C], overwritten.
+
+    Returns:
+        softplus: ln(1 + e^x). slope: p + f (1 - p) softplus. factor: w p^f.
     """
-    loss, p, modulation, gradient = buffers
-    softplus_into(x, loss, scratch=p)
-    torch.sub(x, loss, out=modulation)  # ln p
-    torch.exp(modulation, out=p)
+    loss, p, factor, slope = buffers
+    # Softplus and sigmoid from one exponential: torch's own two take half as long again.
+    torch.clamp(x, max=LINEAR_FROM, out=p).exp_()  # e^x
+    torch.log1p(p, out=loss)
+    torch.maximum(loss, x, out=loss)
+    p.div_(torch.add(p, 1, out=factor))
     if exponent is None:
-        return loss, p
-    torch.mul(loss, exponent, out=gradient)
-    torch.lerp(gradient, gradient.new_ones(()), p, out=gradient)  # f * (1 - p) * sp + p
-    modulation.mul_(exponent).exp_()  # p^f, safe where p underflows
-    return loss.mul_(modulation), gradient.mul_(modulation)
-
-
-def softplus_into(x: Tensor, out: Tensor, scratch: Tensor) -> None:
-    """`softplus` without new memory."""
-    torch.neg(x, out=scratch)
-    torch.ops.aten.log_sigmoid.out(scratch, out=out).neg_()
+        return loss, p, torch.exp(log_weight.expand_as(x), out=factor)
+    torch.mul(loss, exponent, out=slope)
+    torch.lerp(slope, slope.new_ones(()), p, out=slope)
+    torch.sub(x, loss, out=factor)  # ln p, safe where p underflows
+    torch.addcmul(log_weight, factor, exponent, out=factor).exp_()
+    return loss, slope, factor
 
 
 def dense_pass(
@@ -99,31 +109,47 @@ def dense_pass(
         weight: [C] weight w of the negative entries.
         normalizer: scalar tensor that divides everything.
     """
+    if logits.device.type == "cuda" and logits.dtype != torch.float64:
+        from yolox_lt.losses.gpu_pass import gpu_pass, usable
+
+        if usable(logits.device):
+            return gpu_pass(logits, labels, quality, positive, exponent, weight, normalizer)
+    return block_pass(logits, labels, quality, positive, exponent, weight, normalizer)
+
+
+def block_pass(
+    logits: Tensor,
+    labels: Tensor,
+    quality: Tensor | None,
+    positive: PositiveTerm,
+    exponent: Tensor | None,
+    weight: Tensor,
+    normalizer: Tensor,
+) -> DenseResult:
+    """`dense_pass` with torch's operations, in blocks of rows: any device, and the reference for the Triton kernel."""
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     n, c = logits.shape
     gradient = torch.empty(n, c, dtype=dtype, device=logits.device)
-    loss_sum = torch.zeros(c, dtype=torch.float64, device=logits.device)
+    total = torch.zeros((), dtype=torch.float64, device=logits.device)
     neg_sum = torch.zeros(c, dtype=torch.float64, device=logits.device)
-    weight = (weight / normalizer).to(dtype)
+    log_weight = torch.log(weight / normalizer).to(dtype)
     rows = (labels >= 0).nonzero().squeeze(1)
     ignored = (labels == IGNORED).nonzero().squeeze(1)
     block = rows_per_block(n, c, logits.device)
-    buffers = gradient.new_empty(NUM_BUFFERS, block, c)
+    buffers, ones = gradient.new_empty(NUM_BUFFERS, block, c), gradient.new_ones(block)
     starts = range(0, n, block)
     for start, here, out in zip(starts, split_rows(rows, starts), split_rows(ignored, starts)):
         stop = min(start + block, n)
         x = logits[start:stop].to(dtype).contiguous()
-        loss, grad = negative_term(x, exponent, buffers[:, : stop - start])
+        softplus_x, slope, factor = negative_term(x, exponent, log_weight, buffers[:, : stop - start])
         # Own categories and ignored rows leave the negative sums before they are added, not by subtraction afterwards:
         # a category whose every prior is positive must have a negative sum of exactly zero.
-        for term in (loss, grad):
-            if len(here):
-                term[here - start, labels[here]] = 0
-            if len(out):
-                term[out - start] = 0
-        loss_sum += loss.sum(0)
-        neg_sum += torch.mul(grad, weight, out=gradient[start:stop]).sum(0)
-    total = (loss_sum * weight).sum()
+        if len(here):
+            factor[here - start, labels[here]] = 0
+        if len(out):
+            factor[out - start] = 0
+        neg_sum += ones[: stop - start] @ torch.mul(slope, factor, out=gradient[start:stop])  # [n] @ [n, C]
+        total += softplus_x.mul_(factor).sum()
     pos_sum = torch.zeros_like(neg_sum)
     own = labels[rows]
     pos_loss, pos_grad = positive(
@@ -156,12 +182,19 @@ class FusedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, result: DenseResult) -> Tensor:
         ctx.save_for_backward(result.gradient)
-        ctx.dtype = logits.dtype
+        ctx.dtype, ctx.scale, ctx.is_scaled = logits.dtype, result.scale, False
         return result.loss
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
         (gradient,) = ctx.saved_tensors
+        if ctx.scale is not None:
+            if ctx.is_scaled:
+                raise RuntimeError(
+                    "backward through this loss a second time: its gradient is gone; call the loss again"
+                )
+            ctx.is_scaled = True
+            return ctx.scale(gradient, grad_output), None
         # The usual case, a loss that is summed and not scaled, needs no second [N, C] matrix.
         # On a GPU looking at the factor would make the host wait.
         if ctx.dtype == gradient.dtype and grad_output.device.type == "cpu" and grad_output == 1:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from yolox_lt.errors import UserError
 from yolox_lt.models.blocks import ConvBlock, scale_channels, spatial_block
+from yolox_lt.models.pointwise import pointwise_rows
 from yolox_lt.types import Predictions
 
 
@@ -93,16 +94,22 @@ class YOLOXHead(nn.Module):
         """
         if len(features) != len(self.strides):
             raise ValueError(f"the head has {len(self.strides)} levels but got {len(features)} feature maps")
-        cls_maps, box_maps, quality_maps = [], [], []
+        cls_features, box_maps, quality_maps = [], [], []
         for level, feature in enumerate(features):
             x = self.stems[level](feature)
-            cls_feature = self.cls_convs[level](x)
+            cls_features.append(self.cls_convs[level](x))
             box_feature = self.reg_convs[level](x)
-            cls_maps.append(self.cls_preds[level](cls_feature))
             box_maps.append(self.reg_preds[level](box_feature))
             quality_maps.append(self.obj_preds[level](box_feature))
         return Predictions(
-            cls_logits=concat_levels(cls_maps, self.num_classes),
+            cls_logits=self.cls_logits(cls_features),
             box_deltas=concat_levels(box_maps, 4),
             quality_logits=concat_levels(quality_maps, 1).flatten(1),  # [B, P, 1] -> [B, P]
         )
+
+    def cls_logits(self, features: Sequence[Tensor]) -> Tensor:
+        """Classification features [B, K, H, W] per level -> [B, P, C]; in training without a copy of the logits."""
+        if self.training:
+            return pointwise_rows(features, list(self.cls_preds), self.num_classes)
+        maps = [conv(feature) for conv, feature in zip(self.cls_preds, features)]
+        return concat_levels(maps, self.num_classes)

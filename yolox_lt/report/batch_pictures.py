@@ -17,6 +17,9 @@ from yolox_lt.types import Batch, Detections
 CELL = 480
 """Longer side in pixels of one image of a sheet: 16 of them make a picture of 1920 pixels."""
 
+FEW = 5
+"""Detections shown of an image in which none has the score that is asked for."""
+
 GAP = 6
 INK = (40, 40, 40)
 PAPER = (255, 255, 255)
@@ -81,7 +84,8 @@ def draw_val_pairs(
         truth: boxes float [G, 4] x1 y1 x2 y2 and labels int64 [G] of each image.
         detections: of each image, in pixels of it.
         names: of the categories. path: JPEG to write.
-        conf: lowest score shown. Among detections that share a place (IoU above 0.6) the best alone is shown.
+        conf: lowest score shown; where none reaches it the FEW best of the image are. Among detections that share a
+            place (IoU above 0.6) the best alone is shown.
 
     Returns:
         The sheet, uint8 [H', W', 3] BGR.
@@ -93,17 +97,27 @@ def draw_val_pairs(
         corners, scores = found.boxes.cpu().numpy(), found.scores.cpu().numpy()
         label = found.labels.cpu().numpy()
         shown = best_of_place(corners, scores, conf)
+        title = f"prediction: {len(shown)} above {conf:g}"
+        if not shown and len(scores):
+            shown = best_of_place(corners, scores, 0.0, most=FEW)
+            title = f"prediction: none above {conf:g}, the best {len(shown)}"
         texts = [f"{names[label[i]]} {100 * scores[i]:.0f}" for i in shown]
         cells.append(cell(image, corners[shown], label[shown], texts))
-        titles.append(f"prediction: {len(shown)} above {conf:g}")
+        titles.append(title)
     return write_sheet(cells, titles, 2, path)
 
 
-def best_of_place(boxes: np.ndarray, scores: np.ndarray, conf: float, overlap: float = 0.6) -> list[int]:
-    """Indices of detections above `conf`, best first, without those that a better one of any category covers."""
+def best_of_place(
+    boxes: np.ndarray, scores: np.ndarray, conf: float, overlap: float = 0.6, most: int | None = None
+) -> list[int]:
+    """Indices of detections above `conf`, best first, without those that a better one of any category covers; at most
+    `most`.
+    """
     kept: list[int] = []
     for i in np.argsort(-scores, kind="stable").tolist():
-        if scores[i] >= conf and all(box_iou(boxes[i], boxes[k]) <= overlap for k in kept):
+        if len(kept) == most or scores[i] < conf:
+            break
+        if all(box_iou(boxes[i], boxes[k]) <= overlap for k in kept):
             kept.append(i)
     return kept
 

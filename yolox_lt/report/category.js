@@ -55,9 +55,9 @@ class CategoryPage {
 
   /** A small tile for every number, with a line for every run. */
   numbers(c) {
-    const kinds = this.errorKinds.map((key) => [key, key, COUNT, "Errors at the best threshold, by kind"]);
+    const kinds = this.errorKinds.map((key) => [key, key, COUNT, `Errors at the best threshold: ${ERRORS[key]}`]);
     const found = ["hits", "found", COUNT, "True positives from the best threshold on"];
-    const tiles = [...COLUMNS, ["weight", "weight", DECIMALS(2), "Weighting factor, last epoch"], found, ...kinds]
+    const tiles = [...COLUMNS, ["weight", "weight", DECIMALS(2), "Weighting factor, from g"], found, ...kinds]
       .filter(([key]) => this.runs.some((run) => run.categories[key]))
       .map(([key, title, format, help]) => {
         const values = this.runs.map((run, k) => {
@@ -101,13 +101,13 @@ class CategoryPage {
   }
 
   picturesOf(run, k, at) {
-    const box = element("div");
+    const box = element("div", "kinds");
     const entries = this.pictures[k].get(at) || [];
     for (const [kind, title] of Object.entries(KINDS)) {
       const chosen = entries.filter((entry) => entry.kind === kind);
       if (!chosen.length) continue;
       const of = this.runs.length > 1 ? `${title}, ${run.name}` : title;
-      box.append(element("h3", "", of), element("div", "pictures", ...chosen.map((entry) => this.picture(entry, run))));
+      box.append(element("div", "", element("h3", "", of), element("div", "pictures", ...chosen.map((entry) => this.picture(entry, run)))));
     }
     return box;
   }
@@ -115,8 +115,9 @@ class CategoryPage {
   picture(entry, run) {
     const image = document.createElement("img");
     image.src = `data:image/jpeg;base64,${entry.data}`;
-    const other = entry.other === null ? "" : ` (is ${run.categories.name[entry.other]})`;
-    const parts = [entry.score === null ? "" : `score ${entry.score.toFixed(2)}`, `${entry.error}${other}`, `image ${entry.image}`];
+    const other = entry.other === null ? "" : `: is ${run.categories.name[entry.other]}`;
+    const error = entry.error ? `${ERRORS[entry.error]}${other}` : "";
+    const parts = [entry.score === null ? "" : `score ${entry.score < 0.01 ? SCORE(entry.score) : entry.score.toFixed(2)}`, error, `image ${entry.image}`];
     const text = parts.filter(Boolean).join(" · ");
     image.alt = text;
     return element("figure", "", image, element("figcaption", "", text));

@@ -27,6 +27,7 @@ function short(value) {
   if (value === null || !Number.isFinite(value)) return "-";
   if (Number.isInteger(value)) return value.toLocaleString("en-US");
   const size = Math.abs(value);
+  if (size < 0.0001) return value.toExponential(1).replace(".0", "");
   return size >= 1000 ? Math.round(value).toLocaleString("en-US") : String(Number(value.toPrecision(3)));
 }
 
@@ -60,7 +61,7 @@ function logTicks(low, high) {
   const within = high - low < 1.5 ? [1, 2, 5] : [1];
   for (let e = Math.floor(low); e <= high; e++)
     for (const f of within) if (Math.log10(f) + e >= low && Math.log10(f) + e <= high) ticks.push(Number(`${f}e${e}`));
-  return ticks;
+  return ticks.length > 1 ? ticks : ticksBetween(10 ** low, 10 ** high, 4, false);
 }
 
 /** A figure with title, legend, drawing and note; `names` label items, `onItem` is told a clicked one. */
@@ -105,7 +106,7 @@ function sharesOf(chart) {
       const share = series.y[row] || 0;
       const part = element("span", "", share >= 0.06 ? String(Math.round(100 * share)) : "");
       part.style.cssText = `width:${100 * share}%;background:${colorOf(series.color)}`;
-      part.title = `${series.name}: ${(100 * share).toFixed(1)} %`;
+      part.title = `${series.name} (${ERRORS[series.name]}): ${(100 * share).toFixed(1)} %`;
       bar.append(part);
     }
     rows.append(element("span", "label", name), bar);

@@ -55,7 +55,8 @@ def ap_chart(columns: Mapping[str, Sequence[float]], epochs: Sequence[float]) ->
     for name, color in METRICS.items():
         y = 100 * np.array(columns.get(name, []), np.float64)
         there = np.isfinite(y)
-        if there.any():
+        alone = name != "AP" and "AP" in columns and np.array_equal(y, 100 * np.array(columns["AP"]), equal_nan=True)
+        if there.any() and not alone:  # a group that holds all categories has their line
             series.append(Series(name, color, np.array(epochs, np.float64)[there], y[there]))
     return Chart("ap", "AP", "epoch", "AP, percent", series)
 
@@ -116,7 +117,9 @@ def gradient_ratio_chart(pos_grad: np.ndarray, neg_grad: np.ndarray, order: Ints
     for group, mask in members(groups, everything=False).items():
         at = np.flatnonzero(mask)
         series.append(Series(group_name(group), group, place[at], ratio[at], "points", items=at))
-    note = "Sums of absolute gradients over the whole run; 0: as much positive as negative, -1: a tenth."
+    note = (
+        "Sums of absolute gradients over the whole run; 0: equal, -1: a tenth is positive. Figure 2 of the EFL paper."
+    )
     title = "Positive to negative gradients"
     return Chart("ratio", title, "category", "log10 (positive / negative)", series, note)
 
@@ -128,7 +131,7 @@ def loss_charts(gamma: Mapping[str, float], weight: Mapping[str, float]) -> list
     """
     log_p, log_q = -np.logaddexp(0, -LOGITS), -np.logaddexp(0, LOGITS)  # ln p_t, ln (1 - p_t)
     plain = {group: np.exp(value * log_q) * -log_p for group, value in gamma.items()}
-    note = "Median focusing factor and weight of each group. Left: hard samples; right: easy ones."
+    note = "Median focusing factor and weight of each group; hard samples left, easy ones right. Figure 3 of the paper."
     return [
         Chart(key, title, "x_t = (2y - 1) x", "loss", _shape_series(curves, gamma, weight), note)
         for key, title, curves in (
@@ -143,24 +146,34 @@ def derivative_chart(gamma: Mapping[str, float], weight: Mapping[str, float]) ->
     log_p, log_q = -np.logaddexp(0, -LOGITS), -np.logaddexp(0, LOGITS)  # ln p_t, ln (1 - p_t)
     p = np.exp(log_p)
     curves = {g: weight[g] * np.exp(value * log_q) * (value * p * log_p + p - 1) for g, value in gamma.items()}
-    note = "How strongly a sample pulls; median focusing factor and weight of each group."
+    note = "How strongly a sample pulls; median focusing factor and weight of each group. Figure 5 of the EFL paper."
     title = "Derivative of the loss"
     return Chart("derivative", title, "x_t = (2y - 1) x", "derivative", _shape_series(curves, gamma, weight), note)
 
 
-def margin_chart(margins: Mapping[str, Floats], order: Ints) -> Chart:
-    """Score margins [C] of one or more runs (name -> margins) by category (EFL paper, Figure 4)."""
+def margin_chart(margins: Mapping[str, Floats], order: Ints, groups: np.ndarray | None = None) -> Chart:
+    """Score margins [C] of one or more runs (name -> margins) by category (EFL paper, Figure 4).
+
+    With `groups` points are coloured by group, for one run; else by run.
+    """
     place = places_of(order)
     window = max(len(order) // 20, 1) | 1
     series = []
     for i, (name, margin) in enumerate(margins.items()):
         color = str(i % 6)
-        series.append(Series(name, color, place, margin, "points", items=np.arange(len(margin))))
+        masks = {color: np.ones(len(margin), bool)} if groups is None else members(groups, everything=False)
+        for key, mask in masks.items():
+            at = np.flatnonzero(mask)
+            label = name if groups is None else group_name(key)
+            series.append(Series(label, key, place[at], margin[at], "points", items=at))
         if window >= 5:
             middle = running_median(margin[order], window)
             line = color if len(margins) > 1 else "all"
             series.append(Series(f"{name}, median of {window}", line, place[order], middle))
-    note = "Mean score of true positives less that of false positives; larger: easier to tell apart."
+    note = (
+        "Mean score of true positives less that of false positives; larger: easier to tell apart. No point: one of the "
+        "two is missing. Figure 4 of the EFL paper."
+    )
     return Chart("margin", "Score margin", "category", "margin", series, note)
 
 

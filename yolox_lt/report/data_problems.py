@@ -29,6 +29,7 @@ ERRORS = {
 REMARKS = {
     "clipped": "boxes that reach beyond their image by more than half a pixel, clipped",
     "crowd": "crowd regions, not trained on",
+    "group-of": "boxes around a group of objects (Open Images), not trained on",
     "ignored": "boxes marked as ignored: trained on, not scored",
     "zero area": "boxes whose area in the file is 0: LVIS's scoring leaves them out",
     "images without usable boxes": "images without a usable box",
@@ -53,17 +54,20 @@ class Problem:
         return asdict(self)
 
 
-def find_problems(train: ImageStore, positions: np.ndarray, val: ImageStore, read: bool = False) -> list[Problem]:
+def find_problems(
+    train: ImageStore, positions: np.ndarray, val: ImageStore, read: bool = False, most_files: int | None = None
+) -> list[Problem]:
     """Everything that is found, errors first.
 
     Args:
         train, val: images and annotations. positions: of the training images that are used.
         read: decode every image file instead of looking whether it is there.
+        most_files: of either split so many files are looked for, spread evenly over it; None: all.
     """
     found = annotation_problems("train", train.index) + annotation_problems("val", val.index)
     found += category_problems(train.index, val.index)
-    train_files = file_names(train, positions.tolist())
-    val_files = file_names(val, range(len(val.index)))
+    train_files = file_names(train, spread(positions, most_files))
+    val_files = file_names(val, spread(np.arange(len(val.index)), most_files))
     found += file_problems("train", train, train_files, read) + file_problems("val", val, val_files, read)
     both = sorted(set(val_files.values()) & set(train_files.values()))
     found.append(problem("val", True, "images that are trained on too", both))
@@ -98,6 +102,13 @@ def category_problems(train: AnnotationIndex, val: AnnotationIndex) -> list[Prob
         problem("val", True, "categories with the same id and another name", renamed),
         problem("val", True, "categories with boxes here and none in training", unseen),
     ]
+
+
+def spread(positions: np.ndarray, most: int | None) -> list[int]:
+    """At most `most` of the positions [I], the first and the last among them."""
+    if most is None or len(positions) <= most:
+        return positions.tolist()
+    return positions[np.linspace(0, len(positions) - 1, most).astype(int)].tolist()
 
 
 def file_names(store: ImageStore, positions: Iterable[int]) -> dict[int, str]:

@@ -19,13 +19,18 @@ from yolox_lt.report.draw import ascii_text
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from yolox_lt.exp.detection import DetectorExp
+
 GROUP_NAMES = {"r": "rare", "c": "common", "f": "frequent"}
 GROUP_COLORS = {"r": "#d1495b", "c": "#edae49", "f": "#00798c"}
 GROUP_RULES = {"r": f"1-{RARE_IMAGES}", "c": f"{RARE_IMAGES + 1}-{COMMON_IMAGES}", "f": f"over {COMMON_IMAGES}"}
 
 GREY = "#6c757d"
 MOST_NAMES = 60
-"""Categories up to which the picture names them."""
+"""Categories up to which the picture names them and writes their numbers."""
+
+FEW_NAMES = 8
+"""Categories up to which the names stand upright."""
 
 SIZE_NAMES = ("small", "medium", "large")
 SIZE_LIMITS = (32**2, 96**2)
@@ -39,12 +44,14 @@ class Sampling:
     factors: int64 or float64 [I], repeat factor of each used image.
     iterations: of one epoch. batch_size: images of one step over all ranks.
     partners: images that mosaic and mixup add to a sample on average, see `partners_of`; None where unknown.
+    same_partners: they are drawn in proportion to the factors as well, not uniformly.
     """
 
     factors: np.ndarray
     iterations: int
     batch_size: int
     partners: float | None
+    same_partners: bool = False
 
     @property
     def samples(self) -> int:
@@ -107,6 +114,7 @@ class DataSummary:
                 "repeated_list": float(sampling.factors.sum()),
                 "largest_repeat_factor": float(sampling.factors.max()),
                 "partners_per_sample": sampling.partners,
+                "partners_as_the_sampler_draws": sampling.same_partners,
             },
             "groups": [self.group_dict(group) for group in GROUP_NAMES],
             "categories": [self.category_dict(c) for c in range(len(self.names))],
@@ -162,15 +170,22 @@ def partners_of(augment: Recipe) -> float | None:
 
 
 def expected_draws(
-    image: np.ndarray, category: np.ndarray, num_categories: int, factors: np.ndarray, samples: int, partners: float
+    image: np.ndarray,
+    category: np.ndarray,
+    num_categories: int,
+    factors: np.ndarray,
+    samples: int,
+    partners: float,
+    same_partners: bool = False,
 ) -> np.ndarray:
     """Expected images with each category float64 [C] among those drawn for `samples` training samples.
 
         draws_c = samples * (sum of r_i over the images with c / sum of all r_i + partners * n_c / I)
 
     The first image of a sample is drawn in proportion to its repeat factor r_i. Partners are uniform over the I
-    images, n_c of which hold the category, so they dilute what the sampler does (as in the released models). An image
-    counts as often as it is drawn, before the mosaic's canvas cuts parts of it away.
+    images, n_c of which hold the category, so they dilute what the sampler does (as in the released models); with
+    `same_partners` they are drawn as the first image is. An image counts as often as it is drawn, before the mosaic's
+    canvas cuts parts of it away.
 
     Args:
         image, category: int64 [M], the distinct pairs of `image_category_pairs`.
@@ -178,7 +193,7 @@ def expected_draws(
     """
     first = np.bincount(category, weights=factors[image].astype(float), minlength=num_categories) / factors.sum()
     uniform = np.bincount(category, minlength=num_categories) / len(factors)
-    return samples * (first + partners * uniform)
+    return samples * (first + partners * (first if same_partners else uniform))
 
 
 def summarize(index: AnnotationIndex, positions: np.ndarray, sampling: Sampling) -> DataSummary:
@@ -195,7 +210,7 @@ def summarize(index: AnnotationIndex, positions: np.ndarray, sampling: Sampling)
     groups = index.groups(image_counts)
     assert groups is not None  # image counts were given
     factors, samples, partners = sampling.factors, sampling.samples, sampling.partners or 0.0
-    draws = expected_draws(image, category, num_categories, factors, samples, partners)
+    draws = expected_draws(image, category, num_categories, factors, samples, partners, sampling.same_partners)
     ones = np.ones(num_images)
     uniform = expected_draws(image, category, num_categories, ones, samples, partners)
     repeated = np.bincount(category, weights=factors[image].astype(float), minlength=num_categories)
@@ -221,6 +236,15 @@ def summarize(index: AnnotationIndex, positions: np.ndarray, sampling: Sampling)
     )
 
 
+def summarize_training(exp: DetectorExp, index: AnnotationIndex, batch_size: int) -> DataSummary:
+    """Figures of an experiment's training images, one process, `batch_size` images a step."""
+    positions = exp.train_positions(index)
+    factors = exp.get_factors(index, positions)
+    iterations, partners = exp.iterations_per_epoch(factors, batch_size, 1), partners_of(exp.get_augment())
+    same_partners = exp.partner_factors(index, positions) is not None
+    return summarize(index, positions, Sampling(factors, iterations, batch_size, partners, same_partners))
+
+
 def plot_summary(summary: DataSummary, path: Path) -> None:
     """Picture: images and draws of every category, boxes of an image, sizes of boxes, repeat factors."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -238,7 +262,7 @@ def plot_summary(summary: DataSummary, path: Path) -> None:
     per_image.set(xlabel="boxes of an image", ylabel="images")
     plot_sides(sides, summary.areas)
     values = summary.sampling.factors
-    edges = np.arange(0.5, max(math.ceil(values.max()), 3) + 1)
+    edges = np.arange(0.5 if values.min() >= 0.5 else -0.5, max(math.ceil(values.max()), 3) + 1)
     factors.hist(values, edges.tolist(), color=GREY)
     factors.set(yscale="log", ylim=(0.5, None), xlabel="repeat factor of an image", ylabel="images")
     factors.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -258,10 +282,14 @@ def plot_categories(axes: Axes, summary: DataSummary) -> None:
     axes.stairs(summary.draws[order], edges, baseline=None, color="black", label="images drawn in one epoch")
     # A category without images has no bar and no line.
     most = 2 * max(summary.image_counts.max(), summary.draws.max())
-    axes.set(yscale="log", ylim=(0.5, most), xlim=(-0.5, len(order) - 0.5), ylabel="images")
+    # Few categories leave room for the legend beside them.
+    axes.set(yscale="log", ylim=(0.5, most), xlim=(-0.5, max(len(order), FEW_NAMES) - 0.5), ylabel="images")
     axes.set_title(f"{Path(summary.path).name}: {len(order):,} categories, most frequent first")
     if len(order) <= MOST_NAMES:
-        axes.set_xticks(np.arange(len(order)), [ascii_text(summary.names[c][:24]) for c in order], rotation=90)
+        names = [ascii_text(summary.names[c][:28]) for c in order]
+        axes.set_xticks(np.arange(len(order)), names, rotation=90 if len(order) > FEW_NAMES else 0)
+        for place, count in enumerate(summary.image_counts[order].tolist()):
+            axes.text(place, max(count, 0.5), f"{count:,}", ha="center", va="bottom", fontsize=7)
     axes.legend(loc="upper right")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from yolox_lt.report.chart import Chart, Series
 from yolox_lt.report.charts import margin_chart
-from yolox_lt.report.run_charts import charts_of, margins_of, ordered
+from yolox_lt.report.run_charts import category_order, charts_of, margins_of, ordered
 from yolox_lt.report.run_files import Run
 
 if TYPE_CHECKING:
@@ -55,8 +55,7 @@ def draw_figures(run: Run, others: Sequence[Run] = ()) -> dict[str, list[Chart]]
     made = {chart.key: chart for chart in charts_of(run)}
     margins = margins_of([run, *others])
     if "margin" in made and len(margins) > 1:
-        order = np.argsort(made["margin"].series[0].x, kind="stable")
-        made["margin"] = ordered(margin_chart(margins, order), run)
+        made["margin"] = ordered(margin_chart(margins, category_order(run)[0]), run)
     folder = run.folder / "pictures"
     folder.mkdir(exist_ok=True)
     drawn = {}
@@ -87,6 +86,9 @@ def draw(panels: Sequence[Chart], path: Path) -> None:
                 axes.xaxis.set_major_formatter("{x:,.0f}")
             elif all((series.x == np.round(series.x)).all() for series in chart.series):
                 axes.xaxis.get_major_locator().set_params(integer=True)
+                only = np.unique(np.concatenate([series.x for series in chart.series]))
+                if len(only) == 1:  # one epoch: no room for ticks between its neighbours
+                    axes.set_xlim(only[0] - 1, only[0] + 1)
             if chart.y_log:
                 axes.set_yscale("log")
             if chart.y_range is not None:

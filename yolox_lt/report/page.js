@@ -11,6 +11,7 @@ function start() {
   notices();
   tiles();
   facts();
+  groups();
   const first = runs[0].categories;
   let open = null;
   if (first.name && first.name.length) {
@@ -46,13 +47,14 @@ function chooseTheme() {
 }
 
 function notices() {
-  const lines = [...data.missing, ...runs.map((run) => run.stale).filter(Boolean)];
+  const lines = [...data.missing, ...runs.flatMap((run) => run.notices)];
   if (data.pictures_left_out) lines.push(`${COUNT(data.pictures_left_out)} pictures are not in this page, which would be too large or whose files are gone.`);
   byId("notices").append(...lines.map((line) => element("p", "notice", line)));
 }
 
 function tiles() {
-  const names = Object.keys(runs[0].best).filter((name) => name !== "epoch");
+  const known = (name) => runs.some((run) => (run.best[name] ?? null) !== null);
+  const names = Object.keys(runs[0].best).filter((name) => name !== "epoch" && known(name));
   const made = names.map((name) => {
     const tile = element("div", runs.length > 1 ? "tile several" : "tile", element("div", "metric", name));
     tile.dataset.metric = name;
@@ -67,6 +69,7 @@ function tiles() {
     return tile;
   });
   byId("tiles").append(...made);
+  if (made.length) byId("tiles").after(element("p", "note", "In percent, at the epoch with the highest AP."));
   if (!made.length) byId("tiles").append(element("p", "note", "No epoch has been evaluated."));
 }
 
@@ -80,6 +83,43 @@ function facts() {
     const head = element("h3", "", runs.length > 1 ? dot(k % 6) : "", run.name);
     byId("facts").append(element("div", "card", head, list));
   });
+}
+
+/** What each frequency group came to: the first answer to which categories fail, and why. */
+function groups() {
+  const columns = [
+    ["AP", "AP", PERCENT, "Mean over the scored categories"],
+    ["AR", "AR", PERCENT, "Mean over the scored categories"],
+    ["F1", "best F1", PERCENT, "Mean of the best F1 at IoU 0.5"],
+    ["threshold", "threshold", SCORE, "Median of the score thresholds of best F1"],
+    ["categories", "categories", COUNT, "Categories of the group"],
+    ["scored", "scored", COUNT, "Categories with boxes in the evaluated set"],
+    ["train_images", "train images", ROUNDED, "Training images, median"],
+    ["draws", "draws an epoch", ROUNDED, "Expected training images with a category in one epoch, median"],
+    ["g", "g", DECIMALS(3), "Median balance: 1 is balanced"],
+    ["gamma", "γ", DECIMALS(2), "Median focusing factor"],
+  ];
+  runs.forEach((run, k) => {
+    if (!run.groups.length) return;
+    byId("groups").hidden = false;
+    const shown = columns.filter(([key]) => run.groups.some((row) => row[key] !== null));
+    const titles = shown.map(([, title, , help]) => {
+      const head = element("th", "", title);
+      head.title = help;
+      return head;
+    });
+    const head = element("tr", "", element("th", "", "group"), ...titles, element("th", "", "most frequent error"));
+    const rows = run.groups.map((row) => {
+      const name = element("td", "", dot(row.group || "all"), GROUPS[row.group] || "all");
+      const worst = row.worst ? `${ERRORS[row.worst[0]]} (${Math.round(100 * row.worst[1])} %)` : "-";
+      return element("tr", "", name, ...shown.map(([key, , format]) => element("td", "", format(row[key]))), element("td", "", worst));
+    });
+    const table = element("table", "", element("thead", "", head), element("tbody", "", ...rows));
+    const title = runs.length > 1 ? [element("h3", "", dot(k % 6), run.name)] : [];
+    byId("groups").append(...title, element("div", "scroll", table));
+  });
+  if (!byId("groups").hidden)
+    byId("groups").append(element("p", "note", "AP, AR and F1 are means in percent, the other numbers medians over the categories of a group."));
 }
 
 function charts(open) {

@@ -15,6 +15,7 @@ from yolox_lt.report.chart import plain_numbers
 from yolox_lt.report.errors import KINDS
 from yolox_lt.report.run_charts import charts_of, comparison_charts
 from yolox_lt.report.run_files import Run, missing_line
+from yolox_lt.train.gauge import GROUP_NAMES, STUCK_SHARE
 
 MOST_EPOCHS = 100
 """Of the balance of single categories; more are thinned."""
@@ -22,7 +23,10 @@ MOST_EPOCHS = 100
 ENTRY_CHARACTERS = 160
 """Of the text beside a picture, at most as a rule."""
 
-SUMMARY_METRICS = ("AP", "AP50", "AP75", "APr", "APc", "APf", "AR")
+GROUP_MEANS = ("AP", "AR", "F1")
+GROUP_MEDIANS = ("train_images", "draws", "g", "gamma", "threshold")
+
+SUMMARY_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AR")
 
 
 def page_data(runs: Sequence[Run]) -> dict[str, Any]:
@@ -47,7 +51,8 @@ def run_data(run: Run) -> dict[str, Any]:
         "settings": settings(run),
         "charts": [chart.as_json() for chart in charts_of(run)],
         "categories": category_columns(run),
-        "stale": stale_line(run),
+        "groups": group_rows(run),
+        "notices": [line for line in (stale_line(run), balance_line(run)) if line],
         "balance": balance_history(run),
         "confusion": [] if run.analysis is None else run.analysis.confusion.tolist(),
         "curves": None
@@ -125,7 +130,7 @@ def text_of(value: Any) -> str:
 
 
 def category_columns(run: Run) -> dict[str, list[Any]]:
-    """Column -> one value per category: those of per_category.csv as they stand, then those of the other files.
+    """Column -> one value per category: those of per_category.csv as they stand, then what other files add to them.
 
     The metrics of the evaluation stand in for a per_category.csv that is not there. "AP_best" is there if the
     evaluation is another one than that of per_category.csv.
@@ -147,16 +152,61 @@ def category_columns(run: Run) -> dict[str, list[Any]]:
         elif stale_line(run):
             columns["AP_best"] = plain_numbers(found.values["AP"], 6)
         columns["F1"] = plain_numbers(found.best_f1)
-        columns["threshold"] = plain_numbers(found.threshold)
+        columns.setdefault("threshold", plain_numbers(found.threshold))
         columns["margin"] = plain_numbers(found.margin)
         columns["hits"] = found.hits.tolist()
         columns |= {kind: found.errors[:, k].tolist() for k, kind in enumerate(KINDS)}
     if run.train_counts is not None:
-        columns["train_images"] = run.train_counts.tolist()
+        columns.setdefault("train_images", run.train_counts.tolist())
     if run.balance is not None and columns:
         for name, column in (("g", "ratio"), ("gamma", "focusing"), ("weight", "weight")):
-            columns[name] = plain_numbers(run.balance[column][-1])
+            columns.setdefault(name, plain_numbers(run.balance[column][-1]))
     return columns
+
+
+def group_rows(run: Run) -> list[dict[str, Any]]:
+    """What each frequency group came to: one row each, and one for all ("") unless a group has them all; empty without
+    a table of categories.
+
+    categories: how many; scored: those with boxes to be found. AP, AR, F1: means over the scored categories.
+    train_images, draws, g, gamma, threshold: medians. worst: the most frequent kind of error and its share of the
+    group's errors, None without errors.
+    """
+    columns = category_columns(run)
+    if not columns:
+        return []
+    numbers = {n: np.array(c, np.float64) for n, c in columns.items() if n not in ("name", "group")}
+    groups = np.array(columns["group"])
+    rows = []
+    known = [g for g in GROUP_NAMES if (groups == g).any()]
+    for group in known if len(known) == 1 and (groups == known[0]).all() else [*known, ""]:
+        of = np.ones(len(groups), bool) if group == "" else groups == group
+        row: dict[str, Any] = {"group": group, "categories": int(of.sum())}
+        row["scored"] = int((numbers["boxes"][of] > 0).sum()) if "boxes" in numbers else None
+        for middle, names in ((np.mean, GROUP_MEANS), (np.median, GROUP_MEDIANS)):
+            for name in names:
+                values = numbers[name][of] if name in numbers else np.zeros(0)
+                values = values[np.isfinite(values)]
+                row[name] = plain_numbers(np.array([middle(values)]))[0] if len(values) else None
+        errors = np.array([numbers[kind][of].sum() for kind in KINDS if kind in numbers])
+        share = float(errors.max() / errors.sum()) if errors.sum() else 0.0
+        row["worst"] = [KINDS[int(errors.argmax())], round(share, 4)] if share else None
+        rows.append(row)
+    return rows
+
+
+def balance_line(run: Run) -> str:
+    """Says so if the balance does nothing; else empty."""
+    if run.balance is None:
+        return ""
+    ratio = run.balance["ratio"][-1]
+    ones = float((ratio == 1).mean())
+    if ones <= STUCK_SHARE:
+        return ""
+    return (
+        f"{run.name}: after epoch {int(run.balance['epochs'][-1])} g is 1 for {ones:.0%} of the categories: the "
+        "equalized loss acts as its plain form. A larger prior_prob leaves negatives more gradient."
+    )
 
 
 def stale_line(run: Run) -> str:
@@ -167,8 +217,9 @@ def stale_line(run: Run) -> str:
     if np.allclose(np.array(run.categories["AP"], np.float64), found.values["AP"], atol=1e-6, equal_nan=True):
         return ""
     which = "the best evaluation" if found.epoch is None else f"the best evaluation (epoch {found.epoch})"
+    threshold = "" if "threshold" in run.categories else "threshold, "
     return (
-        f"{run.name}: AP and AR of the categories are those of the last evaluation (per_category.csv); F1, threshold, "
+        f"{run.name}: AP and AR of the categories are those of another evaluation (per_category.csv); F1, {threshold}"
         f"margin, errors, curves, pictures and 'AP best' are those of {which}."
     )
 

@@ -16,7 +16,7 @@ from yolox_lt.report.category_pictures import picture_plan, write_pictures
 def record_evaluation(
     folder: Path,
     index: AnnotationIndex,
-    store: ImageStore,
+    store: ImageStore | None,
     detections: DetectionArrays,
     report: Report,
     train_counts: Mapping[int, int] | None = None,
@@ -26,13 +26,14 @@ def record_evaluation(
 
     Args:
         folder: of the run; must exist.
-        index, store: annotations and images of the evaluated set.
+        index, store: annotations and images of the evaluated set; without images there are no pictures.
         detections: all of them, as they were scored. report: their score; `status` is in their order.
         train_counts: category id -> training images with the category; None where unknown.
         epoch: after which the evaluation was made.
     """
     per_kind, side = picture_plan(int((report.box_counts > 0).sum()))
     analysis, picks = analyse(index, detections, report, train_counts, epoch, per_kind)
-    analysis.pictures = write_pictures(folder, store, picks, side)
+    if store is not None:
+        analysis.pictures = write_pictures(folder, store, picks, side)
     analysis.save(folder / FILE)
     return analysis

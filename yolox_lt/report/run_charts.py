@@ -17,7 +17,8 @@ def charts_of(run: Run) -> list[Chart]:
     """All charts of one run that are not empty, in the order of reading."""
     made = [*progress_charts(run), *evaluation_charts(run), *balance_charts(run), *loss_shape_charts(run)]
     if run.analysis is not None:
-        made.append(ordered(charts.margin_chart({run.name: run.analysis.margin}, category_order(run)[0]), run))
+        chart = charts.margin_chart({run.name: run.analysis.margin}, category_order(run)[0], run.groups)
+        made.append(ordered(chart, run))
     return [chart for chart in made if not chart.empty]
 
 

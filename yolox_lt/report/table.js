@@ -3,24 +3,36 @@
 
 const PERCENT = (v) => (v === null ? "-" : (100 * v).toFixed(1));
 const DECIMALS = (digits) => (v) => (v === null ? "-" : v.toFixed(digits));
+/** Three decimals, or two digits of what three decimals would show as nothing. */
+const SCORE = (v) => (v === null ? "-" : v && Math.abs(v) < 0.001 ? v.toExponential(1) : v.toFixed(3));
 const COUNT = (v) => (v === null ? "-" : v.toLocaleString("en-US"));
+const ROUNDED = (v) => (v === null ? "-" : v >= 100 ? COUNT(Math.round(v)) : String(Number(v.toPrecision(3))));
+const ERRORS = {
+  classification: "wrong category",
+  localisation: "wrong place",
+  both: "wrong category and place",
+  duplicate: "found twice",
+  background: "nothing there",
+  missed: "missed",
+};
 const GROUPS = { r: "rare", c: "common", f: "frequent" };
 
 // column of the data, heading, format, what it is
 const COLUMNS = [
   ["train_images", "train images", COUNT, "Training images with the category"],
+  ["draws", "draws an epoch", ROUNDED, "Expected training images with the category in one epoch, partners of mosaic and mixup included"],
   ["boxes", "boxes", COUNT, "Objects to be found in the evaluated set"],
-  ["detections", "detections", COUNT, "Detections that took part in the evaluation"],
+  ["detections", "detected", COUNT, "Detections that took part in the evaluation"],
   ["AP", "AP", PERCENT, "Average precision, IoU 0.50:0.95"],
   ["AP_best", "AP best", PERCENT, "AP of the best evaluation"],
   ["AP50", "AP50", PERCENT, "Average precision at IoU 0.5"],
   ["AP75", "AP75", PERCENT, "Average precision at IoU 0.75"],
   ["AR", "AR", PERCENT, "Recall, mean over IoU 0.50:0.95"],
   ["F1", "F1", PERCENT, "Best F1 at IoU 0.5"],
-  ["threshold", "threshold", DECIMALS(3), "Score threshold of the best F1"],
-  ["margin", "margin", DECIMALS(3), "Mean score of true positives less that of false positives"],
-  ["g", "g", DECIMALS(3), "Balance: positive to negative gradients, last epoch"],
-  ["gamma", "γ", DECIMALS(2), "Focusing factor, last epoch"],
+  ["threshold", "threshold", SCORE, "Score threshold of the best F1"],
+  ["margin", "margin", SCORE, "Mean score of true positives less that of false positives"],
+  ["g", "g", DECIMALS(3), "Balance: positive to negative gradients so far"],
+  ["gamma", "γ", DECIMALS(2), "Focusing factor, from g"],
 ];
 
 const keyOf = (run, c) => `${run.categories.id[c]} ${run.categories.name[c]}`;

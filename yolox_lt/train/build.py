@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,12 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from yolox_lt.data.sampler import Deal
 from yolox_lt.errors import UserError
-from yolox_lt.train.dist import broadcast
+from yolox_lt.train.dist import broadcast, use_deterministic_algorithms
 from yolox_lt.train.ema import ModelEMA
 from yolox_lt.train.options import TrainOptions
+from yolox_lt.train.progress import Progress
 
 if TYPE_CHECKING:
     from yolox_lt.exp.detection import DetectorExp
@@ -23,10 +26,16 @@ if TYPE_CHECKING:
 class TrainerParts:
     """The parts of one run of one experiment, built in the order of the methods.
 
-    objects: the ranks' group for Python objects, None for a single process.
+    objects: the ranks' group for Python objects, None for a single process. control: the same with the time-out of a
+    step, for what the ranks decide together.
+    resuming: whether the run goes on from a checkpoint.
+    progress: position in the run. metrics: of the evaluation at the end of the last epoch, empty without one.
+    bad_images: how often each unreadable image was met, on this rank since the last end of an epoch, on rank 0 before
+    too.
     """
 
     objects: dist.ProcessGroup | None
+    control: dist.ProcessGroup | None
 
     def __init__(self, exp: DetectorExp, options: TrainOptions) -> None:
         self.exp = exp
@@ -34,8 +43,10 @@ class TrainerParts:
         self.place = options.place
         self.device = options.place.device
         self.folder = Path(exp.output_dir) / exp.exp_name
-        self.iteration = 0
+        self.resuming = options.resume
         self.best = -1.0
+        self.metrics: dict[str, float] = {}
+        self.bad_images: dict[str, int] = {}
         share = self.place.world * exp.accumulate
         if options.batch_size % share or options.batch_size < share:
             raise UserError(
@@ -43,15 +54,26 @@ class TrainerParts:
                 f"use -b {max(options.batch_size // share, 1) * share}"
             )
         self.micro_batch = options.batch_size // share
+        self.progress = Progress(Deal(self.place.world, self.micro_batch, 0))
+
+    @property
+    def iteration(self) -> int:
+        """Optimiser steps done."""
+        return self.progress.iteration
 
     def choose_seed(self, checkpoint: dict[str, Any] | None) -> None:
         """The seed of the run: the experiment's, the resumed run's, or a fresh one, equal on all ranks."""
-        if self.options.resume and checkpoint is not None:
+        if self.resuming and checkpoint is not None:
             self.exp.seed = checkpoint["seed"]
         elif self.exp.seed is None:
             self.exp.seed = broadcast(int(np.random.SeedSequence().generate_state(1)[0]), self.objects)
         self.seed: int = self.exp.seed
         torch.manual_seed(self.seed)
+        # Nothing here draws from these two; callbacks of an experiment may.
+        random.seed(self.seed)
+        np.random.seed(self.seed % 2**32)
+        if self.exp.deterministic:
+            use_deterministic_algorithms()
 
     def build_data(self) -> None:
         exp, place = self.exp, self.place
@@ -84,11 +106,11 @@ class TrainerParts:
         # The released models count updates from 0, so that the first one copies the model; official YOLOX from 1.
         first = 0 if exp.scheduler == "yoloxwarmcos_released" else 1
         self.ema = ModelEMA(self.model, exp.ema_decay, first) if exp.ema else None
-        self.network: nn.Module = self.model
+        self.network: nn.Module = torch.compile(self.model) if exp.compile else self.model  # type: ignore[assignment]
         if self.place.world > 1:
             # Each rank keeps its own BatchNorm statistics in between evaluations, as in the reference.
             ids = [self.device.index] if self.device.type == "cuda" else None
-            self.network = DistributedDataParallel(self.model, device_ids=ids, broadcast_buffers=False)
+            self.network = DistributedDataParallel(self.network, device_ids=ids, broadcast_buffers=False)
 
     def load_pretrained(self) -> None:
         """The weights that a new run starts from, if the experiment has any."""

@@ -15,7 +15,7 @@ from torch import nn
 
 from yolox_lt.errors import UserError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """Processes: who we are, starting the others, and the few collectives that are not DDP's own.
 
 The only place besides the data root that reads environment variables: RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE,
-    MASTER_ADDR and MASTER_PORT
-as set by torchrun, or SLURM_PROCID, SLURM_LOCALID, SLURM_NTASKS as set by srun.
+MASTER_ADDR, MASTER_PORT and TORCHELASTIC_RESTART_COUNT as set by torchrun, or SLURM_PROCID, SLURM_LOCALID, SLURM_NTASKS
+as set by srun.
 """
 
 from __future__ import annotations
@@ -10,16 +10,21 @@ from __future__ import annotations
 import datetime
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from yolox_lt.errors import UserError
+from yolox_lt.train.signals import EXIT_STATUS, Stopped, passing_on
+
+COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=10)
+"""How long a rank waits for the others inside a step, before it ends with an error."""
 
 EVALUATION_TIMEOUT = datetime.timedelta(hours=12)
 """How long a rank waits for rank 0 to score and save: longer than any evaluation."""
@@ -82,8 +87,21 @@ def count_processes(devices: int | None, device: str | None = None) -> int:
     return devices
 
 
-def launch(function: Callable[..., None], devices: int, device: str | None, args: tuple[Any, ...]) -> None:
-    """Run function(place, *args) in `devices` processes, or in those that torchrun or SLURM has started."""
+def launch(
+    function: Callable[..., None],
+    devices: int,
+    device: str | None,
+    args: tuple[Any, ...],
+    stop_signals: Sequence[str] = (),
+) -> None:
+    """Run function(place, *args) in `devices` processes, or in those that torchrun or SLURM has started.
+
+    Signals named in `stop_signals` are passed on to the processes started here.
+
+    Raises:
+        Stopped: a process was asked to stop and has saved.
+        UserError: a process was killed, or failed with one.
+    """
     if launched_externally():
         rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
         world = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1")))
@@ -97,7 +115,26 @@ def launch(function: Callable[..., None], devices: int, device: str | None, args
         _run(0, function, 0, 1, None, device, args)
     else:
         url = f"tcp://127.0.0.1:{free_port()}"
-        torch.multiprocessing.spawn(_spawned, (function, devices, url, device, args), nprocs=devices)
+        context = torch.multiprocessing.spawn(
+            _spawned, (function, devices, url, device, args), nprocs=devices, join=False
+        )
+        with passing_on(stop_signals, context.pids()):
+            _join(context)
+
+
+def _join(context: torch.multiprocessing.ProcessContext) -> None:
+    """Wait for all processes. When one fails the others get SIGTERM, and SIGKILL 30 seconds later."""
+    try:
+        while not context.join():
+            pass
+    except torch.multiprocessing.ProcessExitedException as error:
+        if any(process.exitcode == EXIT_STATUS for process in context.processes):
+            raise Stopped from error
+        how = f"was ended by {error.signal_name}" if error.signal_name else f"ended with status {error.exit_code}"
+        raise UserError(
+            f"rank {error.error_index} {how}, so the others were ended; look for a full memory, "
+            "then go on with --resume"
+        ) from error
 
 
 def _spawned(rank: int, function: Callable[..., None], world: int, url: str, device: str | None, args: tuple) -> None:
@@ -123,7 +160,10 @@ def _run(
         function(place, *args)
         return
     backend = "nccl" if place.device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, init_method=url, rank=rank, world_size=world)
+    store, rank, world = next(rendezvous(url, rank, world, timeout=COLLECTIVE_TIMEOUT))
+    # A store that outlives a restart by torchrun's agent still holds the addresses of the processes before.
+    store = dist.PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT, store=store, rank=rank, world_size=world)
     function(place, *args)
     # Only after success: tearing NCCL down waits for ranks that an error here has left inside a collective.
     dist.destroy_process_group()
@@ -140,15 +180,19 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def average_batchnorm(model: nn.Module) -> None:
-    """Average the running statistics of every BatchNorm over the ranks, as the reference does before an evaluation."""
-    if world_size() == 1:
-        return
+def batchnorm_statistics(model: nn.Module) -> list[Tensor]:
+    """Running mean and variance of every BatchNorm."""
     tensors: list[Tensor] = []
     for module in model.modules():
         if isinstance(module, _BatchNorm) and module.running_mean is not None and module.running_var is not None:
             tensors += [module.running_mean, module.running_var]
-    if not tensors:
+    return tensors
+
+
+def average_batchnorm(model: nn.Module) -> None:
+    """Average the running statistics of every BatchNorm over the ranks, as the reference does before an evaluation."""
+    tensors = batchnorm_statistics(model)
+    if world_size() == 1 or not tensors:
         return
     flat = torch.cat([t.flatten() for t in tensors])
     dist.all_reduce(flat)
@@ -166,6 +210,45 @@ def object_group() -> dist.ProcessGroup | None:
     group = dist.new_group(backend="gloo", timeout=EVALUATION_TIMEOUT)
     assert isinstance(group, dist.ProcessGroup)  # every rank is a member
     return group
+
+
+def control_group() -> dist.ProcessGroup | None:
+    """A gloo group for what is decided together between two steps; None for a single process. All ranks call it."""
+    if world_size() == 1:
+        return None
+    if dist.get_backend() == "gloo":
+        return dist.group.WORLD
+    group = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
+    assert isinstance(group, dist.ProcessGroup)  # every rank is a member
+    return group
+
+
+def any_rank(value: bool, group: dist.ProcessGroup | None) -> bool:
+    """Whether `value` is true on any rank; the same answer on all."""
+    if group is None:
+        return value
+    flag = torch.tensor(value, dtype=torch.uint8)
+    dist.all_reduce(flag, dist.ReduceOp.MAX, group=group)
+    return bool(flag)
+
+
+def lost_rank(error: RuntimeError) -> bool:
+    """Whether the error says that another rank is gone or does not answer."""
+    signs = (
+        "Connection closed by peer",
+        "Connection reset by peer",
+        "Connection refused",
+        "Timed out",
+        "gloo/transport",
+    )
+    return isinstance(error, dist.DistError) or any(sign in str(error) for sign in signs)
+
+
+def use_deterministic_algorithms() -> None:
+    """Let this process compute the same from the same; PyTorch raises an error for an operation that cannot."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS at its first use
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
 
 
 def gather_to_main(value: Any, group: dist.ProcessGroup | None) -> list[Any] | None:

@@ -8,36 +8,46 @@ from typing import TYPE_CHECKING
 from loguru import logger
 
 from yolox_lt.train.callbacks import call
-from yolox_lt.train.checkpoint import remove_old, save_checkpoint
-from yolox_lt.train.dist import average_batchnorm, broadcast, gather_to_main
-from yolox_lt.train.log import RunLog, memory_megabytes
+from yolox_lt.train.dist import average_batchnorm, gather_to_main
+from yolox_lt.train.log import memory_megabytes
+from yolox_lt.train.progress import OpenEpoch
+from yolox_lt.train.signals import StopSignals
 from yolox_lt.train.step import TrainerStep
 
 if TYPE_CHECKING:
     from yolox_lt.evaluate.report import Report
 
-METRIC_COLUMNS = ("AP", "AP50", "AP75", "APr", "APc", "APf", "AR")
+METRIC_COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AR")
 
 
 class TrainerEpoch(TrainerStep):
-    """What happens between two epochs. log: the files of the run's folder; on other ranks than 0 it writes nothing."""
+    """What happens between two epochs. stop: signals that end the run."""
 
-    log: RunLog
+    stop: StopSignals
 
-    def end_epoch(self, lr: float, seconds: float) -> None:
-        """Evaluate if it is time, write the epoch's row and the checkpoints."""
-        epoch = self.iteration // self.epoch_iterations
+    def end_epoch(self) -> None:
+        """Evaluate if it is time, write the epoch's row and the checkpoints.
+
+        latest.pth is written last: a run that is killed before goes on from the end of the epoch's steps, or from an
+        earlier step, and everything that was written here is written again.
+        """
+        epoch = self.progress.epochs + 1
         closing = self.iteration > self.plain_from and self.exp.no_aug_epochs > 0
         evaluate = epoch % self.exp.eval_interval == 0 or closing or epoch == self.exp.max_epoch
+        if evaluate and not self.saved:
+            self.save()
         self.merge_ranks()
-        report = self.evaluate() if evaluate else None
+        report = None
         if evaluate:
+            with self.stop.saved():
+                report = self.evaluate()
             call(self.exp, "on_evaluation_end", self, report)
-        if self.place.is_main:
-            self.record_epoch(epoch, lr, seconds, report)
-        self.sums = {}
+        self.metrics = report.metrics if report is not None else {}
+        done = self.progress.open
+        self.progress.end_epoch()
+        copies = self.record_epoch(epoch, done, report) if self.place.is_main else []
         # The other ranks wait here, without a pending collective of the training group, while rank 0 scores and saves.
-        broadcast(None, self.objects)
+        self.save(copies)
         call(self.exp, "on_epoch_end", self, epoch)
 
     def merge_ranks(self) -> None:
@@ -54,36 +64,31 @@ class TrainerEpoch(TrainerStep):
                     logger.warning(f"{name}: unreadable image skipped on another rank")
                 self.bad_images[name] = self.bad_images.get(name, 0) + count
 
-    def record_epoch(self, epoch: int, lr: float, seconds: float, report: Report | None) -> None:
-        """Rank 0: the row of metrics.csv, the checkpoints, the warnings."""
+    def record_epoch(self, epoch: int, done: OpenEpoch, report: Report | None) -> list[str]:
+        """Rank 0: the row of metrics.csv, the warnings, and what belongs to an evaluation.
+
+        Returns the names under which the checkpoint is to be kept beside latest.pth.
+        """
         skipped = sum(int(balance.skipped) for balance in self.criterion.balances())
         if skipped:
             logger.warning(f"{skipped} contributions to the loss's statistic were not finite and left out so far")
-        means = {name: value / self.epoch_iterations for name, value in self.sums.items()}
-        metrics = report.metrics if report is not None else {}
-        row: dict[str, float] = {"epoch": epoch, **means, "lr": lr}
-        row |= {name: metrics.get(name, math.nan) for name in METRIC_COLUMNS}
+        row: dict[str, float] = {"epoch": epoch, **done.means(), "lr": self.schedule(self.iteration - 1)}
+        row |= {name: self.metrics.get(name, math.nan) for name in METRIC_COLUMNS}
         row |= {
-            "seconds": round(seconds, 3),
-            "images_per_second": round(self.epoch_iterations * self.options.batch_size / seconds, 2),
+            "seconds": round(done.seconds, 3),
+            "images_per_second": round(done.images / done.seconds, 2),
             "memory_MB": round(memory_megabytes(self.device), 1),
             "skipped_images": sum(self.bad_images.values()),
         }
-        is_best = report is not None and not self.best >= nan_to_zero(metrics["AP"])
-        if is_best:
-            self.best = nan_to_zero(metrics["AP"])
+        is_best = report is not None and not self.best >= nan_to_zero(report.metrics["AP"])
+        if is_best and report is not None:
+            self.best = nan_to_zero(report.metrics["AP"])
         self.log.epoch(row)
-        content = self.checkpoint(metrics)
-        save_checkpoint(self.folder / "latest.pth", content)
         if report is not None:
-            report.write_csv(self.folder / "per_category.csv")
             logger.info(f"epoch {epoch}/{self.exp.max_epoch}\n{report.table()}")
-            if is_best:
-                save_checkpoint(self.folder / "best.pth", content)
-            if self.exp.save_history_ckpt:
-                save_checkpoint(self.folder / f"epoch_{epoch}.pth", content)
-                remove_old(self.folder, epoch, self.exp.keep_checkpoints)
         self.follower.epoch(epoch, self.iteration, row, report, is_best)
+        kept = report is not None and self.exp.save_history_ckpt
+        return [*(["best.pth"] if is_best else []), *([f"epoch_{epoch}.pth"] if kept else [])]
 
     def evaluate(self) -> Report | None:
         """Score the averaged weights if there are any; the report is on rank 0."""

@@ -13,9 +13,11 @@ import torch
 from loguru import logger
 
 from yolox_lt.boxes import xywh_to_xyxy
-from yolox_lt.data.dataset import ImageStore
+from yolox_lt.data.dataset import BadImageError, ImageStore
 from yolox_lt.data.index import AnnotationIndex
 from yolox_lt.losses import DenseLoss
+from yolox_lt.report.data_summary import DataSummary
+from yolox_lt.report.per_category import threshold_column, training_columns
 from yolox_lt.train.gauge import Gauge
 from yolox_lt.train.trackers import make_trackers
 from yolox_lt.types import Batch, Detections
@@ -32,8 +34,13 @@ TRAIN_PICTURES = 3
 VAL_PICTURES = 8
 """Validation images drawn after an evaluation."""
 
-REPORT_SHARE = 0.01
-"""Largest share of the training time that report pages may take while the run goes on; the last page is always made."""
+DRAWING_SHARE = 0.01
+"""Largest share of a run's time so far that pictures and pages may have taken; what would take more waits for a later
+evaluation, or for the end of the training.
+"""
+
+FIRST_DRAWING = 10.0
+"""Seconds that the first page of a run is expected to take; the next ones are expected to take as long as the last."""
 
 
 class Follower:
@@ -43,7 +50,7 @@ class Follower:
 
     Args:
         exp: the experiment. folder: of the run, which exists.
-        index: training annotations. evaluator: holds validation annotations and, after an evaluation, its detections.
+        summary: of the training set. evaluator: holds validation annotations and, after an evaluation, its detections.
         loss: the classification loss, whose balance is followed. epoch: epochs done before.
     """
 
@@ -51,20 +58,24 @@ class Follower:
         self,
         exp: DetectorExp,
         folder: Path,
-        index: AnnotationIndex,
+        summary: DataSummary,
         evaluator: Evaluator,
         loss: DenseLoss,
         epoch: int,
     ) -> None:
         self.exp = exp
         self.folder = folder
-        self.index = index
+        self.summary = summary
+        self.loss = loss
         self.evaluator = evaluator
         self.gauge = Gauge(folder, loss, evaluator.groups, epoch)
         self.trackers = make_trackers(exp.trackers, folder)
         self.trackers.start(exp.exp_name, exp.attributes())
         self.started = time.perf_counter()
-        self.report_seconds = 0.0
+        self.drawing_seconds = 0.0
+        self.expected = FIRST_DRAWING
+        self.undrawn = self.labels_drawn = False
+        self.pending: tuple[int, Report, DetectionArrays] | None = None  # best evaluation, not yet recorded
         (folder / "pictures").mkdir(exist_ok=True)
 
     def batch(self, batch: Batch, iteration: int) -> None:
@@ -74,8 +85,8 @@ class Follower:
         from yolox_lt.report.batch_pictures import draw_train_batch
 
         path = self.folder / "pictures" / f"train_batch_{iteration}.jpg"
-        with self.never_fatal(path):
-            draw_train_batch(batch, self.index.category_names, path, legacy=getattr(self.exp, "legacy", False))
+        with self.counted(), self.never_fatal(path):
+            draw_train_batch(batch, self.summary.names, path, legacy=getattr(self.exp, "legacy", False))
 
     def step(self, iteration: int, values: dict[str, float] | None) -> None:
         """After `iteration` optimiser steps; values at print intervals only."""
@@ -86,27 +97,61 @@ class Follower:
     def epoch(self, epoch: int, iteration: int, row: dict[str, float], report: Report | None, is_best: bool) -> None:
         """At the end of an epoch, with its row of metrics.csv and the evaluation if there was one."""
         self.gauge.epoch(epoch)
+        self.undrawn = True
         self.trackers.log(iteration, {f"epoch/{name}": value for name, value in row.items()})
         if report is None:
             return
-        start = time.perf_counter()
-        if is_best and self.evaluator.detections is not None:
-            self.keep_evaluation(epoch, report, self.evaluator.detections)
-        if self.report_seconds <= REPORT_SHARE * (start - self.started):
-            self.write_report()
-        self.report_seconds += time.perf_counter() - start
+        if is_best:
+            self.write_categories(report)
+            if self.evaluator.detections is not None:
+                self.pending = (epoch, report, self.evaluator.detections)
+        if self.drawing_seconds + self.expected <= DRAWING_SHARE * (time.perf_counter() - self.started):
+            self.draw()
 
     def finish(self) -> None:
-        """After the last epoch."""
+        """When the training is over, also when it was interrupted: the last pictures and page."""
         self.trackers.finish()
-        self.write_report()
+        trained, drawn = time.perf_counter() - self.started, self.drawing_seconds
+        if self.undrawn:
+            self.draw()
+        logger.info(
+            f"pictures and pages: {drawn:.1f} s of the {trained:.0f} s of this training ({drawn / trained:.2%}), then "
+            f"{self.drawing_seconds - drawn:.1f} s after it"
+        )
+
+    def draw(self) -> None:
+        """Everything that shows the latest state: record of the best evaluation, pictures, page."""
+        before = self.drawing_seconds
+        with self.counted():
+            if self.pending is not None:
+                self.keep_evaluation(*self.pending)
+                self.pending = None
+            self.write_report()
+        self.expected = self.drawing_seconds - before
+        self.undrawn = False
+
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[None]:
+        """Add the time spent inside to `drawing_seconds`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.drawing_seconds += time.perf_counter() - start
+
+    def write_categories(self, report: Report) -> None:
+        """per_category.csv, of the same evaluation as best.pth and evaluation.npz."""
+        columns = training_columns(self.summary, self.loss)
+        if self.evaluator.detections is not None:
+            columns |= threshold_column(self.evaluator.index, self.evaluator.detections, report)
+        report.write_csv(self.folder / "per_category.csv", columns)
 
     def keep_evaluation(self, epoch: int, report: Report, detections: DetectionArrays) -> None:
-        """What the report page needs from the detections, while they are in memory; and pictures of some."""
+        """evaluation.npz, which the report page reads, and pictures of some detections."""
         from yolox_lt.report.record import record_evaluation
 
         index = self.evaluator.index
-        counts = dict(zip(self.index.category_ids.tolist(), self.index.image_counts.tolist()))
+        counts = dict(zip(self.summary.category_ids.tolist(), self.summary.image_counts.tolist()))
         with self.never_fatal(self.folder / "evaluation.npz"):
             store = self.exp.get_store("val")
             record_evaluation(self.folder, index, store, detections, report, counts, epoch)
@@ -120,16 +165,26 @@ class Follower:
         positions = np.unique(np.linspace(0, len(index) - 1, VAL_PICTURES).astype(int)).tolist()
         images, truth, detections = [], [], []
         for position in positions:
-            images.append(store.read(position))
+            try:
+                images.append(store.read(position))
+            except BadImageError:  # the evaluation has named it
+                continue
             truth.append((index.boxes_of(position), index.labels_of(position)))
             detections.append(detections_of(found, int(index.image_ids[position]), index))
         path = self.folder / "pictures" / "val_predictions.jpg"
-        draw_val_pairs(images, truth, detections, index.category_names, path)
+        if images:
+            draw_val_pairs(images, truth, detections, index.category_names, path)
 
     def write_report(self) -> None:
-        """The figures and report.html."""
+        """The figures and report.html; with the first one labels.png, the training set itself."""
+        from yolox_lt.report.data_summary import plot_summary
         from yolox_lt.report.page import write_report
 
+        if not self.labels_drawn:
+            self.labels_drawn = True
+            path = self.folder / "pictures/labels.png"
+            with self.never_fatal(path):
+                plot_summary(self.summary, path)
         with self.never_fatal(self.folder / "report.html"):
             write_report(self.folder)
 

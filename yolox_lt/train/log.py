@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
+import os
 import sys
 import time
 from pathlib import Path
@@ -30,23 +32,27 @@ class RunLog:
     Args:
         folder: run folder, created if need be; None for a rank that does not write.
         resume_epoch: when resuming, rows of later epochs are dropped from metrics.csv; they come again.
-        total: iterations of the whole run, for the progress bar.
-        start: iterations already done.
+        start: iterations already done. total: those of the whole run, for the progress bar.
+        rows: when resuming, the rows of metrics.jsonl that were there when the checkpoint was written; later ones are
+            dropped. None for a new run, which leaves the figures of another one in the folder under other names.
     """
 
-    def __init__(self, folder: Path | None, resume_epoch: int, start: int, total: int) -> None:
+    def __init__(self, folder: Path | None, resume_epoch: int, start: int, total: int, rows: int | None = None) -> None:
         self.folder = folder
         self.total = total
+        self.rows = 0
         self.started = time.time()
         self.start = start
         if folder is None:
             return
         folder.mkdir(parents=True, exist_ok=True)
         self.sink = logger.add(folder / "train.log", format=FORMAT, level="INFO", enqueue=False)
-        if start == 0:
+        remove_unfinished(folder)
+        if rows is None:
             set_aside(folder)
-        keep_csv_rows(folder / "metrics.csv", resume_epoch)
-        keep_json_rows(folder / "metrics.jsonl", start)
+        else:
+            keep_csv_rows(folder / "metrics.csv", resume_epoch)
+            self.rows = keep_json_rows(folder / "metrics.jsonl", rows)
         self.board = SummaryWriter(str(folder), purge_step=start)
         # A bar on a terminal, plain lines elsewhere.
         self.bar = tqdm(total=total, initial=start, dynamic_ncols=True, unit="it") if sys.stderr.isatty() else None
@@ -61,6 +67,7 @@ class RunLog:
             return
         with open(self.folder / "metrics.jsonl", "a") as file:
             file.write(json.dumps({"iteration": iteration} | finite(values)) + "\n")
+        self.rows += 1
         for name, value in values.items():
             self.board.add_scalar(f"train/{name}", value, iteration)
         if self.bar is not None:
@@ -85,6 +92,8 @@ class RunLog:
             if new:
                 writer.writerow(row)
             writer.writerow(["" if isinstance(v, float) and math.isnan(v) else v for v in row.values()])
+            file.flush()
+            os.fsync(file.fileno())  # the checkpoint that comes after it is flushed too
         for name, value in row.items():
             if not math.isnan(value):
                 self.board.add_scalar(f"epoch/{name}", value, int(row["epoch"]))
@@ -105,15 +114,32 @@ def finite(values: dict[str, float]) -> dict[str, float | None]:
 
 
 def set_aside(folder: Path) -> None:
-    """A new run in the folder of another one: the other's figures stay under the names metrics.previous.*."""
-    for name in ("metrics.csv", "metrics.jsonl"):
-        path = folder / name
+    """A new run in the folder of another one: the other's figures and checkpoints stay under names with .previous."""
+    names = ("metrics.csv", "metrics.jsonl", "latest.pth", "best.pth")
+    kept = []
+    for path in (folder / name for name in names):
         if path.exists():
-            kept = path.with_name(name.replace("metrics", "metrics.previous"))
-            path.replace(kept)
-            logger.warning(
-                f"{folder}: holds another run, whose figures are kept as {kept.name}; use -expn for a new folder"
-            )
+            kept.append(path.with_name(f"{path.stem}.previous{path.suffix}"))
+            path.replace(kept[-1])
+    if kept:
+        listed = ", ".join(path.name for path in kept)
+        logger.warning(f"{folder}: holds another run, which is kept as {listed}; use -expn for a new folder")
+
+
+def remove_unfinished(folder: Path) -> None:
+    """What a checkpoint that was being written has left when its process was killed."""
+    for path in folder.glob(".*.pth.*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file anew, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "w", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
 
 
 def keep_csv_rows(path: Path, last_epoch: int) -> None:
@@ -124,19 +150,18 @@ def keep_csv_rows(path: Path, last_epoch: int) -> None:
         rows = list(csv.reader(file))
     column = rows[0].index("epoch")
     kept = [rows[0]] + [r for r in rows[1:] if len(r) == len(rows[0]) and int(r[column]) <= last_epoch]
-    with open(path, "w", newline="") as file:
-        csv.writer(file).writerows(kept)
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(kept)
+    replace_text(path, text.getvalue())
 
 
-def keep_json_rows(path: Path, iterations: int) -> None:
-    """Drop rows of iterations that will be run again, and a last line that was cut off."""
+def keep_json_rows(path: Path, rows: int) -> int:
+    """Keep the first `rows` rows, the others will be written again; returns how many there are."""
     if not path.exists():
-        return
-    kept = []
-    for line in path.read_text().splitlines():
-        if line.endswith("}") and json.loads(line)["iteration"] < iterations:
-            kept.append(line + "\n")
-    path.write_text("".join(kept))
+        return 0
+    kept = path.read_text().splitlines(keepends=True)[:rows]
+    replace_text(path, "".join(kept))
+    return len(kept)
 
 
 def memory_megabytes(device: torch.device) -> float:

@@ -16,40 +16,52 @@ from loguru import logger
 from torch import nn
 
 import yolox_lt
-from yolox_lt.data.index import AnnotationIndex
+from yolox_lt.data.dataset import TrainDataset
 from yolox_lt.models.complexity import model_info
+from yolox_lt.report.data_problems import find_problems
+from yolox_lt.report.data_summary import DataSummary, Sampling, partners_of, summarize
+from yolox_lt.report.data_text import data_report, problem_line
 
 if TYPE_CHECKING:
     from yolox_lt.exp.detection import DetectorExp
     from yolox_lt.train.options import TrainOptions
 
 
+CATEGORIES_SHOWN = 10
+"""Of the rarest and the most frequent ones, in the first lines of a training."""
+
+FILES_LOOKED_FOR = 2000
+"""Image files of each split whose existence is checked when a training starts; tools/inspect_data.py checks all."""
+
+
 def describe_run(
     exp: DetectorExp,
     model: nn.Module,
-    index: AnnotationIndex,
+    dataset: TrainDataset,
     factors: np.ndarray,
     iterations: int,
     options: TrainOptions,
-) -> None:
-    """The first lines of every training: model, data, schedule, device."""
+) -> DataSummary:
+    """The first lines of every training: model, device, data and their problems, schedule. Returns the data's figures.
+
+    factors: of the images of `dataset`. iterations: of one epoch.
+    """
     info = model_info(model, exp.test_size)
     logger.info(f"{exp.exp_name}: {info} on {options.place.device}, {options.place.world} rank(s)")
-    groups = index.groups()
-    counts = "" if groups is None else " (" + ", ".join(f"{(groups == g).sum()} {g}" for g in "rcf") + ")"
-    logger.info(
-        f"{index.path}: {len(factors):,} of {len(index):,} images used, {int(index.usable.sum()):,} boxes, "
-        f"{len(index.category_ids):,} categories{counts}"
-    )
-    found = {k: v for k, v in index.problems.items() if v}
-    if found:
-        logger.info("in the annotations: " + ", ".join(f"{v:,} {k}" for k, v in found.items()))
-    images = iterations * options.batch_size
-    logger.info(
-        f"{exp.max_epoch} epochs x {iterations:,} iterations x {options.batch_size} images; one pass over the sampled "
-        f"list is {int(np.ceil(factors.sum())):,} images, so the run makes "
-        f"{exp.max_epoch * images / factors.sum():.1f} passes; seed {exp.seed}"
-    )
+    store = dataset.store
+    partners = partners_of(dataset.augment)
+    summary = summarize(store.index, dataset.images, Sampling(factors, iterations, options.batch_size, partners))
+    logger.info(f"training data\n{data_report(summary, exp, CATEGORIES_SHOWN, colored=False)}\nseed {exp.seed}")
+    val = exp.get_store("val")
+    for problem in find_problems(store, dataset.images, val, most_files=FILES_LOOKED_FOR):
+        log = logger.warning if problem.error else logger.info
+        log(problem_line(problem))
+    for split, count in (("training", len(dataset.images)), ("validation", len(val.index))):
+        if count > FILES_LOOKED_FOR:
+            logger.info(
+                f"looked for {FILES_LOOKED_FOR:,} of {count:,} {split} images; tools/inspect_data.py looks for all"
+            )
+    return summary
 
 
 def write_config(path: Path, exp: DetectorExp, options: TrainOptions) -> None:

@@ -7,12 +7,14 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from loguru import logger
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from yolox_lt.errors import UserError
+from yolox_lt.train.dist import any_rank, batchnorm_statistics
 from yolox_lt.train.state import TrainerState
 from yolox_lt.types import Batch
 
@@ -23,13 +25,11 @@ if TYPE_CHECKING:
 class TrainerStep(TrainerState):
     """The steps of a run, one after the other.
 
-    follower: on rank 0 alone. sums: of the losses of this epoch's steps by name. bad_images: how often each unreadable
-    image was met.
+    follower: on rank 0 alone. dropped_in_a_row: steps just now whose loss was not finite.
     """
 
     follower: Follower
-    sums: dict[str, float]
-    bad_images: dict[str, int]
+    dropped_in_a_row = 0
 
     def step(self, batches: Iterator[Batch]) -> tuple[dict[str, float], float]:
         """One optimiser step; returns the losses of this rank by name and the learning rate."""
@@ -38,25 +38,34 @@ class TrainerStep(TrainerState):
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, float] = {}
+        dropped = False
+        kept = self.keep_batchnorm()
         for part in range(self.exp.accumulate):
             batch = next(batches)
             if self.place.is_main and part == 0:
                 self.follower.batch(batch, self.iteration)
             batch = batch.to(self.device)
             self.note_skipped(batch)
+            if dropped:
+                continue  # the batch is used up all the same
             last = part == self.exp.accumulate - 1
             # Gradients cross the ranks once, with the last part.
             with contextlib.nullcontext() if last else self.no_sync():
                 losses = self.forward(batch)
                 values = torch.stack(list(losses.values()))
                 numbers = dict(zip(losses, values.tolist()))  # the one point of a step where the host waits for a GPU
-                self.check_finite(numbers, batch, lr)
-                self.scaler.scale(values.sum() / self.exp.accumulate).backward()
+                dropped = self.not_finite(numbers, batch, lr)
+                if not dropped:
+                    self.scaler.scale(values.sum() / self.exp.accumulate).backward()
             for name, number in (numbers | {"loss": sum(numbers.values())}).items():
                 sums[name] = sums.get(name, 0.0) + number / self.exp.accumulate
-        self.update()
-        for name, number in sums.items():
-            self.sums[name] = self.sums.get(name, 0.0) + number
+        if dropped:
+            self.drop(kept)
+        else:
+            self.update()
+            self.dropped_in_a_row = 0
+        self.saved = False
+        self.progress.step(sums, self.options.batch_size, self.exp.accumulate, dropped)
         return sums, lr
 
     def no_sync(self) -> contextlib.AbstractContextManager[None]:
@@ -83,24 +92,64 @@ class TrainerStep(TrainerState):
         scale = self.scaler.get_scale() if self.scaler.is_enabled() else 1.0
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        overflowed = self.scaler.is_enabled() and self.scaler.get_scale() < scale
+        if self.scaler.is_enabled() and self.scaler.get_scale() < scale:
+            self.discard()
+            return
         for balance in self.criterion.balances():
-            if overflowed:
-                balance.discard()
-            else:
-                balance.commit()
-        if self.ema is not None and not overflowed:
+            balance.commit()
+        if self.ema is not None:
             self.ema.update(self.model)
 
-    def check_finite(self, losses: dict[str, float], batch: Batch, lr: float) -> None:
-        if all(map(math.isfinite, losses.values())):
-            return
-        values = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
+    def not_finite(self, losses: dict[str, float], batch: Batch, lr: float) -> bool:
+        """Whether the step has to be dropped, the same answer on every rank.
+
+        Raises:
+            UserError: a loss is not finite, and `nonfinite` is "stop", or `nonfinite_limit` steps in a row were
+                dropped.
+        """
+        finite = all(map(math.isfinite, losses.values()))
+        if self.exp.nonfinite == "skip":
+            anywhere = any_rank(not finite, self.control)
+            if anywhere and self.dropped_in_a_row < self.exp.nonfinite_limit:
+                if not finite:
+                    logger.warning(f"step left out: {self.not_finite_message(losses, batch, lr)}")
+                return True
+            if anywhere and finite:
+                raise UserError("the loss of another rank is not finite; the last checkpoint is whole")
+        if finite:
+            return False
+        self.discard()
+        after = f"after {self.dropped_in_a_row} steps left out in a row, " if self.dropped_in_a_row else ""
         raise UserError(
-            f"the loss is not finite at iteration {self.iteration + 1} ({values}; lr {lr:.4g}, loss scale "
-            f"{self.scaler.get_scale():.4g}, images {batch.image_ids.tolist()}); lower basic_lr_per_img, set "
-            "clip_norm, or look at these images; the last checkpoint is whole"
+            f"{after}{self.not_finite_message(losses, batch, lr)}; lower basic_lr_per_img, set clip_norm, look at "
+            "these images, or set nonfinite skip; the last checkpoint is whole"
         )
+
+    def not_finite_message(self, losses: dict[str, float], batch: Batch, lr: float) -> str:
+        values = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
+        index = self.train_index
+        rows = [np.flatnonzero(index.image_ids == i)[0] for i in batch.image_ids.tolist()]
+        names = ", ".join(f"{index.file_name(int(row))} (id {index.image_ids[row]})" for row in rows)
+        return (
+            f"the loss is not finite at iteration {self.iteration + 1} ({values}; lr {lr:.4g}, loss scale "
+            f"{self.scaler.get_scale():.4g}; images {names})"
+        )
+
+    def keep_batchnorm(self) -> list[Tensor]:
+        """Copies of the BatchNorm statistics, where a step may be dropped: the forward pass has moved them by then."""
+        return [t.clone() for t in batchnorm_statistics(self.model)] if self.exp.nonfinite == "skip" else []
+
+    def drop(self, kept: list[Tensor]) -> None:
+        """Leave everything as it was before the step."""
+        self.dropped_in_a_row += 1
+        self.optimizer.zero_grad(set_to_none=True)
+        self.discard()
+        for own, value in zip(batchnorm_statistics(self.model), kept):
+            own.copy_(value)
+
+    def discard(self) -> None:
+        for balance in self.criterion.balances():
+            balance.discard()
 
     def note_skipped(self, batch: Batch) -> None:
         for name in batch.skipped:

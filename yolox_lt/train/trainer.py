@@ -10,13 +10,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from yolox_lt.data.sampler import DrawSampler
+from loguru import logger
+
+from yolox_lt.data.sampler import DrawSampler, continued
+from yolox_lt.errors import UserError
 from yolox_lt.train.callbacks import call
-from yolox_lt.train.dist import object_group
+from yolox_lt.train.dist import any_rank, control_group, lost_rank, object_group
 from yolox_lt.train.epoch import TrainerEpoch
 from yolox_lt.train.follow import Follower
 from yolox_lt.train.log import RunLog, memory_megabytes
 from yolox_lt.train.record import describe_run, write_config
+from yolox_lt.train.signals import Stopped, StopSignals
 from yolox_lt.types import Batch
 
 
@@ -24,59 +28,97 @@ class Trainer(TrainerEpoch):
     """Trains one experiment. `train()` does everything; the other methods are its steps."""
 
     def train(self) -> None:
-        """Run from the start, or from where the checkpoint stopped, to the end."""
-        self.objects = object_group()
+        """Run from the start, or from where the checkpoint stopped, to the end.
+
+        Raises:
+            Stopped: a signal of `stop_signals` came; latest.pth holds everything that was done.
+        """
+        if self.exp.nonfinite not in ("stop", "skip"):
+            raise UserError(f"nonfinite {self.exp.nonfinite!r} is unknown; choose one of stop, skip")
+        with StopSignals(self.exp.stop_signals) as self.stop:
+            try:
+                self.prepare()
+                self.run()
+                call(self.exp, "on_train_end", self)
+            except Stopped:
+                self.say_stopped()
+                raise
+            except RuntimeError as error:
+                if self.stop.received is not None and self.saved:  # another rank went first, in an evaluation
+                    self.say_stopped()
+                    raise Stopped from error
+                if self.place.world > 1 and lost_rank(error):
+                    raise UserError(
+                        f"another rank has ended or does not answer ({str(error).splitlines()[0]}); the last "
+                        "checkpoint is whole, go on with --resume"
+                    ) from error
+                raise
+            finally:
+                # The checkpoint is whole by now, so an interrupted run gets its last pictures too.
+                if hasattr(self, "follower"):
+                    self.follower.finish()
+                if hasattr(self, "log"):
+                    self.log.close()
+
+    def prepare(self) -> None:
+        """Everything up to the first step."""
+        self.objects, self.control = object_group(), control_group()
         checkpoint = self.read_checkpoint()
         self.choose_seed(checkpoint)
         self.build_data()
+        # Loader processes make the first batch of a new run while the rest is built; forking is safest before CUDA too.
+        self.early = None if self.resuming else self.batches()
         self.build_model()
         if checkpoint is not None:
             self.restore(checkpoint)
         else:
             self.load_pretrained()
-        epoch = self.iteration // self.epoch_iterations
+        epoch = self.progress.epochs
         main_folder = self.folder if self.place.is_main else None
-        self.log = RunLog(main_folder, epoch, self.iteration, self.total)
+        rows = checkpoint["log_rows"] if self.resuming and checkpoint is not None else None
+        self.log = RunLog(main_folder, epoch, self.iteration, self.total, rows)
         if self.place.is_main:
-            describe_run(self.exp, self.model, self.train_index, self.factors, self.epoch_iterations, self.options)
-            write_config(self.folder / "config.json", self.exp, self.options)
-            self.follower = Follower(
-                self.exp, self.folder, self.train_index, self.evaluator, self.criterion.cls_loss, epoch
+            summary = describe_run(
+                self.exp, self.model, self.dataset, self.factors, self.epoch_iterations, self.options
             )
-        try:
-            call(self.exp, "on_train_start", self)
-            self.run()
-            if self.place.is_main:
-                self.follower.finish()
-            call(self.exp, "on_train_end", self)
-        finally:
-            self.log.close()
+            write_config(self.folder / "config.json", self.exp, self.options)
+            self.follower = Follower(self.exp, self.folder, summary, self.evaluator, self.criterion.cls_loss, epoch)
+        call(self.exp, "on_train_start", self)
 
     def batches(self) -> Iterator[Batch]:
-        stream = self.exp.get_sampler(self.factors, self.seed, self.place.rank, self.place.world)
-        accumulate = self.exp.accumulate
+        exp, place, accumulate = self.exp, self.place, self.exp.accumulate
+        stream = exp.get_sampler(self.factors, self.seed, place.rank, place.world)
         sampler = DrawSampler(
-            stream,
+            continued(stream, self.progress.deals, self.groups),
             self.micro_batch,
             self.iteration * accumulate,
             self.total * accumulate,
             self.plain_from * accumulate,
             self.groups,
+            self.progress.deal.batches,
         )
-        return iter(self.exp.get_data_loader(self.dataset, sampler, self.device.type == "cuda"))
+        return iter(exp.get_data_loader(self.dataset, sampler, self.device.type == "cuda"))
 
     def run(self) -> None:
-        batches = self.batches()
+        """The steps and the ends of epochs that are left."""
+        batches = self.batches() if self.early is None else self.early
         self.model.train()
-        self.sums: dict[str, float] = {}
-        self.bad_images: dict[str, int] = {}
-        epoch_start = window_start = time.perf_counter()
+        if not self.saved:
+            self.save()  # a run can be resumed from its first moment
+        self.stop.at_once = False
+        mark = window_start = time.perf_counter()
         steps = 0  # since the last printed line
-        while self.iteration < self.total:
+        while self.iteration < self.total or self.progress.open.steps:
+            self.stop_if_asked()
+            if self.progress.open.steps and self.iteration % self.epoch_iterations == 0:
+                self.end_epoch()
+                mark = window_start = time.perf_counter()
+                steps = 0
+                continue
             if self.iteration >= self.plain_from and self.exp.l1 == "tail":
                 self.criterion.use_l1 = True
             losses, lr = self.step(batches)
-            done = self.iteration + 1
+            done = self.iteration
             values = None
             steps += 1
             if done % self.exp.print_interval == 0 or done == self.total:
@@ -89,12 +131,26 @@ class Trainer(TrainerEpoch):
                     "memory_MB": memory_megabytes(self.device),
                 }
                 window_start, steps = now, 0
-            self.log.step(self.iteration, values)
-            self.iteration = done
+            self.log.step(done - 1, values)
             if self.place.is_main:
                 self.follower.step(done, values)
             call(self.exp, "on_iteration_end", self, losses)
-            if done % self.epoch_iterations == 0:
-                self.end_epoch(lr, time.perf_counter() - epoch_start)
-                epoch_start = window_start = time.perf_counter()
-                steps = 0
+            now = time.perf_counter()
+            self.progress.open.seconds += now - mark
+            mark = now
+            interval = self.exp.checkpoint_interval
+            if interval is not None and done % interval == 0 and done % self.epoch_iterations:
+                self.save()
+
+    def stop_if_asked(self) -> None:
+        """Between two steps, all ranks together: save and end if a signal has asked any of them to."""
+        if any_rank(self.stop.received is not None, self.control):
+            if not self.saved:
+                self.save()
+            raise Stopped
+
+    def say_stopped(self) -> None:
+        if self.place.is_main:
+            asked = self.stop.received.name if self.stop.received is not None else "another rank"
+            total = getattr(self, "total", 0)
+            logger.info(f"stopped by {asked} after iteration {self.iteration} of {total}; go on with --resume")

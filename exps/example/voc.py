@@ -1,0 +1,17 @@
+"""Pascal VOC: xml files below data_dir/Annotations, images below data_dir/JPEGImages, splits in ImageSets/Main.
+
+A folder with xml files alone does too (train_ann "train"); without class_names the names found are sorted.
+"""
+
+from yolox_lt.exp import StarExp
+
+
+class Exp(StarExp):
+    def __init__(self):
+        super().__init__()
+        self.data_dir = "datasets/bccd_voc"
+        self.train_ann, self.val_ann = "ImageSets/Main/train.txt", "ImageSets/Main/val.txt"
+        self.train_images = self.val_images = None  # where the xml files say
+        self.class_names = ("RBC", "WBC", "Platelets")
+        self.num_classes = 3
+        self.depth, self.width = 0.33, 0.5  # YOLOX-S

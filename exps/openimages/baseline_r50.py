@@ -1,0 +1,9 @@
+"""Improved baseline on ResNet-50: focal loss, Open Images Challenge 2019 (paper, Table 7)."""
+
+from __future__ import annotations
+
+from yolox_lt.exp import OpenImagesData, ResNetExp
+
+
+class Exp(OpenImagesData, ResNetExp):
+    cls_loss = "focal"

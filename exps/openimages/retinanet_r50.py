@@ -1,0 +1,9 @@
+"""RetinaNet on ResNet-50 with focal loss, Open Images Challenge 2019 (paper, Table 7)."""
+
+from __future__ import annotations
+
+from yolox_lt.exp import OpenImagesData, RetinaNetExp
+
+
+class Exp(OpenImagesData, RetinaNetExp):
+    cls_loss = "focal"

@@ -1,0 +1,32 @@
+"""Runs that are killed and resumed leave, once they came to their end, what an undisturbed one leaves."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.kill_moments import MOMENTS
+
+
+def kill(*words):
+    """Table of the experiment; it fails for the smallest difference."""
+    done = subprocess.run([sys.executable, "-m", "benchmarks.kills", *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_kills__a_few_with_one_rank_that_leave_no_trace():
+    said = kill("--kills", "4", "--ranks", "1")
+    assert "| all | 4 |" in said
+    assert "differences to the undisturbed run: 0" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", ["1", "2"])
+def test_kills__fifty_leave_no_trace(ranks):
+    said = kill("--kills", "50", "--ranks", ranks)
+    assert "| all | 50 |" in said
+    for moment in MOMENTS:
+        assert f"| {moment} |" in said
