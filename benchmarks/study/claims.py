@@ -45,6 +45,12 @@ CLAIMS: list[Claim] = [
     *both("EQFL lifts AP over QFL", "EQFL", "QFL", "AP_300"),
     *both("QFL is better than FL (Table 8)", "QFL", "FL", "AP_300"),
     *both("FL is better than the sigmoid loss (Table 8, there with other changes)", "FL", "sigmoid", "AP_300"),
+    Claim(
+        "FL is better than the sigmoid loss, both with prior 0.01",
+        scan("FL, prior 0.01"),
+        scan("sigmoid, prior 0.01"),
+        "AP_300",
+    ),
     *both("EFL widens the score margin of rare categories (Figure 4)", "EFL", "FL", "margin_r"),
     Claim("The weighting factor alone helps (Table 3)", scan("EFL, weighting only"), main("FL"), "APr_300"),
     Claim("The focusing factor alone helps (Table 3)", scan("EFL, focusing only"), main("FL"), "APr_300"),

@@ -83,20 +83,21 @@ def losses(seeds: int) -> tuple[Case, ...]:
 def scans(seeds: int, start: str | None = "glyphs") -> tuple[Case, ...]:
     """One setting at a time, from EFL with s = 4 and uniform sampling. The case itself is in `losses`."""
     efl = LOSSES["EFL"]
+
+    def variants(of: tuple[str, ...], words: str, changes: Settings) -> list[Case]:
+        return [Case(f"{name}, {words}", {**LOSSES[name], **changes}, seeds, start) for name in of]
+
     return (
-        *(Case(f"EFL, s {s}", {**efl, "loss_scale": float(s)}, seeds, start) for s in (1, 2, 8, 12)),
+        *variants(("sigmoid", "FL", "EFL"), "prior 0.01", {"prior_prob": 0.01}),
+        *variants(("FL", "FL x 3", "EFL", "EFL x 3"), "SGD", SGD),
         Case("EFL, weighting only", {**efl, "loss_focusing": False}, seeds, start),
         Case("EFL, focusing only", {**efl, "loss_weighting": False}, seeds, start),
-        Case("EFL, statistic without alpha", {**efl, "loss_alpha_in_statistic": False}, seeds, start),
+        *(Case(f"EFL, s {s}", {**efl, "loss_scale": float(s)}, seeds, start) for s in (8, 1, 2, 12)),
+        *variants(("FL", "EFL"), "balanced data", BALANCED),
         Case("EFL, bias decay none", {**efl, "cls_bias_decay": None}, seeds, start),
         Case("EFL, bias decay 15", {**efl, "cls_bias_decay": 15.0}, seeds, start),
-        *(
-            Case(f"{name}, prior {prior}", {**LOSSES[name], "prior_prob": prior}, seeds, start)
-            for prior in (0.01, 0.1)
-            for name in ("FL", "EFL")
-        ),
-        *(Case(f"{name}, balanced data", {**LOSSES[name], **BALANCED}, seeds, start) for name in ("FL", "EFL")),
-        *(Case(f"{name}, SGD", {**LOSSES[name], **SGD}, seeds, start) for name in ("FL", "FL x 3", "EFL", "EFL x 3")),
+        Case("EFL, statistic without alpha", {**efl, "loss_alpha_in_statistic": False}, seeds, start),
+        *variants(("FL", "EFL"), "prior 0.1", {"prior_prob": 0.1}),
     )
 
 
