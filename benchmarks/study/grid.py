@@ -45,6 +45,9 @@ BALANCED: Settings = {"glyph_profile": "lvis", "glyph_categories": "balanced", "
 
 RFS: Settings = {"sampler": "repeat_factor"}
 
+SGD: Settings = {"optimizer": "sgd", "basic_lr_per_img": 0.02 / 16, "weight_decay": 5e-4, "cls_bias_decay": 5e-4}
+"""AdamW divides by the size of the gradients and so hides the scale of a loss; SGD does not."""
+
 LOSSES: dict[str, Settings] = {
     "sigmoid": {"cls_loss": "sigmoid"},
     "FL": {"cls_loss": "focal"},
@@ -80,19 +83,21 @@ def losses(seeds: int) -> tuple[Case, ...]:
 def scans(seeds: int, start: str | None = "glyphs") -> tuple[Case, ...]:
     """One setting at a time, from EFL with s = 4 and uniform sampling. The case itself is in `losses`."""
     efl = LOSSES["EFL"]
+
+    def variants(of: tuple[str, ...], words: str, changes: Settings) -> list[Case]:
+        return [Case(f"{name}, {words}", {**LOSSES[name], **changes}, seeds, start) for name in of]
+
     return (
-        *(Case(f"EFL, s {s}", {**efl, "loss_scale": float(s)}, seeds, start) for s in (1, 2, 8, 12)),
+        *variants(("sigmoid", "FL", "EFL"), "prior 0.01", {"prior_prob": 0.01}),
+        *variants(("FL", "FL x 3", "EFL", "EFL x 3"), "SGD", SGD),
         Case("EFL, weighting only", {**efl, "loss_focusing": False}, seeds, start),
         Case("EFL, focusing only", {**efl, "loss_weighting": False}, seeds, start),
-        Case("EFL, statistic without alpha", {**efl, "loss_alpha_in_statistic": False}, seeds, start),
+        *(Case(f"EFL, s {s}", {**efl, "loss_scale": float(s)}, seeds, start) for s in (8, 1, 2, 12)),
+        *variants(("FL", "EFL"), "balanced data", BALANCED),
         Case("EFL, bias decay none", {**efl, "cls_bias_decay": None}, seeds, start),
         Case("EFL, bias decay 15", {**efl, "cls_bias_decay": 15.0}, seeds, start),
-        *(
-            Case(f"{name}, prior {prior}", {**LOSSES[name], "prior_prob": prior}, seeds, start)
-            for prior in (0.01, 0.1)
-            for name in ("FL", "EFL")
-        ),
-        *(Case(f"{name}, balanced data", {**LOSSES[name], **BALANCED}, seeds, start) for name in ("FL", "EFL")),
+        Case("EFL, statistic without alpha", {**efl, "loss_alpha_in_statistic": False}, seeds, start),
+        *variants(("FL", "EFL"), "prior 0.1", {"prior_prob": 0.1}),
     )
 
 
@@ -161,7 +166,7 @@ def full_sets() -> dict[str, Set]:
         *(Case(f"YOLOX*, {n}", {**LOSSES[n], **scratch}, 3, None) for n in ("sigmoid", "FL", "EFL", "QFL", "EQFL")),
     ]
     precision = [Case(f"EFL, {amp or 'float32'}", efl, 3, start, amp) for amp in (None, "bfloat16", "float16")]
-    sgd: Settings = {"optimizer": "sgd", "basic_lr_per_img": 0.02 / 64, "weight_decay": 5e-4}
+    sgd: Settings = {**SGD, "basic_lr_per_img": 0.02 / 64}
     decay = [
         Case(f"EFL, SGD, bias decay {d}", {**efl, **sgd, "cls_bias_decay": d}, 3, start) for d in (None, 1e-4, 5e-4)
     ]

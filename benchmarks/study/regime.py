@@ -29,7 +29,7 @@ from yolox_lt.train.log import setup_console
 from yolox_lt.train.options import TrainOptions
 
 CATEGORIES = (30, 90, 300, 1203)
-SIDES = (96, 192)
+SIDES = (64, 128)
 PRIORS = (0.1, 0.01, 0.001, 0.0001)
 
 
