@@ -122,7 +122,7 @@ class StudyTrainer(Trainer):
 
     def run(self) -> None:
         self.follower = QuietFollower(
-            self.exp, self.folder, self.train_index, self.evaluator, self.criterion.cls_loss, 0
+            self.exp, self.folder, self.follower.summary, self.evaluator, self.criterion.cls_loss, 0
         )
         super().run()
 
@@ -132,7 +132,7 @@ class StudyTrainer(Trainer):
 
     def step(self, batches: Iterator[Batch]) -> tuple[dict[str, float], float]:
         losses, lr = super().step(batches)
-        done = self.iteration + 1
+        done = self.iteration
         if str(done).rstrip("0") in ("1", "2", "5") or done == self.total:
             self.watch.note(done)
         self.recent = losses
