@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import cv2
 import torch
 
+from yolox_lt.data.loader import worker_failure
 from yolox_lt.errors import UserError
 from yolox_lt.train.dist import Place
 from yolox_lt.train.log import setup_console
@@ -87,13 +88,16 @@ def user_error(error: BaseException | None) -> str | None:
             return f"{error.filename}: {error.strerror}; check the path and its permissions"
         if "yolox_lt.errors.UserError: " in str(error) or "BadImageError: " in str(error):
             return last_sentence(str(error))
+        failure = worker_failure(str(error))
+        if failure is not None:
+            return failure
         error = error.__cause__ or error.__context__
     return None
 
 
 def last_sentence(text: str) -> str:
     """The message itself: processes hand over the whole traceback as text."""
-    for mark in ("yolox_lt.errors.UserError: ", "yolox_lt.data.dataset.BadImageError: "):
+    for mark in ("yolox_lt.errors.UserError: ", "yolox_lt.data.image_file.BadImageError: "):
         if mark in text:
             return text.split(mark)[-1].strip()
     return text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -12,9 +14,47 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from yolox_lt.data.collate import Collate, Item
 from yolox_lt.data.dataset import EvalDataset, TrainDataset
 from yolox_lt.data.sampler import DrawSampler
+from yolox_lt.errors import UserError
+
+WORKER_FAILURE = re.compile(r"(?:^|RuntimeError: )(DataLoader (?:timed out|worker \(pid)[^\n]*)")
+"""How torch tells that a worker process died or gave nothing in time; it has no type for these errors."""
 
 Batches = DataLoader[Any]
 """Yields Batch; torch's own type names the data set's items instead."""
+
+
+class Loader(DataLoader[Any]):
+    """A DataLoader that says in one sentence that a worker died or hangs."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        batches = super().__iter__()
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                failure = worker_failure(str(error))
+                if failure is None:
+                    raise
+                raise UserError(failure) from error
+            yield batch
+
+
+def worker_failure(text: str) -> str | None:
+    """What to tell the user if the text of an error says that a worker process died or hangs, else None."""
+    found = WORKER_FAILURE.search(text)
+    if found is None:
+        return None
+    if found[1].startswith("DataLoader timed out"):
+        return (
+            f"no batch came from the data workers ({found[1]}): a disk or a decoder hangs; check the disk, set "
+            "data_num_workers 0 to see where it stops, or raise worker_timeout"
+        )
+    return (
+        f"a data worker died ({found[1].rstrip('. ')}): most often the machine's memory was full; lower "
+        "data_num_workers or -b, or set data_num_workers 0 to see the reason"
+    )
 
 
 def init_worker(worker: int) -> None:
@@ -39,10 +79,18 @@ def own_generator() -> torch.Generator:
 
 
 def train_loader(
-    dataset: TrainDataset, sampler: DrawSampler, collate: Collate, num_workers: int, pin_memory: bool
+    dataset: TrainDataset,
+    sampler: DrawSampler,
+    collate: Collate,
+    num_workers: int,
+    pin_memory: bool,
+    timeout: float = 0,
 ) -> Batches:
-    """Batches of the sampler's draws, the same for any number of workers."""
-    return DataLoader(
+    """Batches of the sampler's draws, the same for any number of workers.
+
+    timeout: seconds to wait for a batch of the workers before the run ends with a UserError, 0 for ever.
+    """
+    return Loader(
         dataset,
         batch_sampler=sampler,
         num_workers=num_workers,
@@ -50,6 +98,7 @@ def train_loader(
         pin_memory=pin_memory,
         worker_init_fn=init_worker,
         prefetch_factor=4 if num_workers else None,
+        timeout=timeout if num_workers else 0,
         generator=own_generator(),
     )
 
@@ -62,17 +111,22 @@ def eval_loader(
     pin_memory: bool,
     rank: int = 0,
     world: int = 1,
+    timeout: float = 0,
 ) -> Batches:
-    """Every image once over all ranks, rank r taking r, r + world, ...: no padding, hence no duplicates."""
+    """Every image once over all ranks, rank r taking r, r + world, ...: no padding, hence no duplicates.
+
+    timeout: as for `train_loader`.
+    """
     shard: Dataset[Item] = dataset
     if world > 1:
         shard = Subset(dataset, np.arange(rank, len(dataset), world).tolist())
-    return DataLoader(
+    return Loader(
         shard,
         batch_size=batch_size,
         num_workers=num_workers,
         collate_fn=collate,
         pin_memory=pin_memory,
         worker_init_fn=init_worker,
+        timeout=timeout if num_workers else 0,
         generator=own_generator(),
     )
