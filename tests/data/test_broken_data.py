@@ -67,7 +67,8 @@ def check_every_image(broken: BrokenSet, path: Path) -> None:
         with pytest.raises(BadImageError) as refused:
             dataset[Draw(position, 0, False)]
         sentence = str(refused.value)
-        assert sentence.startswith(f"{path.parent / picture.name} (image id {picture.id}): ")
+        assert sentence.startswith(f"{path.parent / picture.name}: ")
+        assert sentence.endswith(f"(image id {picture.id})")
         assert re.search(BAD_PICTURES[picture.kind], sentence)
         assert "\n" not in sentence
     if items:
@@ -242,7 +243,7 @@ def test_files_that_vanish_while_training(tmp_path, skip):
         list(batches)
     sentence = user_error(ended.value)
     assert sentence is not None
-    assert re.fullmatch(r".*/[0-5]\.png \(image id [0-5]\): image file not found; [^\n]*", sentence)
+    assert re.fullmatch(r".*/([0-5])\.png: image file not found; [^\n]* \(image id \1\)", sentence)
 
 
 def test_missing_set__ends_after_twenty_replacements(tmp_path):

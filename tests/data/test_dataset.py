@@ -111,9 +111,9 @@ def test_read__names_what_is_wrong_with_a_file(tmp_path):
     write_image(tmp_path / "size.jpg", 12, 20)
     for i, message in enumerate(
         (
-            r"missing\.jpg \(image id 1\): image file not found",
-            r"empty\.jpg \(image id 2\): not a readable",
-            r"text\.jpg \(image id 3\): not a readable",
+            r"missing\.jpg: image file not found",
+            r"empty\.jpg: not a readable",
+            r"text\.jpg: not a readable",
             r"20x12 .* 20x10",
         )
     ):

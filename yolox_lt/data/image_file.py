@@ -17,8 +17,6 @@ MAX_PIXELS = 89_000_000
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000")
 """What OpenCV decodes and Pillow knows the headers of."""
 
-SKIP = "or set skip_bad_images True"
-
 
 class BadImageError(UserError):
     """An image file that is missing, cannot be decoded, or is not of the size that the annotations say.
@@ -44,29 +42,29 @@ def read_image_file(path: Path, width: int, height: int, entry: str) -> np.ndarr
     Raises:
         BadImageError: missing, undecodable, of more than MAX_PIXELS, or of another size than the annotations say.
     """
-    where = f"{path} ({entry})"
+    skip = f"or set skip_bad_images True ({entry})"
     if not path.is_file():  # also a loop of links, a device or a pipe
-        raise BadImageError(f"{where}: image file not found; check data_dir and the image folder, {SKIP}", path)
+        raise BadImageError(f"{path}: image file not found; check data_dir and the image folder, {skip}", path)
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise BadImageError(f"{where}: cannot be read ({error.strerror}); check it, {SKIP}", path) from error
+        raise BadImageError(f"{path}: cannot be read ({error.strerror}); check it, {skip}", path) from error
     size = header_size(data)
     if size is None:
-        raise BadImageError(f"{where}: not a readable image ({len(data)} bytes); repair it, {SKIP}", path)
+        raise BadImageError(f"{path}: not a readable image ({len(data)} bytes); repair it, {skip}", path)
     if size[0] * size[1] > MAX_PIXELS:
         raise BadImageError(
-            f"{where}: has more than {MAX_PIXELS // 10**6} million pixels; cut it into tiles, {SKIP}", path
+            f"{path}: has more than {MAX_PIXELS // 10**6} million pixels; cut it into tiles, {skip}", path
         )
     if size != (width, height):
         raise BadImageError(
-            f"{where}: image is {size[0]}x{size[1]} but the annotations say {width}x{height}; "
-            f"correct the annotation file, {SKIP}",
+            f"{path}: image is {size[0]}x{size[1]} but the annotations say {width}x{height}; "
+            f"correct the annotation file, {skip}",
             path,
         )
     image = decode(data)
     if image is None or image.shape != (height, width, 3):
-        raise BadImageError(f"{where}: image data is cut off or damaged; repair it, {SKIP}", path)
+        raise BadImageError(f"{path}: image data is cut off or damaged; repair it, {skip}", path)
     return image
 
 
