@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Callable, Sequence
 
@@ -13,6 +14,9 @@ from yolox_lt.data.loader import worker_failure
 from yolox_lt.errors import UserError
 from yolox_lt.train.dist import Place
 from yolox_lt.train.log import setup_console
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a full disk, quota or file; writing, unlike opening, gives no file name with them."""
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -86,6 +90,8 @@ def user_error(error: BaseException | None) -> str | None:
             return f"the GPU's memory is full ({str(error).splitlines()[0]}); lower -b, or use --fp16 or --bf16"
         if isinstance(error, OSError) and error.filename is not None:
             return f"{error.filename}: {error.strerror}; check the path and its permissions"
+        if isinstance(error, OSError) and error.errno in FULL:
+            return f"a file could not be written ({error.strerror}); free space, or write elsewhere"
         if "yolox_lt.errors.UserError: " in str(error) or "BadImageError: " in str(error):
             return last_sentence(str(error))
         failure = worker_failure(str(error))

@@ -116,6 +116,8 @@ class AnnotationIndex:
         key = source_key(path)
         columns = read_cache(cache_path(path), key)
         if columns is None:
+            if cache_path(path).is_file():
+                logger.info(f"{cache_path(path)}: of another file or version, or incomplete; it is written anew")
             columns = _read(path)
             try:
                 write_cache(cache_path(path), key, columns)
