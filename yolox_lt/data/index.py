@@ -199,7 +199,10 @@ def _reopen(path: str, key: str) -> AnnotationIndex:
 
 
 def _read(source: Path | dict[str, Any]) -> Columns:
-    columns = build_columns(decode_json(source, AnnotationFile), name_of(source))
+    try:
+        columns = build_columns(decode_json(source, AnnotationFile), name_of(source))
+    except UnicodeEncodeError as error:  # json can write half of a pair of surrogates
+        raise UserError(f"{name_of(source)}: {error.object!r:.200} is no text; correct the name") from error
     return columns | _derive(columns)
 
 

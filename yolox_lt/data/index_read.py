@@ -113,13 +113,15 @@ def _decode_file(path: Path, kind: type[T]) -> T:
                 if byte.isdigit() and content[int(byte) : int(byte) + 1] in (b"N", b"I"):
                     return _decode_with_nan(path, kind)
                 raise UserError(f"{path}: not a json file: {error}; write or copy it again") from error
+            except (UnicodeDecodeError, RecursionError) as error:
+                raise UserError(f"{path}: not a json file in utf-8: {error}; write or copy it again") from error
 
 
 def _decode_with_nan(path: Path, kind: type[T]) -> T:
     """For files with NaN or Infinity: the slower reader of the standard library knows them."""
     try:
         return _convert(json.loads(path.read_bytes()), kind)
-    except ValueError as error:  # a msgspec.ValidationError is one too
+    except (ValueError, RecursionError) as error:  # a msgspec.ValidationError is one too
         if isinstance(error, msgspec.ValidationError):
             raise
         raise UserError(f"{path}: not a json file: {error}; write or copy it again") from error

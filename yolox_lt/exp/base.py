@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import math
 import types
 import typing
 from typing import Any
@@ -83,16 +84,40 @@ def parse_value(key: str, text: str, current: Any, hint: Any) -> Any:
         return text
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # whatever a line of text may be
         value = text
     if float in allowed and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value) if int not in allowed else value
+        value = as_float(value) if int not in allowed else value
     if tuple in allowed and isinstance(value, list):
         value = tuple(value)
-    if isinstance(value, bool) or not isinstance(value, tuple(allowed)):
+    if not isinstance(value, tuple(allowed)) or not fits(value, type(value) if hint is None else hint):
         wanted = " or ".join(sorted(t.__name__ for t in allowed if t is not type(None)))
-        raise UserError(f"override {key} {text!r}: give a value of type {wanted}, for example {key} {current}")
+        raise UserError(f"override {key} {text[:80]!r}: give a value of type {wanted}, for example {key} {current}")
     return value
+
+
+def as_float(value: int) -> float:
+    """The whole number as a float, infinite where float64 ends."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a declared type, the entries of tuples too; numbers have to be finite."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, part) for part in parts)
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    if origin is tuple and parts:
+        wanted = parts[:1] * len(value) if isinstance(value, tuple) and parts[1:] == (...,) else parts
+        return isinstance(value, tuple) and len(value) == len(wanted) and all(map(fits, value, wanted))
+    if hint is float and isinstance(value, int):
+        return not isinstance(value, bool)
+    kind = origin or hint
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 def allowed_types(current: Any, hint: Any) -> set[type]:

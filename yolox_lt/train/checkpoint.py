@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 from pathlib import Path
@@ -35,7 +36,8 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
             f"{path}: checkpoint could not be written ({error}); free space or change output_dir"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the reason has been given above
+            temporary.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dict[str, Any]:
