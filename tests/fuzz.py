@@ -143,7 +143,9 @@ TEXTS = st.one_of(
     st.text(max_size=12),
     NUMBERS,
     st.lists(NUMBERS, max_size=3).map(lambda words: f"({', '.join(words)})"),
-    st.sampled_from(["none", "True", "1e999", "nan", "(1,", "[1,2]", "{[]: 1}", "(" * 300, "9" * 5000, "1_0", "\0", "''"]),
+    st.sampled_from(
+        ["none", "True", "1e999", "nan", "(1,", "[1,2]", "{[]: 1}", "(" * 300, "9" * 5000, "1_0", "\0", "''"]
+    ),
 )
 OVERRIDES = st.lists(st.one_of(st.sampled_from(SETTINGS), TEXTS), max_size=4).flatmap(
     lambda keys: st.tuples(*(st.tuples(st.just(key), TEXTS) for key in keys))
@@ -161,7 +163,7 @@ def check_annotations(content: bytes) -> None:
             boxes, labels = index.boxes_of(i), index.labels_of(i)
             height, width = index.sizes[i].tolist()
             assert len(boxes) == len(labels)
-            assert (0 <= boxes[:, :2]).all()
+            assert (boxes[:, :2] >= 0).all()
             assert (boxes[:, :2] < boxes[:, 2:]).all()
             assert (boxes[:, 2:] <= np.float32([width, height])).all()
             assert ((labels >= 0) & (labels < len(index.category_ids))).all()

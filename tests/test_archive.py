@@ -71,7 +71,10 @@ def whole(model: object) -> dict[str, object]:
 ZEROS = bytes(48)
 BOMBS = {
     "code": (pickled(whole(Call(os.mkdir, "executed"))), r"holds the Python object \w+\.mkdir"),
-    "code in a state": (b"\x80\x02cos\nsystem\nX\x0e\x00\x00\x00mkdir executed\x85R.", r"holds the Python object os\.system"),
+    "code in a state": (
+        b"\x80\x02cos\nsystem\nX\x0e\x00\x00\x00mkdir executed\x85R.",
+        r"holds the Python object os\.system",
+    ),
     "memory of bytearray": (pickled(whole(Call(bytearray, 3 * 10**9))), "holds the Python object .*bytearray"),
     "memory of a storage": (pickled(whole(Call(torch.FloatStorage, 10**9))), "not callable"),
     "tensor of 4 TB": (pickled(whole({"a": tensor(10**12, (10**12,), (1,))})), "a tensor of shape"),
@@ -111,7 +114,9 @@ def test_zip_bomb__compressed_records_are_refused(tmp_path, little_memory):
     """A hundred megabytes of zeros in a hundred kilobytes."""
     path = tmp_path / "bad.pth"
     count = 25 * 2**20
-    write_archive(path, pickled(whole({"a": tensor(count, (count,), (1,))})), {"data/0": bytes(4 * count)}, zipfile.ZIP_DEFLATED)
+    write_archive(
+        path, pickled(whole({"a": tensor(count, (count,), (1,))})), {"data/0": bytes(4 * count)}, zipfile.ZIP_DEFLATED
+    )
     assert path.stat().st_size < 200_000
     for reader in READERS.values():
         with pytest.raises(UserError, match=r"bad\.pth: not a readable checkpoint .*its records are compressed"):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from yolox_lt import boxes as box_ops
-from yolox_lt.assign import SimOTAAssigner
+from yolox_lt.assign import SimOTAAssigner, simota
 from yolox_lt.models.priors import AnchorGrid
 from yolox_lt.types import Predictions
 
@@ -140,3 +142,36 @@ def test_batch__equals_one_image_after_the_other():
         alone = SimOTAAssigner()(priors, boxes, labels, (SIZE, SIZE), predictions)
         assert torch.equal(result.gt_index, alone.gt_index)
         assert torch.equal(result.iou, alone.iou)
+
+
+def test_center_window__is_open():
+    """Cell centres at 4, 12, 20, 28; reach 1.5 x 8 = 12 pixels from the object's centre at 16: 4 and 28 lie on it."""
+    priors = AnchorGrid([8], [1])([(1, 4)])
+    window = SimOTAAssigner().center_window(priors, torch.tensor([[10.0, -2, 22, 10]]))
+    assert window.tolist() == [[False, True, True, False]]
+
+
+def test_choose__equal_costs_fill_up_to_k():
+    """IoUs sum to 2.6, so k is 2: the cheapest and the first of three equals; never more than `topk` count."""
+    cost = torch.tensor([[5.0, 1, 3, 3, 3, 9]])
+    overlap = torch.tensor([[0.0, 0.5, 0.6, 0.7, 0.8, 0.0]])
+    assert SimOTAAssigner().choose(cost, overlap).nonzero()[:, 1].tolist() == [1, 2]
+    assert SimOTAAssigner(topk=1).choose(cost, overlap).nonzero()[:, 1].tolist() == [1]
+    assert SimOTAAssigner().choose(cost, torch.zeros(1, 6)).nonzero()[:, 1].tolist() == [1]
+
+
+def test_class_cost__by_hand_and_at_its_ends(monkeypatch):
+    """Scores of 1 and 0 cost 100 at most, as in torch's own binary cross entropy; blocks change nothing."""
+    logits = torch.tensor([[0.0, 0, 0], [300, -300, 300], [-400, -400, 0]])
+    objectness = torch.tensor([0.0, 300, -400])
+    cost = simota.class_cost(logits, objectness, torch.arange(3), torch.tensor([0, 1]))
+    half = math.log(2)  # of sqrt(1/2 x 1/2)
+    own = torch.tensor([[3 * half, 100, 100], [3 * half, 300, 100]])
+    torch.testing.assert_close(cost, own)
+    monkeypatch.setattr(simota, "ENTRIES_PER_BLOCK", 3)
+    torch.testing.assert_close(simota.class_cost(logits, objectness, torch.arange(3), torch.tensor([0, 1])), own)
+
+
+def test_defaults__are_official_yolox():
+    assert SimOTAAssigner() == SimOTAAssigner(radius=1.5, iou_weight=3.0, topk=10)
+    assert simota.OUTSIDE_COST == 1e6

@@ -36,7 +36,16 @@ BAD_PICTURES = {
     "20000 x 20000": "more than 89 million pixels",
 }
 SIZES = [(1, 1), (1, 10_000), (10_000, 1), (7, 5), (24, 31)]  # (height, width)
-NAMES = ["a.png", "größe/ü.png", "数据/猫.jpg", "with space.png", "dot..dot.png", "a: b.png", "x\U0001f600.png", "no suffix"]
+NAMES = [
+    "a.png",
+    "größe/ü.png",
+    "数据/猫.jpg",
+    "with space.png",
+    "dot..dot.png",
+    "a: b.png",
+    "x\U0001f600.png",
+    "no suffix",
+]
 IDS = [0, 1, 7, 2**31, 2**40, 2**62, -3]
 
 FILE_DEFECTS: dict[str, str] = {

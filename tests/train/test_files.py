@@ -118,7 +118,9 @@ def test_two_runs__the_second_is_refused_until_the_first_ends_or_is_killed(tmp_p
     assert first.stdout is not None
     assert first.stdout.readline() == "held\n"
     with (
-        pytest.raises(UserError, match=rf"run: another run is writing here \(process {first.pid} on \S+\); wait for it"),
+        pytest.raises(
+            UserError, match=rf"run: another run is writing here \(process {first.pid} on \S+\); wait for it"
+        ),
         run_lock(folder),
     ):
         pass
