@@ -194,8 +194,8 @@ def put_in_place(mutant: Mutant) -> None:
     name = mutant.file.removesuffix(".py").replace("/", ".")
     module = sys.modules[name]
     changed: dict[str, Any] = {"__name__": name, "__file__": module.__file__}
-    # Classes of the changed text look their module up by name, as dataclasses do for their fields.
-    exec(compile(mutant.text, str(module.__file__), "exec"), changed)
+    # Our own file with one change. Classes of the changed text look their module up by name, as dataclasses do for their fields.
+    exec(compile(mutant.text, str(module.__file__), "exec"), changed)  # nosec B102
     users = [m for n, m in list(sys.modules.items()) if n.startswith(("yolox_lt", "tests"))]
     for key, new in changed.items():
         old = vars(module).get(key)
@@ -276,7 +276,7 @@ class Checks:
         deadline = time.monotonic() + 10 * self.seconds
         done = 0
         while not done and time.monotonic() < deadline:
-            done, status = os.waitpid(pid, os.WNOHANG)
+            done, _ = os.waitpid(pid, os.WNOHANG)
             time.sleep(0.005)
         if not done:
             os.killpg(pid, signal.SIGKILL)  # with the ranks that a test may have started

@@ -3,8 +3,8 @@
     python -m tests.fuzz [annotations results checkpoint overrides] [--seconds 60] [--seed 0]
 
 Hypothesis changes whole files: values, keys, bytes, the opcodes of a pickle. A reader may take a file or refuse it with
-one sentence that names it; anything else is a finding, which Hypothesis makes small and prints. The number of executions
-is printed for each reader. `tests/test_fuzz.py` runs some hundred of them and holds what was found.
+one sentence; anything else is a finding, which Hypothesis makes small and prints. The number of executions is printed
+for each reader. `tests/test_fuzz.py` runs some hundred of them and holds what was found.
 """
 
 from __future__ import annotations

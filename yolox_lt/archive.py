@@ -1,8 +1,8 @@
 """A look into a file of torch.save before torch reads it: nothing is executed, nothing large is allocated.
 
-`torch.load(weights_only=True)` executes no foreign code, but it unpacks compressed records whatever their size and calls
-a few harmless constructors with whatever arguments the file gives, `bytearray(10**11)` for example. So the directory of
-the archive and its pickle are gone through first, with stand-ins in the place of everything that the pickle names.
+`torch.load(weights_only=True)` executes no foreign code, but it unpacks compressed records whatever their size, and it
+calls a few harmless constructors with any arguments, `bytearray(10**11)` for example. So the directory of the archive
+and its pickle are gone through first, with stand-ins in the place of everything that the pickle names.
 """
 
 from __future__ import annotations
@@ -20,55 +20,14 @@ import torch
 
 from yolox_lt.errors import UserError
 
-OPCODES = frozenset(
-    [
-        "PROTO",
-        "STOP",
-        "MARK",
-        "POP",
-        "POP_MARK",
-        "GLOBAL",
-        "STACK_GLOBAL",
-        "REDUCE",
-        "NEWOBJ",
-        "BUILD",
-        "BINPERSID",
-        "NONE",
-        "NEWTRUE",
-        "NEWFALSE",
-        "BININT",
-        "BININT1",
-        "BININT2",
-        "LONG1",
-        "LONG4",
-        "BINFLOAT",
-        "BINUNICODE",
-        "SHORT_BINUNICODE",
-        "BINSTRING",
-        "SHORT_BINSTRING",
-        "BINBYTES",
-        "SHORT_BINBYTES",
-        "EMPTY_DICT",
-        "EMPTY_LIST",
-        "EMPTY_TUPLE",
-        "TUPLE",
-        "TUPLE1",
-        "TUPLE2",
-        "TUPLE3",
-        "DICT",
-        "LIST",
-        "APPEND",
-        "APPENDS",
-        "SETITEM",
-        "SETITEMS",
-        "BINGET",
-        "LONG_BINGET",
-        "BINPUT",
-        "LONG_BINPUT",
-        "MEMOIZE",
-        "FRAME",
-    ]
-)
+OPCODES = """
+PROTO FRAME STOP MARK POP POP_MARK MEMOIZE BINPUT LONG_BINPUT BINGET LONG_BINGET
+GLOBAL STACK_GLOBAL REDUCE NEWOBJ BUILD BINPERSID
+NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT
+BINUNICODE SHORT_BINUNICODE BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES
+EMPTY_DICT EMPTY_LIST EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 DICT LIST
+APPEND APPENDS SETITEM SETITEMS
+""".split()
 """What plain values and tensors are pickled with: no opcode that reserves memory by itself."""
 
 NUMPY_NUMBERS = frozenset(
@@ -139,8 +98,8 @@ def check_archive(path: Path, more: frozenset[tuple[str, str]] = frozenset()) ->
         more: (module, name) of objects that are let in besides tensors and plain values.
 
     Raises:
-        UserError: an object that is no tensor or plain value, compressed or overlapping records, tensors of more elements
-            than the file has bytes, a damaged directory or pickle.
+        UserError: an object that is no tensor or plain value, compressed or overlapping records, tensors of more
+            elements than the file has bytes, a damaged directory or pickle.
     """
     size = path.stat().st_size
     try:
@@ -173,6 +132,6 @@ def walk(content: bytes, limit: int, more: frozenset[tuple[str, str]]) -> None:
     for opcode, argument, _ in pickletools.genops(content):
         if opcode.name not in OPCODES:
             raise ValueError(f"the pickle has the opcode {opcode.name}, which tensors and plain values do without")
-        if opcode.name in ("LONG_BINPUT", "LONG_BINGET") and argument > len(content):
+        if opcode.name in ("LONG_BINPUT", "LONG_BINGET") and (argument or 0) > len(content):
             raise ValueError(f"the pickle numbers an object {argument:,}")  # which reserves a table of that length
     Walk(content, limit, more).load()

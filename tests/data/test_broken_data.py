@@ -113,13 +113,17 @@ def run_case(broken: BrokenSet) -> None:
         check_evaluation(broken, path)
 
 
+def read_picture(path: Path, image_id: int) -> None:
+    dataset = dataset_of(path, skip=False)
+    dataset[Draw(int(np.searchsorted(dataset.store.index.image_ids, image_id)), 0, False)]
+
+
 def run_refused_file(broken: BrokenSet) -> None:
     assert broken.defect is not None
     with tempfile.TemporaryDirectory() as folder:
         path = broken.write(Path(folder) / "sub")
         with pytest.raises(UserError) as refused:
-            dataset = dataset_of(path, skip=False)
-            dataset[Draw(int(np.searchsorted(dataset.store.index.image_ids, broken.pictures[0].id)), 0, False)]
+            read_picture(path, broken.pictures[0].id)
         sentence = str(refused.value)
         assert sentence.startswith(f"{path}: ")
         wanted = FILE_DEFECTS[broken.defect].format(image=broken.pictures[0].id, category=broken.category)

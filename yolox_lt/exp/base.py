@@ -39,16 +39,16 @@ class BaseExp:
             UserError: an odd number of words, an unknown key, a value of another type than the attribute's.
         """
         if len(pairs) % 2:
-            raise UserError(f"override {pairs[-1]!r} has no value; overrides come as KEY VALUE pairs")
+            raise UserError(f"override {pairs[-1][:80]!r} has no value; overrides come as KEY VALUE pairs")
         known = self.attributes()
         for key, text in zip(pairs[::2], pairs[1::2]):
             if key not in known:
                 close = difflib.get_close_matches(key, known, n=1)
                 hint = f"did you mean {close[0]!r}?" if close else "see yolox_lt/exp/ for all settings"
-                raise UserError(f"override {key!r} is not a setting of {type(self).__name__}; {hint}")
+                raise UserError(f"override {key[:80]!r} is not a setting of {type(self).__name__}; {hint}")
             value = parse_value(key, text, known[key], self.type_of(key))
             if key in self.at_least_one and value is not None and value < 1:
-                raise UserError(f"override {key} {text!r}: give a number of at least 1")
+                raise UserError(f"override {key} {text[:80]!r}: give a number of at least 1")
             setattr(self, key, value)
 
     def update(self, values: dict[str, Any]) -> None:
@@ -78,7 +78,7 @@ def parse_value(key: str, text: str, current: Any, hint: Any) -> Any:
         return None
     if bool in allowed:
         if text.lower() not in ("true", "false", "1", "0"):
-            raise UserError(f"override {key} {text!r}: give True or False")
+            raise UserError(f"override {key} {text[:80]!r}: give True or False")
         return text.lower() in ("true", "1")
     if str in allowed:
         return text
