@@ -1,6 +1,6 @@
 """Mutation check: how many small mistakes in losses, assigners, evaluation and sampler the fast suite catches.
 
-    python -m benchmarks.mutants [FILE ...] [--every N] [--seconds 20] [--out survivors.json]
+    python -m benchmarks.mutants [FILE ...] [--every N] [--first K] [--seconds 20] [--out survivors.json]
 
 A mutant is one file with one change: a sign turned (+ -, * /, & |, a unary minus or not dropped), a comparison moved
 (< <=, > >=, == !=, is, in), min and max exchanged, `and` and `or` exchanged, a whole number raised by one. Type hints,
@@ -194,7 +194,7 @@ def put_in_place(mutant: Mutant) -> None:
     name = mutant.file.removesuffix(".py").replace("/", ".")
     module = sys.modules[name]
     changed: dict[str, Any] = {"__name__": name, "__file__": module.__file__}
-    # Our own file with one change. Classes of the changed text look their module up by name, as dataclasses do for their fields.
+    # Our own file with one change. Its classes look their module up by name, as dataclasses do for their fields.
     exec(compile(mutant.text, str(module.__file__), "exec"), changed)  # nosec B102
     users = [m for n, m in list(sys.modules.items()) if n.startswith(("yolox_lt", "tests"))]
     for key, new in changed.items():
@@ -235,8 +235,8 @@ class Checks:
     Attributes: survivors, tried, caught (numbers).
     """
 
-    def __init__(self, files: Sequence[str], every: int, seconds: float) -> None:
-        self.files, self.every, self.seconds = files, every, seconds
+    def __init__(self, files: Sequence[str], part: slice, seconds: float) -> None:
+        self.files, self.part, self.seconds = files, part, seconds
         self.survivors: list[Mutant] = []
         self.tried = self.caught = 0
 
@@ -249,7 +249,7 @@ class Checks:
             unchanged = Mutant(file, 0, "", "", (ROOT / file).read_text())
             if self.first_failure(session, tests, unchanged) is not None:
                 sys.exit(f"{file}: its tests fail without any change, so they can tell nothing")
-            start, chosen = time.monotonic(), mutants(file)[:: self.every]
+            start, chosen = time.monotonic(), mutants(file)[self.part]
             survivors = len(self.survivors)
             for mutant in chosen:
                 found = self.first_failure(session, tests, mutant)
@@ -309,11 +309,12 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", default=list(TESTS), help="of TESTS; all if none is given")
     parser.add_argument("--every", type=int, default=1, help="try every Nth mutant only")
+    parser.add_argument("--first", type=int, default=0, help="begin with mutant K of each file, counted from 0")
     parser.add_argument("--seconds", type=float, default=20, help="CPU seconds for one mutant")
     parser.add_argument("--out", type=Path, help="json file for the survivors")
     args = parser.parse_args(words)
     os.chdir(ROOT)
-    checks = Checks(args.files, args.every, args.seconds)
+    checks = Checks(args.files, slice(args.first, None, args.every), args.seconds)
     paths = sorted({path for file in args.files for path in TESTS[file]})
     pytest.main(["-q", "-s", "-p", "no:cacheprovider", "-p", "no:xdist", *paths], plugins=[checks])
     print(f"{checks.caught} of {checks.tried} mutants caught, {100 * checks.caught / max(checks.tried, 1):.1f} %")

@@ -55,7 +55,7 @@ ODD = st.one_of(
     st.integers(),
     st.floats(),
     st.text(max_size=5),
-)
+).map(copy.deepcopy)  # later edits may reach into what was drawn
 
 
 def containers(value: Any) -> list[Any]:
