@@ -27,7 +27,13 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def add_exp(to: argparse.ArgumentParser) -> None:
-    to.add_argument("-f", "--exp-file", "--exp_file", dest="exp_file", help="experiment file (Python, is executed)")
+    to.add_argument(
+        "-f",
+        "--exp-file",
+        "--exp_file",
+        dest="exp_file",
+        help="experiment file: Python code that is executed, so run only files you trust",
+    )
     to.add_argument("-n", "--name", help="stock model instead of a file: yolox-nano, yolox-tiny, yolox-s, m, l, x")
     to.add_argument("-expn", "--experiment-name", help="name of the run's folder; the file's stem if not given")
 
