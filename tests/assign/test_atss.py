@@ -155,3 +155,11 @@ def test_small_objects__more_than_one_pixel_takes_part(legacy, side, takes_part)
     box = torch.cat([middle - side / 2, middle + side / 2])[None]
     result = ATSSAssigner(9)(priors, box, torch.zeros(1, dtype=torch.int64), (32, 32))
     assert bool((result.gt_index == 0).any()) == takes_part
+
+
+def test_threshold__belongs_to_the_positives():
+    """Four priors around the object's centre overlap it alike: mean and threshold are their IoU, 36 / 172."""
+    priors = AnchorGrid([8], [1])([(2, 2)])
+    result = ATSSAssigner(4)(priors, torch.tensor([[-2.0, -2, 10, 10]]), torch.tensor([0]), (16, 16))
+    assert result.gt_index.tolist() == [0, 0, 0, 0]
+    assert result.iou.tolist() == pytest.approx([36 / 172] * 4)
