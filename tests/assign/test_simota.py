@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -175,3 +176,13 @@ def test_class_cost__by_hand_and_at_its_ends(monkeypatch):
 def test_defaults__are_official_yolox():
     assert SimOTAAssigner() == SimOTAAssigner(radius=1.5, iou_weight=3.0, topk=10)
     assert simota.OUTSIDE_COST == 1e6
+
+
+@pytest.mark.parametrize("lacking", ["everything", "boxes", "quality_logits"])
+def test_predictions__without_boxes_or_objectness_are_refused(lacking):
+    priors, boxes, labels, predictions = make_case("one object")
+    given = None if lacking == "everything" else dataclasses.replace(predictions, **{lacking: None})
+    with pytest.raises(ValueError, match="needs predictions with decoded boxes and objectness"):
+        SimOTAAssigner()(priors, boxes, labels, (SIZE, SIZE), given)
+    with pytest.raises(ValueError, match="needs predictions with decoded boxes and objectness"):
+        SimOTAAssigner().assign_batch(priors, [boxes], [labels], [(SIZE, SIZE)], given)

@@ -9,7 +9,7 @@ import torch
 
 from tests.losses.test_properties import make, sample
 from yolox_lt.losses import bce_with_logits, kernel
-from yolox_lt.losses.focal import DenseLoss
+from yolox_lt.losses.focal import DenseLoss, alpha_weights
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -63,3 +63,9 @@ def test_bce__by_hand_and_targets_of_minus_one_give_nothing():
     assert found[2] == 0
     assert bce_with_logits(torch.zeros(1, dtype=torch.float64), torch.zeros(1)).dtype == torch.float64
     assert bce_with_logits(torch.zeros(1, dtype=torch.bfloat16), torch.zeros(1)).dtype == torch.float32
+
+
+def test_alpha__of_zero_leaves_the_negatives_alone_and_below_it_is_off():
+    assert alpha_weights(0.25) == (0.25, 0.75)
+    assert alpha_weights(0) == (0, 1)
+    assert alpha_weights(-1) == (1, 1)
