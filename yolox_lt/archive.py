@@ -41,6 +41,10 @@ NUMPY_NUMBERS = frozenset(
 """What a numpy number is pickled as: official YOLOX writes its AP so."""
 
 
+MAX_SHOWN = 2**28
+"""Elements of a tensor that shows fewer numbers several times (stride 0): 1 GB if it is copied as float32."""
+
+
 class StandIn:
     """In the place of a tensor or a number of the file."""
 
@@ -77,7 +81,7 @@ class Walk(pickle.Unpickler):
 
     def tensor(self, storage: Any, offset: int, size: tuple[int, ...], *rest: Any) -> StandIn:
         if math.prod(size) > self.limit:
-            raise ValueError(f"a tensor of shape {list(size)} in a file of {self.limit:,} bytes")
+            raise ValueError(f"a tensor of shape {list(size)}: more than {self.limit:,} elements")
         return StandIn()
 
 
@@ -99,7 +103,7 @@ def check_archive(path: Path, more: frozenset[tuple[str, str]] = frozenset()) ->
 
     Raises:
         UserError: an object that is no tensor or plain value, compressed or overlapping records, tensors of more
-            elements than the file has bytes, a damaged directory or pickle.
+            elements than the file has bytes and than MAX_SHOWN, a damaged directory or pickle.
     """
     size = path.stat().st_size
     try:
@@ -114,7 +118,7 @@ def check_archive(path: Path, more: frozenset[tuple[str, str]] = frozenset()) ->
             if len(pickles) != 1:
                 raise ValueError(f"{len(pickles)} records named data.pkl instead of one")
             content = archive.read(pickles[0])
-        walk(content, size, more)
+        walk(content, max(size, MAX_SHOWN), more)
     except ForeignObjectError as error:
         raise UserError(
             f"{path}: holds the Python object {error}, which is not loaded because that would run code; save "

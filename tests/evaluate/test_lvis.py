@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import itertools
 import json
 import math
@@ -288,3 +289,8 @@ def test_overlapping_pairs__come_once_whatever_the_block(monkeypatch: pytest.Mon
     assert detection.tolist() == np.repeat(np.arange(5), 3).tolist()
     assert box.tolist() == [0, 1, 2] * 5
     assert iou.tolist() == pytest.approx([1, 10 / 11, 10 / 12] * 5)
+
+
+def test_evaluate_lvis__defaults_are_those_of_the_protocols() -> None:
+    defaults = {name: p.default for name, p in inspect.signature(evaluate_lvis).parameters.items()}
+    assert (defaults["max_dets"], defaults["dets_per_category"], defaults["protocol"]) == (300, 10_000, "default")
