@@ -4,7 +4,7 @@ PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 RUN := YOLOX_outputs/eqfl
 
-.PHONY: demo test test-slow bench study study-full check format clean
+.PHONY: demo test test-slow bench study study-full check format fuzz mutants audit clean
 
 $(STAMP): requirements.txt requirements-dev.txt
 	python3 -m venv $(VENV)
@@ -53,6 +53,20 @@ check: $(STAMP)
 format: $(STAMP)
 	$(PYTHON) -m ruff format .
 	$(PYTHON) -m ruff check --fix .
+
+# A minute of changed files for each reader: annotations, results, checkpoints, overrides.
+fuzz: $(STAMP)
+	$(PYTHON) -m tests.fuzz
+
+# Every small mistake in losses, assigners, evaluation and sampler, against the fast suite: an hour of one core.
+mutants: $(STAMP)
+	$(PYTHON) -m benchmarks.mutants
+
+# Known faults of the installed packages (asks PyPI), unsafe calls in our own code.
+audit: $(STAMP)
+	$(PYTHON) -m pip install --quiet bandit pip-audit
+	$(PYTHON) -m bandit -q -c pyproject.toml -r yolox_lt tools benchmarks exps
+	$(PYTHON) -m pip_audit --skip-editable
 
 clean:
 	rm -rf $(VENV) YOLOX_outputs datasets/glyphs

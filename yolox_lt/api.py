@@ -18,7 +18,7 @@ from yolox_lt.data.collate import Item
 from yolox_lt.errors import UserError
 from yolox_lt.exp import DetectorExp, Exp
 from yolox_lt.exp.build import exp_from_settings
-from yolox_lt.train.checkpoint import load_checkpoint, load_weights
+from yolox_lt.train.checkpoint import check_weights, load_checkpoint, load_weights
 from yolox_lt.types import Detections, Predictions, Priors
 
 if TYPE_CHECKING:
@@ -127,8 +127,17 @@ def load(checkpoint: str | Path, device: str | torch.device = "cpu") -> LoadedDe
         return (runtime.load_onnx if suffix == ".onnx" else runtime.load_torchscript)(checkpoint, device)
     place = check_device(device)
     content = read_checkpoint(checkpoint)
+    if "names" not in content:
+        raise UserError(f"{checkpoint}: has no category names; give a file that tools/train.py has written")
     exp = exp_from_settings(content.get("family", Exp.family), content["exp"])
-    model = exp.get_model()
+    try:
+        with torch.device("meta"):  # settings of a hostile file may ask for any size: no memory before they fit
+            check_weights(exp.get_model(), weights_of(content), checkpoint)
+        model = exp.get_model()
+    except UserError:
+        raise
+    except Exception as error:  # settings of any type reach any layer
+        raise UserError(f"{checkpoint}: its settings make no model ({error}); train or copy it again") from error
     load_weights(model, weights_of(content), checkpoint)
     model.to(place).to(memory_format=torch.channels_last).eval()
     return LoadedDetector(model, exp, tuple(content["names"]), place)

@@ -8,6 +8,7 @@ import torch
 
 from yolox_lt import boxes as box_ops
 from yolox_lt.assign import ATSSAssigner
+from yolox_lt.assign.atss import nearest_cells
 from yolox_lt.models.priors import AnchorGrid
 
 
@@ -123,3 +124,42 @@ def test_small_objects__one_pixel_takes_no_part_and_no_object_is_forced():
     # A 3 x 3 object whose only near point (8, 8) lies outside it gets nothing: there is no fall-back.
     between = torch.tensor([[10.0, 10.0, 13.0, 13.0]])
     assert (ATSSAssigner(18)(priors, between, torch.tensor([0]), (64, 64)).gt_index == -1).all()
+
+
+def test_defaults__nine_cells_of_two_anchors():
+    assert ATSSAssigner().topk == 18
+
+
+@pytest.mark.parametrize("n", [1, 4, 9, 12])
+def test_nearest_cells__equal_the_whole_table_on_a_large_grid(n):
+    """A grid larger than the window, its first point not on the diagonal, centres inside, on borders and outside."""
+    rows, columns, stride = 17, 23, 8.0
+    origin = torch.tensor([3.0, 5.5])
+    generator = torch.Generator().manual_seed(n)
+    centers = torch.rand(200, 2, generator=generator) * torch.tensor([220.0, 170.0]) - 15
+    centers[:100] = (centers[:100] / 4).round() * 4
+    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    points = torch.stack([origin[0] + column * stride, origin[1] + row * stride], 2).flatten(
+        0, 1
+    )  # [R, C, 2] -> [RC, 2]
+    distance = ((points[None] - centers[:, None]) ** 2).sum(2).sqrt()
+    wanted = torch.sort(distance, dim=1, stable=True).indices[:, :n]
+    assert torch.equal(nearest_cells(centers, origin, stride, rows, columns, n), wanted)
+
+
+@pytest.mark.parametrize(("legacy", "side", "takes_part"), [(False, 1, False), (False, 1.5, True), (True, 0.5, True)])
+def test_small_objects__more_than_one_pixel_takes_part(legacy, side, takes_part):
+    """In the legacy convention a box covers one pixel more."""
+    priors = AnchorGrid([4], [1], legacy=legacy)([(8, 8)])
+    middle = torch.tensor([17.5, 17.5] if legacy else [16.0, 16.0])  # a prior's point
+    box = torch.cat([middle - side / 2, middle + side / 2])[None]
+    result = ATSSAssigner(9)(priors, box, torch.zeros(1, dtype=torch.int64), (32, 32))
+    assert bool((result.gt_index == 0).any()) == takes_part
+
+
+def test_threshold__belongs_to_the_positives():
+    """Four priors around the object's centre overlap it alike: mean and threshold are their IoU, 36 / 172."""
+    priors = AnchorGrid([8], [1])([(2, 2)])
+    result = ATSSAssigner(4)(priors, torch.tensor([[-2.0, -2, 10, 10]]), torch.tensor([0]), (16, 16))
+    assert result.gt_index.tolist() == [0, 0, 0, 0]
+    assert result.iou.tolist() == pytest.approx([36 / 172] * 4)

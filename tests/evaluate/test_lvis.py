@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import itertools
 import json
 import math
@@ -272,3 +273,24 @@ def test_evaluate_lvis__refuses_impossible_requests() -> None:
         evaluate_lvis(example(), [], max_dets=0)
     with pytest.raises(UserError, match="'fast'"):
         evaluate_lvis(example(), [], protocol="fast")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pairs", [1, 4, 10])
+def test_overlapping_pairs__come_once_whatever_the_block(monkeypatch: pytest.MonkeyPatch, pairs: int) -> None:
+    """Five detections of one image and category on three boxes: every one overlaps every box by half or more."""
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 11], [0, 0, 10, 12]], float)
+    detections = np.repeat(boxes[:1], 5, axis=0)
+    zeros = np.zeros(5, np.int64)
+    truth = matching.Truth(np.zeros(3, np.int64), boxes, np.zeros((3, 4), bool), np.zeros(3, bool))
+    idle = np.zeros((5, 4), bool)
+    evaluated = matching.Evaluated(np.arange(5), zeros, zeros + 0.5, zeros, detections, idle, zeros, zeros + 3)
+    monkeypatch.setattr(matching, "_PAIRS_AT_ONCE", pairs)
+    detection, box, iou = matching._overlapping_pairs(evaluated, truth)
+    assert detection.tolist() == np.repeat(np.arange(5), 3).tolist()
+    assert box.tolist() == [0, 1, 2] * 5
+    assert iou.tolist() == pytest.approx([1, 10 / 11, 10 / 12] * 5)
+
+
+def test_evaluate_lvis__defaults_are_those_of_the_protocols() -> None:
+    defaults = {name: p.default for name, p in inspect.signature(evaluate_lvis).parameters.items()}
+    assert (defaults["max_dets"], defaults["dets_per_category"], defaults["protocol"]) == (300, 10_000, "default")

@@ -259,6 +259,14 @@ def test_balance__non_finite_contribution_is_left_out_and_counted(bad):
     assert balance.ratio.tolist() == pytest.approx([0.5, 0.25])
 
 
+def test_balance__skipped_counts_the_contributions_left_out_alone():
+    balance = GradientBalance(2)
+    for value in (1.0, float("nan"), 1.0, 1.0):
+        balance.accumulate(torch.full((2,), value), torch.ones(2))
+    assert int(balance.skipped) == 1
+    assert balance.pos_grad.tolist() == [3, 3]
+
+
 def test_balance__commit_takes_all_parts_at_once_and_discard_none():
     balance = GradientBalance(1)
     balance.auto_commit = False

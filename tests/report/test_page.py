@@ -127,15 +127,32 @@ def test_page__needs_nothing_from_outside(tmp_path):
     assert not re.search("@[A-Z]+@", text)
 
 
-def test_page__a_name_cannot_become_markup(tmp_path):
-    evil = '</script><img src=x onerror="alert(1)">@SCRIPT@'
+@pytest.mark.parametrize("evil", ["<script>alert(1)</script>", '</script><img src=x onerror="alert(1)">@SCRIPT@'])
+def test_page__a_name_cannot_become_markup(tmp_path, evil):
+    """Category names come from annotation files, checkpoints and exported files, settings from experiments."""
     found = make_run(tmp_path / "run", 3)
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    (tmp_path / "run/config.json").write_text(json.dumps(config | {"exp": {"exp_name": evil}, "device": evil}))
     found.names = ("a", evil, "<!--c")
     found.save(tmp_path / "run/evaluation.npz")
     write_categories(tmp_path / "run/per_category.csv", found)
     path = write_page(tmp_path / "run")
-    assert "<img src=x" not in path.read_text("utf-8")
+    text = path.read_text("utf-8")
+    assert "<img src=x" not in text
+    assert "<script>alert" not in text
+    assert "\\u003cscript>alert(1)" in text or "\\u003cimg src=x" in text  # it is there, as text
     assert parts(path)[0]["runs"][0]["categories"]["name"] == list(found.names)
+
+
+def test_scripts__put_texts_into_the_page_as_texts_alone():
+    """What the page shows, and the demo page, is made with textContent; nothing is parsed as markup or run as code."""
+    folder = ROOT / "yolox_lt/report"
+    scripts = [*folder.glob("*.js"), *folder.glob("web/*.js")]
+    assert len(scripts) >= 5
+    for path in scripts:
+        assert not re.search(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", path.read_text()
+        )
 
 
 def test_pictures__too_many_are_left_out_first_ones_stay(tmp_path, monkeypatch):

@@ -108,3 +108,11 @@ def test_package__lists_every_folder_of_the_library():
     folders = {p.parent.relative_to(ROOT) for p in (ROOT / "yolox_lt").rglob("*.py")}
     assert listed == {".".join(folder.parts) for folder in folders} | {"yolox_lt.exp.default"}
     assert '"yolox_lt.exp.default" = "exps/default"' in text
+
+
+@pytest.mark.parametrize("command", ["train", "eval", "inspect", "model"])
+def test_experiment_files__are_called_code_where_one_gives_them(command, capsys):
+    status, out, _ = outcome(capsys, [command, "--help"])
+    assert status == 0
+    assert "Python code that is executed, so run only files you trust" in " ".join(out.split())
+    assert "Experiment files are code" in (ROOT / "README.md").read_text()

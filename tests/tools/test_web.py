@@ -21,6 +21,7 @@ from PIL import Image
 
 from tests.tiny import tiny_exp
 from yolox_lt.api import LoadedDetector, read_image
+from yolox_lt.commands import demo
 from yolox_lt.commands.web import MAX_BYTES, PAGES, DemoServer, make_server
 from yolox_lt.errors import UserError
 
@@ -185,6 +186,12 @@ def test_too_large__is_answered_while_it_is_sent(server):
     [
         ("GET", "/etc/passwd", {}, None, 404, "/etc/passwd is not here"),
         ("GET", "/../web.py", {}, None, 404, "is not here"),
+        ("GET", "/%2e%2e/%2e%2e/etc/passwd", {}, None, 404, "is not here"),
+        ("GET", "/..%2f..%2fweb.py", {}, None, 404, "is not here"),
+        ("GET", "//etc/passwd", {}, None, 404, "is not here"),
+        ("GET", "/app.js/../../web.py", {}, None, 404, "is not here"),
+        ("GET", "http://elsewhere/app.js", {}, None, 404, "is not here"),
+        ("POST", "/detect/../model", JPEG_TYPE, b"x", 404, "is not here"),
         ("GET", "/index.html", {}, None, 404, "open / in a browser"),
         ("POST", "/other", JPEG_TYPE, b"x" * 5000, 404, "/other is not here"),
         ("GET", "/detect", {}, None, 405, "GET does not work here"),
@@ -246,6 +253,10 @@ def test_detector_that_fails__is_an_answer_and_not_the_end(detector):
 
 def test_address__is_local_and_one_sentence_if_taken(server, detector):
     assert server.server_address[0] == "127.0.0.1"
+    assert demo.make_parser().parse_args(["web", "-c", "x.pth"]).host == "127.0.0.1"
+    # Another address of this machine, also a loopback one, does not reach it.
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.2", server.server_port), timeout=10)
     with pytest.raises(UserError, match=f"127.0.0.1 port {server.server_port}: Address already in use; give another"):
         make_server(detector, port=server.server_port)
     with pytest.raises(UserError, match="port 99999: no such port"):

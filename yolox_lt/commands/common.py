@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Callable, Sequence
 
 import cv2
 import torch
 
+from yolox_lt.data.loader import worker_failure
 from yolox_lt.data.source import FORMATS, Source
 from yolox_lt.errors import UserError
 from yolox_lt.train.dist import Place
 from yolox_lt.train.log import setup_console
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a full disk, quota or file; writing, unlike opening, gives no file name with them."""
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -23,7 +28,13 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def add_exp(to: argparse.ArgumentParser) -> None:
-    to.add_argument("-f", "--exp-file", "--exp_file", dest="exp_file", help="experiment file (Python, is executed)")
+    to.add_argument(
+        "-f",
+        "--exp-file",
+        "--exp_file",
+        dest="exp_file",
+        help="experiment file: Python code that is executed, so run only files you trust",
+    )
     to.add_argument("-n", "--name", help="stock model instead of a file: yolox-nano, yolox-tiny, yolox-s, m, l, x")
     to.add_argument("-expn", "--experiment-name", help="name of the run's folder; the file's stem if not given")
 
@@ -101,15 +112,20 @@ def user_error(error: BaseException | None) -> str | None:
             return f"the GPU's memory is full ({str(error).splitlines()[0]}); lower -b, or use --fp16 or --bf16"
         if isinstance(error, OSError) and error.filename is not None:
             return f"{error.filename}: {error.strerror}; check the path and its permissions"
+        if isinstance(error, OSError) and error.errno in FULL:
+            return f"a file could not be written ({error.strerror}); free space, or write elsewhere"
         if "yolox_lt.errors.UserError: " in str(error) or "BadImageError: " in str(error):
             return last_sentence(str(error))
+        failure = worker_failure(str(error))
+        if failure is not None:
+            return failure
         error = error.__cause__ or error.__context__
     return None
 
 
 def last_sentence(text: str) -> str:
     """The message itself: processes hand over the whole traceback as text."""
-    for mark in ("yolox_lt.errors.UserError: ", "yolox_lt.data.dataset.BadImageError: "):
+    for mark in ("yolox_lt.errors.UserError: ", "yolox_lt.data.image_file.BadImageError: "):
         if mark in text:
             return text.split(mark)[-1].strip()
     return text

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+from pathlib import Path
 
 from loguru import logger
 
@@ -10,6 +12,7 @@ from yolox_lt.api import read_checkpoint
 from yolox_lt.commands import common
 from yolox_lt.exp import get_exp
 from yolox_lt.train.dist import Place, count_processes, launch, launched_externally
+from yolox_lt.train.run_lock import run_lock
 from yolox_lt.train.trackers import check_trackers
 
 
@@ -44,7 +47,8 @@ def train(place: Place, args: argparse.Namespace) -> None:
     exp.merge(args.opts)
     batch_size = exp.batch_size if args.batch_size is None else args.batch_size
     options = TrainOptions(batch_size, place, common.amp_type(args), args.ckpt, args.resume, args.cache)
-    exp.get_trainer(options).train()
+    with run_lock(Path(exp.output_dir) / exp.exp_name) if place.is_main else contextlib.nullcontext():
+        exp.get_trainer(options).train()
     if place.is_main:
         logger.info(f"finished; see {exp.output_dir}/{exp.exp_name}")
 

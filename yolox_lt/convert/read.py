@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from yolox_lt.archive import NUMPY_NUMBERS, check_archive, is_archive
 from yolox_lt.errors import UserError
 
 
@@ -23,6 +24,8 @@ def read_file(path: Path) -> Any:
     """
     if not path.is_file():
         raise UserError(f"{path}: file not found; check the path")
+    if is_archive(path):
+        check_archive(path, NUMPY_NUMBERS | {("numpy.dtypes", kind.__name__) for kind in numpy_dtypes()})
     try:
         with torch.serialization.safe_globals(numpy_number_parts()):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -43,8 +46,12 @@ def numpy_number_parts() -> list[Any]:
     """What a pickled numpy number is made of, under its names in numpy 1 and 2."""
     scalar = np.float64(0).__reduce__()[0]
     names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
-    dtypes = {type(np.dtype(code)) for code in "?bBhHiIlLqQefd"}
-    return [*((scalar, name) for name in names), np.dtype, *dtypes]
+    return [*((scalar, name) for name in names), np.dtype, *numpy_dtypes()]
+
+
+def numpy_dtypes() -> set[type]:
+    """Types of numpy's dtypes of numbers."""
+    return {type(np.dtype(code)) for code in "?bBhHiIlLqQefd"}
 
 
 def find_state(content: Any, path: Path) -> tuple[dict[str, Tensor], str]:

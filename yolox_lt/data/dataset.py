@@ -13,23 +13,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-import cv2
 import numpy as np
 from loguru import logger
 from torch.utils.data import Dataset
 
 from yolox_lt.data.augment import Sample, fit
 from yolox_lt.data.collate import Item
+from yolox_lt.data.image_file import MAX_PIXELS, BadImageError, read_image_file
 from yolox_lt.data.index import AnnotationIndex
+from yolox_lt.data.index_read import name_of
 from yolox_lt.data.sampler import Draw
 from yolox_lt.errors import UserError
 
 MAX_REPLACEMENTS = 20
 """Unreadable images in a row that are replaced before a run with `skip_bad_images` gives up."""
-
-
-class BadImageError(UserError):
-    """An image file that is missing, cannot be decoded, or is not of the size that the annotations say."""
 
 
 class ImageStore:
@@ -65,48 +62,43 @@ class ImageStore:
         return int(3 * self.index.sizes.prod(axis=1).sum())
 
     def path(self, position: int) -> Path:
-        """Path of the image at `position` of the index; the file need not exist."""
+        """Path of the image at `position` of the index; the file need not exist.
+
+        Raises:
+            UserError: a name that leads out of `data_dir`. Links inside it may lead anywhere.
+        """
         name = self.index.file_name(position)
         if self.folder is not None:
             # A given folder wins over the folder part of coco_url ("train2017/000000391895.jpg").
             folder = self.data_dir / self.folder
             places = [folder / Path(name).name]
         else:
-            folder = self.data_dir
-            places = [folder / name, folder / "images" / name]
+            self.refuse_outside(position, name)
+            places = [self.data_dir / name, self.data_dir / "images" / name]
         old = re.match(r"COCO_\w+2014_(\d{12}\.jpg)$", Path(name).name)
         if old:  # LVIS v0.5 names files of 2017 so, which have no such prefix
             places.append(places[0].with_name(old[1]))
         return next((path for path in places if path.exists()), places[0])
 
+    def refuse_outside(self, position: int, name: str) -> None:
+        """Raise UserError for a name that leads out of `data_dir`."""
+        root = os.path.abspath(self.data_dir)
+        if os.path.commonpath([root, os.path.abspath(self.data_dir / name)]) != root:
+            raise UserError(
+                f"{name_of(self.index.path)}: image id {self.index.image_ids[position]} has the path {name!r}, which "
+                f"leads out of {root}; correct it, or set data_dir to a folder above the images"
+            )
+
     def read(self, position: int) -> np.ndarray:
-        """uint8 [H, W, 3] BGR, without EXIF rotation: COCO's and LVIS's boxes refer to the pixels as stored.
+        """uint8 [H, W, 3] BGR, see `read_image_file`.
 
         Raises:
-            BadImageError: missing, undecodable, or of another size than the annotations say.
+            BadImageError: missing, undecodable, too large, or of another size than the annotations say.
         """
         if position in self.memory:
             return self.memory[position]
-        path = self.path(position)
-        if not path.is_file():
-            raise BadImageError(
-                f"{path}: image file not found; check data_dir and the image folder, or set skip_bad_images True"
-            )
-        data = np.fromfile(path, dtype=np.uint8)
-        image = None
-        if len(data):
-            image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-        if image is None:
-            raise BadImageError(
-                f"{path}: not a readable image ({len(data)} bytes); repair it, or set skip_bad_images True"
-            )
         height, width = self.index.sizes[position].tolist()
-        if image.shape[:2] != (height, width):
-            raise BadImageError(
-                f"{path}: image is {image.shape[1]}x{image.shape[0]} but the annotations say {width}x{height}; "
-                "correct the annotation file, or set skip_bad_images True"
-            )
-        return image
+        return read_image_file(self.path(position), width, height, f"image id {self.index.image_ids[position]}")
 
 
 class Recipe(Protocol):
@@ -173,7 +165,7 @@ class TrainDataset(Dataset[Item]):
             except BadImageError as error:
                 if not self.skip_bad_images:
                     raise
-                skipped.append(str(error).split(": ")[0])
+                skipped.append(error.path)
                 if len(skipped) > MAX_REPLACEMENTS:
                     raise UserError(
                         f"{skipped[-1]} and {MAX_REPLACEMENTS} images before it cannot be read; check data_dir"
@@ -233,6 +225,8 @@ class EvalDataset(Dataset[Item]):
             if not self.skip_bad_images:
                 raise
             height, width = self.store.index.sizes[position].tolist()
+            if height * width > MAX_PIXELS:
+                height = width = 1
             image = np.full((height, width, 3), self.transform.fill, dtype=np.uint8)
             skipped = (str(self.store.path(position)),)
         return replace(self.transform(image, image_id), skipped=skipped)

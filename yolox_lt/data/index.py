@@ -143,6 +143,8 @@ class AnnotationIndex:
         key, path = source.key(), source.cache_path()
         columns = read_cache(path, key)
         if columns is None:
+            if path.is_file():
+                logger.info(f"{path}: of another file or version, or incomplete; it is written anew")
             columns = _read(source)
             try:
                 write_cache(path, key, columns)

@@ -9,12 +9,15 @@ multiple of 64 bytes. A file that was not written for exactly this annotation fi
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import uuid
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from yolox_lt.data.columns import Columns
 from yolox_lt.errors import UserError
@@ -82,12 +85,18 @@ def read_cache(path: Path, key: str) -> Columns | None:
         return None
     if header.key != key or header.size != size:
         return None
-    columns = {}
-    for array in header.arrays:
-        dtype = np.dtype(array.dtype)
-        length = int(np.prod(array.shape)) * dtype.itemsize
-        columns[array.name] = content[array.offset : array.offset + length].view(dtype).reshape(array.shape)
-    return columns
+    try:
+        return {array.name: _column(content, array) for array in header.arrays}
+    except (ValueError, TypeError):  # a header that does not fit its file
+        return None
+
+
+def _column(content: NDArray[np.uint8], array: _Array) -> NDArray[Any]:
+    dtype = np.dtype(array.dtype)
+    if dtype.kind not in "biufU" or array.offset < 0 or min(array.shape, default=0) < 0:
+        raise ValueError(f"{array.name} cannot be mapped")
+    length = math.prod(array.shape) * dtype.itemsize
+    return content[array.offset : array.offset + length].view(dtype).reshape(array.shape)
 
 
 def read_packed(path: Path) -> Columns:
@@ -121,13 +130,15 @@ def write_cache(path: Path, key: str, columns: Columns) -> None:
                 file.write(b"\0" * (array.offset - file.tell()))
                 file.write(np.ascontiguousarray(columns[array.name]).reshape(-1).view(np.uint8).data)  # no copy
             file.write(b"\0" * (header.size - file.tell()))
+            file.flush()
+            os.fsync(file.fileno())  # else a crash may leave the new name with blocks of zeros
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def _bytes_of(array: _Array) -> int:
-    return int(np.prod(array.shape)) * np.dtype(array.dtype).itemsize
+    return math.prod(array.shape) * np.dtype(array.dtype).itemsize
 
 
 def _place(key: str, columns: Columns) -> _Header:

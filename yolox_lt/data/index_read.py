@@ -28,6 +28,10 @@ CLIP_TOLERANCE = 0.5
 """Pixels by which a box may leave its image before it is reported: most files carry rounded coordinates."""
 
 
+MAX_SIDE = 2**24
+"""Pixels; up to here every coordinate of a box is exact in float32."""
+
+
 class ImageEntry(msgspec.Struct, gc=False):
     """One entry of "images"."""
 
@@ -117,13 +121,15 @@ def _decode_file(path: Path, kind: type[T]) -> T:
                 if byte.isdigit() and content[int(byte) : int(byte) + 1] in (b"N", b"I"):
                     return _decode_with_nan(path, kind)
                 raise UserError(f"{path}: not a json file: {error}; write or copy it again") from error
+            except (UnicodeDecodeError, RecursionError) as error:
+                raise UserError(f"{path}: not a json file in utf-8: {error}; write or copy it again") from error
 
 
 def _decode_with_nan(path: Path, kind: type[T]) -> T:
     """For files with NaN or Infinity: the slower reader of the standard library knows them."""
     try:
         return _convert(json.loads(path.read_bytes()), kind)
-    except ValueError as error:  # a msgspec.ValidationError is one too
+    except (ValueError, RecursionError) as error:  # a msgspec.ValidationError is one too
         if isinstance(error, msgspec.ValidationError):
             raise
         raise UserError(f"{path}: not a json file: {error}; write or copy it again") from error
@@ -147,8 +153,11 @@ def build_columns(content: AnnotationFile, source: str) -> Columns:
         raise UserError(f"{source}: the file lists no images; nothing can be trained or evaluated with it")
     if not content.categories:
         raise UserError(f'{source}: the file lists no categories; add them under "categories"')
-    columns = _category_columns(content.categories, source)
-    columns |= _image_columns(content.images, columns["category_ids"], source)
+    try:
+        columns = _category_columns(content.categories, source)
+        columns |= _image_columns(content.images, columns["category_ids"], source)
+    except UnicodeEncodeError as error:  # json can write half of a pair of surrogates
+        raise UserError(f"{source}: {error.object!r:.200} is no text; correct the name") from error
     columns |= _box_columns(content.annotations, columns, source)
     return columns | {"heeds_ignore": np.array([content.heeds_ignore])}
 
@@ -250,6 +259,13 @@ def _image_columns(images: list[ImageEntry], category_ids: Ints, source: str) ->
         raise UserError(
             f"{source}: image id {ids[bad[0]]} has width {width} and height {height}; both must be positive pixels"
         )
+    huge = np.flatnonzero((sizes > MAX_SIDE).any(axis=1))
+    if len(huge):
+        height, width = sizes[huge[0]]
+        raise UserError(
+            f"{source}: image id {ids[huge[0]]} has width {width} and height {height}; sides of more than "
+            f"{MAX_SIDE} pixels cannot be used, correct them"
+        )
     negatives = [image.neg_category_ids for image in images]
     partial = [image.not_exhaustive_category_ids for image in images]
     without = sum(a is None and b is None for a, b in zip(negatives, partial))
@@ -298,12 +314,14 @@ def _box_columns(entries: list[BoxEntry], columns: Columns, source: str) -> Colu
     boxes = np.fromiter(chain.from_iterable(entry.bbox for entry in entries), np.float64, 4 * count).reshape(-1, 4)
     areas = np.fromiter((np.nan if entry.area is None else entry.area for entry in entries), np.float64, count)
     missing = np.fromiter((entry.area is None for entry in entries), bool, count)
+    with np.errstate(all="ignore"):  # boxes that are not finite or beyond float64 are counted as problems later
+        areas = np.where(missing, boxes[:, 2] * boxes[:, 3], areas)
     order = np.argsort(image, kind="stable")
     return {
         "box_offsets": offsets_of(np.bincount(image, minlength=len(image_ids))),
         "boxes": boxes[order],
         "labels": label[order],
-        "areas": np.where(missing, boxes[:, 2] * boxes[:, 3], areas)[order],
+        "areas": areas[order],
         "annotation_ids": ids[order],
         "crowd": np.fromiter((bool(entry.iscrowd) for entry in entries), bool, count)[order],
         "ignore": np.fromiter((bool(entry.ignore) for entry in entries), bool, count)[order],

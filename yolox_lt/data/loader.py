@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import multiprocessing.util
+import re
 import signal
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -17,9 +19,51 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from yolox_lt.data.collate import Collate, Item
 from yolox_lt.data.dataset import EvalDataset, TrainDataset
 from yolox_lt.data.sampler import DrawSampler
+from yolox_lt.errors import UserError
+
+WORKER_FAILURE = re.compile(r"(?:^|RuntimeError: )(DataLoader (?:timed out|worker \(pid)[^\n]*)")
+"""How torch tells that a worker process died or gave nothing in time; it has no type for these errors."""
 
 Batches = DataLoader[Any]
 """Yields Batch; torch's own type names the data set's items instead."""
+
+
+class Loader(DataLoader[Any]):
+    """A DataLoader that says in one sentence that a worker died or hangs."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        return watched(super().__iter__())  # the processes start now, not with the first batch
+
+
+def watched(batches: Iterator[Any]) -> Iterator[Any]:
+    """The same, with a UserError for a worker that died or hangs."""
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            failure = worker_failure(str(error))
+            if failure is None:
+                raise
+            raise UserError(failure) from error
+        yield batch
+
+
+def worker_failure(text: str) -> str | None:
+    """What to tell the user if the text of an error says that a worker process died or hangs, else None."""
+    found = WORKER_FAILURE.search(text)
+    if found is None:
+        return None
+    if found[1].startswith("DataLoader timed out"):
+        return (
+            f"no batch came from the data workers ({found[1]}): a disk or a decoder hangs; check the disk, set "
+            "data_num_workers 0 to see where it stops, or raise worker_timeout"
+        )
+    return (
+        f"a data worker died ({found[1].rstrip('. ')}): most often the machine's memory was full; lower "
+        "data_num_workers or -b, or set data_num_workers 0 to see the reason"
+    )
 
 
 def init_worker(worker: int) -> None:
@@ -33,7 +77,7 @@ def init_worker(worker: int) -> None:
 def ignore_first_sigterm() -> None:
     """SLURM and a killed process group signal loader processes too, but the step that goes on still needs batches.
 
-    The second SIGTERM ends the process: multiprocessing sends one to what is left when the parent ends.
+    The second SIGTERM ends the process.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -56,8 +100,7 @@ def keep_freed_memory() -> None:
 def end_workers_at_exit() -> None:
     """Let this process end its loader processes when it exits, whatever else still holds their iterators.
 
-    They leave SIGTERM, by which multiprocessing would end them, to their parent (SLURM sends it to all processes of a
-    job), and multiprocessing would wait for them for ever.
+    They do not heed the first SIGTERM, by which multiprocessing would end them, and it would wait for them for ever.
     """
     multiprocessing.util.Finalize(None, kill_workers, exitpriority=100)
 
@@ -74,11 +117,19 @@ def own_generator() -> torch.Generator:
 
 
 def train_loader(
-    dataset: TrainDataset, sampler: DrawSampler, collate: Collate, num_workers: int, pin_memory: bool
+    dataset: TrainDataset,
+    sampler: DrawSampler,
+    collate: Collate,
+    num_workers: int,
+    pin_memory: bool,
+    timeout: float = 0,
 ) -> Batches:
-    """Batches of the sampler's draws, the same for any number of workers."""
+    """Batches of the sampler's draws, the same for any number of workers.
+
+    timeout: seconds to wait for a batch of the workers before the run ends with a UserError, 0 for ever.
+    """
     end_workers_at_exit()
-    return DataLoader(
+    return Loader(
         dataset,
         batch_sampler=sampler,
         num_workers=num_workers,
@@ -86,6 +137,7 @@ def train_loader(
         pin_memory=pin_memory,
         worker_init_fn=init_worker,
         prefetch_factor=4 if num_workers else None,
+        timeout=timeout if num_workers else 0,
         generator=own_generator(),
     )
 
@@ -98,18 +150,23 @@ def eval_loader(
     pin_memory: bool,
     rank: int = 0,
     world: int = 1,
+    timeout: float = 0,
 ) -> Batches:
-    """Every image once over all ranks, rank r taking r, r + world, ...: no padding, hence no duplicates."""
+    """Every image once over all ranks, rank r taking r, r + world, ...: no padding, hence no duplicates.
+
+    timeout: as for `train_loader`.
+    """
     shard: Dataset[Item] = dataset
     if world > 1:
         shard = Subset(dataset, np.arange(rank, len(dataset), world).tolist())
     end_workers_at_exit()
-    return DataLoader(
+    return Loader(
         shard,
         batch_size=batch_size,
         num_workers=num_workers,
         collate_fn=collate,
         pin_memory=pin_memory,
         worker_init_fn=init_worker,
+        timeout=timeout if num_workers else 0,
         generator=own_generator(),
     )

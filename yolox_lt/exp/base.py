@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import math
 import types
 import typing
 from typing import Any
@@ -38,16 +39,16 @@ class BaseExp:
             UserError: an odd number of words, an unknown key, a value of another type than the attribute's.
         """
         if len(pairs) % 2:
-            raise UserError(f"override {pairs[-1]!r} has no value; overrides come as KEY VALUE pairs")
+            raise UserError(f"override {pairs[-1][:80]!r} has no value; overrides come as KEY VALUE pairs")
         known = self.attributes()
         for key, text in zip(pairs[::2], pairs[1::2]):
             if key not in known:
                 close = difflib.get_close_matches(key, known, n=1)
                 hint = f"did you mean {close[0]!r}?" if close else "see yolox_lt/exp/ for all settings"
-                raise UserError(f"override {key!r} is not a setting of {type(self).__name__}; {hint}")
+                raise UserError(f"override {key[:80]!r} is not a setting of {type(self).__name__}; {hint}")
             value = parse_value(key, text, known[key], self.type_of(key))
             if key in self.at_least_one and value is not None and value < 1:
-                raise UserError(f"override {key} {text!r}: give a number of at least 1")
+                raise UserError(f"override {key} {text[:80]!r}: give a number of at least 1")
             setattr(self, key, value)
 
     def update(self, values: dict[str, Any]) -> None:
@@ -77,24 +78,48 @@ def parse_value(key: str, text: str, current: Any, hint: Any) -> Any:
         return None
     if bool in allowed:
         if text.lower() not in ("true", "false", "1", "0"):
-            raise UserError(f"override {key} {text!r}: give True or False")
+            raise UserError(f"override {key} {text[:80]!r}: give True or False")
         return text.lower() in ("true", "1")
     if str in allowed and not (tuple in allowed and text[:1] in ("(", "[")):
         return text
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # whatever a line of text may be
         value = text
     if float in allowed and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value) if int not in allowed else value
+        value = as_float(value) if int not in allowed else value
     if tuple in allowed and isinstance(value, list):
         value = tuple(value)
     if typing.get_args(hint) == (str, ...) and isinstance(value, str):
         value = tuple(value.split(","))  # words need no quotes: trackers wandb,mlflow
-    if isinstance(value, bool) or not isinstance(value, tuple(allowed)):
+    if not isinstance(value, tuple(allowed)) or not fits(value, type(value) if hint is None else hint):
         wanted = " or ".join(sorted(t.__name__ for t in allowed if t is not type(None)))
-        raise UserError(f"override {key} {text!r}: give a value of type {wanted}, for example {key} {current}")
+        raise UserError(f"override {key} {text[:80]!r}: give a value of type {wanted}, for example {key} {current}")
     return value
+
+
+def as_float(value: int) -> float:
+    """The whole number as a float, infinite where float64 ends."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a declared type, the entries of tuples too; numbers have to be finite."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, part) for part in parts)
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    if origin is tuple and parts:
+        wanted = parts[:1] * len(value) if isinstance(value, tuple) and parts[1:] == (...,) else parts
+        return isinstance(value, tuple) and len(value) == len(wanted) and all(map(fits, value, wanted))
+    if hint is float and isinstance(value, int):
+        return not isinstance(value, bool)
+    kind = origin or hint
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 def allowed_types(current: Any, hint: Any) -> set[type]:

@@ -54,6 +54,8 @@ class DataExp(BaseExp):
     skip_bad_images: bool = False
     # loader processes per rank
     data_num_workers: int = 4
+    # seconds without a batch after which loader processes count as hung, 0 = wait for ever
+    worker_timeout: float = 600
 
     # --------------------------------------------------------------- sampling
     # uniform, repeat_factor, instance_repeat_factor (IRFS) or class_balanced
@@ -249,7 +251,9 @@ class DataExp(BaseExp):
 
     def get_data_loader(self, dataset: TrainDataset, sampler: DrawSampler, pin_memory: bool = False) -> Batches:
         """Training batches."""
-        return train_loader(dataset, sampler, self.get_collate(), self.data_num_workers, pin_memory)
+        return train_loader(
+            dataset, sampler, self.get_collate(), self.data_num_workers, pin_memory, self.worker_timeout
+        )
 
     def get_eval_dataset(self) -> EvalDataset:
         """Validation images as the network sees them."""
@@ -258,4 +262,6 @@ class DataExp(BaseExp):
     def get_eval_loader(self, batch_size: int, rank: int, world: int, pin_memory: bool) -> Batches:
         """Validation batches, every image once over all ranks."""
         dataset, collate = self.get_eval_dataset(), self.get_collate()
-        return eval_loader(dataset, collate, batch_size, self.data_num_workers, pin_memory, rank, world)
+        return eval_loader(
+            dataset, collate, batch_size, self.data_num_workers, pin_memory, rank, world, self.worker_timeout
+        )

@@ -29,6 +29,7 @@ from torchvision.models import (
     resnet152,
 )
 
+from yolox_lt.archive import check_archive, is_archive
 from yolox_lt.errors import UserError
 from yolox_lt.models.init import init_convs
 
@@ -213,6 +214,8 @@ def _read_file(path: Path) -> Any:
     if not path.is_file():
         raise UserError(f"{path}: backbone weights not found; give an existing file with backbone_weights.")
     try:
+        if is_archive(path):
+            check_archive(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a foreign byte makes the unpickler raise whatever it leads to
         raise UserError(

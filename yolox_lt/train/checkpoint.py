@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import pickle
 import random
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from yolox_lt.archive import check_archive, is_archive
 from yolox_lt.errors import UserError
 
 FORMAT_VERSION = 2
@@ -36,36 +36,79 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
             f"{path}: checkpoint could not be written ({error}); free space or change output_dir"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the reason has been given above
+            temporary.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dict[str, Any]:
     """Read a checkpoint of this project.
 
     Raises:
-        UserError: missing, truncated, not a checkpoint, holding code, of another format.
+        UserError: missing, truncated, not a checkpoint, holding code, declaring more than the file has, of another
+            format.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: checkpoint not found; give an existing file with -c")
+    if not is_archive(path):
+        raise UserError(f"{path}: not a readable checkpoint of this project (cut off, or not written by torch.save)")
+    check_archive(path)
     try:
         content = torch.load(path, map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # a damaged file fails anywhere inside the unpickler
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise UserError(f"{path}: not a readable checkpoint of this project ({reason})") from error
+    check_content(content, path)
+    return content
+
+
+def check_content(content: Any, path: Path) -> None:
+    """Refuse what is no checkpoint of this project before anything of it is used.
+
+    Raises:
+        UserError: parts that are missing or of another kind, a newer format.
+    """
     if not isinstance(content, dict) or "model" not in content or "exp" not in content:
         raise UserError(
             f"{path}: holds no model and settings of this project; give a file that tools/train.py has written"
         )
-    if content.get("format_version", 0) > FORMAT_VERSION:
-        raise UserError(
-            f"{path}: written by a newer version of this project (format {content['format_version']}); update"
-        )
-    return content
+    version = content.get("format_version", 0)
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise UserError(f"{path}: written by a newer version of this project (format {version}); update")
+    ema = content.get("ema")
+    sound = {
+        "model": is_state(content["model"]),
+        "exp": isinstance(content["exp"], dict) and all(isinstance(name, str) for name in content["exp"]),
+        "names": isinstance(content.get("names", []), (list, tuple))
+        and all(isinstance(name, str) for name in content.get("names", [])),
+        "ema": ema is None or (isinstance(ema, dict) and is_state(ema.get("model"))),
+        "format_version": isinstance(version, int),
+        "family": isinstance(content.get("family", ""), str),
+    }
+    for part, is_sound in sound.items():
+        if not is_sound:
+            raise UserError(f"{path}: its part {part!r} is not what this project writes; train or copy it again")
+
+
+def is_state(value: Any) -> bool:
+    """Whether `value` is a state dict, which may be empty."""
+    return isinstance(value, dict) and all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in value.items())
 
 
 def load_weights(model: nn.Module, state: dict[str, torch.Tensor], path: str | Path) -> None:
     """Load every tensor, refusing a file of another model before anything is changed.
+
+    Raises:
+        UserError: names or shapes that differ, with the first of them.
+    """
+    check_weights(model, state, path)
+    model.load_state_dict(state, strict=True)
+
+
+def check_weights(model: nn.Module, state: dict[str, torch.Tensor], path: str | Path) -> None:
+    """Refuse weights of another model; the model may be on the meta device, without any memory.
 
     Raises:
         UserError: names or shapes that differ, with the first of them.
@@ -83,7 +126,6 @@ def load_weights(model: nn.Module, state: dict[str, torch.Tensor], path: str | P
             f"{path}: weights of another model ({problems[0]}; {len(problems)} differences); "
             "use the exp file that the checkpoint was trained with"
         )
-    model.load_state_dict(state, strict=True)
 
 
 def random_states() -> dict[str, Any]:
