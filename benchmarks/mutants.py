@@ -67,6 +67,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "yolox_lt/evaluate/curves.py": EVALUATION,
     "yolox_lt/data/sampler.py": (
         "tests/data/test_sampler.py",
+        "tests/data/test_continued_sampler.py",
         "tests/data/test_frequency_sampler.py",
         "tests/data/test_short_side.py",
     ),

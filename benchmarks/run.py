@@ -70,6 +70,8 @@ BENCHMARKS = [
         "benchmarks.training -f exps/lvis/yolox_s_eqfl.py -b 1 --size 192 --compile",
     ),
     Benchmark("export", "Exported files", "benchmarks.export_latency"),
+    Benchmark("report-page", "Report page", "benchmarks.report_page"),
+    Benchmark("openimages", "Converting Open Images", "benchmarks.openimages_convert"),
     Benchmark("training-32", "Training YOLOX-M*, batch 32", "benchmarks.training -b 32", gpu=True),
     Benchmark("training-32-bf16", "Training YOLOX-M*, batch 32, bf16", "benchmarks.training -b 32 --bf16", gpu=True),
     Benchmark("training-64-bf16", "Training YOLOX-M*, batch 64, bf16", "benchmarks.training -b 64 --bf16", gpu=True),
@@ -128,12 +130,12 @@ def main() -> None:
         raise SystemExit(f"{', '.join(sorted(unknown))}: no such benchmark; --list shows all")
     import torch
 
-    sections = sections_of(PAGE.read_text(encoding="utf-8")) if PAGE.exists() else {}
     for benchmark in BENCHMARKS:
         if not args.names or benchmark.name in args.names:
             print(f"{benchmark.name}: python -m {benchmark.words}", flush=True)
-            sections[benchmark.title] = section(benchmark, torch.cuda.is_available())
-            write(sections)
+            text = section(benchmark, torch.cuda.is_available())
+            sections = sections_of(PAGE.read_text(encoding="utf-8")) if PAGE.exists() else {}
+            write(sections | {benchmark.title: text})
 
 
 def write(sections: dict[str, str]) -> None:

@@ -126,6 +126,41 @@ def test_load__foreign_file_is_rebuilt(path: Path, junk: bytes) -> None:
     assert cache_of(path).read_bytes() != junk
 
 
+@pytest.mark.parametrize(
+    ("place", "value"), [("dtype", "|O"), ("dtype", "no type"), ("offset", 2**40), ("offset", -64), ("shape", [-1])]
+)
+def test_load__header_that_does_not_fit_its_file_is_rebuilt(path: Path, place: str, value: object) -> None:
+    """Right key and size, but an array that lies elsewhere or would hold Python objects."""
+    expected = AnnotationIndex.load(path)
+    whole = cache_of(path).read_bytes()
+    length = int.from_bytes(whole[8:16], "little")
+    header = json.loads(whole[16 : 16 + length])
+    header["arrays"][0][place] = value
+    text = json.dumps(header, separators=(",", ":")).encode()
+    header["size"] = 16 + len(text) + len(whole)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    body = (whole + bytes(header["size"]))[: header["size"] - 16 - len(text)]
+    cache_of(path).write_bytes(whole[:8] + len(text).to_bytes(8, "little") + text + body)
+    assert cache_of(path).stat().st_size == header["size"]
+    assert_same(AnnotationIndex.load(path), expected)
+    assert cache_of(path).read_bytes() == whole
+
+
+def test_load__says_that_it_writes_the_index_anew_and_only_then(path: Path) -> None:
+    said: list[str] = []
+    handle = logger.add(lambda message: said.append(str(message)), level="INFO")
+    AnnotationIndex.load(path)
+    AnnotationIndex.load(path)
+    assert said == []
+    cache_of(path).write_bytes(b"YLTINDEX")
+    AnnotationIndex.load(path)
+    path.write_text(json.dumps(content(num_images=60)))
+    AnnotationIndex.load(path)
+    logger.remove(handle)
+    assert len(said) == 2
+    assert all("train.json.index: of another file or version, or incomplete; it is written anew" in s for s in said)
+
+
 def test_load__other_format_version_is_rebuilt(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     AnnotationIndex.load(path)
     before = cache_of(path).read_bytes()

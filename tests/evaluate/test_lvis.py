@@ -280,12 +280,9 @@ def test_overlapping_pairs__come_once_whatever_the_block(monkeypatch: pytest.Mon
     """Five detections of one image and category on three boxes: every one overlaps every box by half or more."""
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 11], [0, 0, 10, 12]], float)
     detections = np.repeat(boxes[:1], 5, axis=0)
-    zeros = np.zeros(5, np.int64)
-    truth = matching.Truth(np.zeros(3, np.int64), boxes, np.zeros((3, 4), bool), np.zeros(3, bool))
-    idle = np.zeros((5, 4), bool)
-    evaluated = matching.Evaluated(np.arange(5), zeros, zeros + 0.5, zeros, detections, idle, zeros, zeros + 3)
+    first_box, num_boxes = np.zeros(5, np.int64), np.full(5, 3)
     monkeypatch.setattr(matching, "_PAIRS_AT_ONCE", pairs)
-    detection, box, iou = matching._overlapping_pairs(evaluated, truth)
+    detection, box, iou = matching.overlapping_pairs(detections, first_box, num_boxes, boxes, np.zeros(3, bool))
     assert detection.tolist() == np.repeat(np.arange(5), 3).tolist()
     assert box.tolist() == [0, 1, 2] * 5
     assert iou.tolist() == pytest.approx([1, 10 / 11, 10 / 12] * 5)

@@ -280,7 +280,8 @@ def _judge(boxes: Floats, image: Ints, image_sizes: Ints) -> tuple[Bools, Bools,
         block, sizes = boxes[rows], image_sizes[image[rows]]  # [n, 4], [n, 2] (height, width)
         finite = np.logical_and.reduce(np.isfinite(block), axis=1)
         clipped = clip_boxes(np.where(finite[:, None], block, 0), sizes)
-        low, high = block[:, :2], block[:, :2] + block[:, 2:]
+        with np.errstate(all="ignore"):  # boxes beyond float64
+            low, high = block[:, :2], block[:, :2] + block[:, 2:]
         outside = (low < -CLIP_TOLERANCE) | (high > sizes[:, ::-1] + CLIP_TOLERANCE)  # [n, 2], in x, in y
         empty = finite & (block[:, 2:] <= 0).any(axis=1)
         result[:, rows] = finite, empty, (clipped[:, 2:] > clipped[:, :2]).all(axis=1), outside.any(axis=1)

@@ -166,7 +166,8 @@ def clip_boxes(boxes: Floats, sizes: Ints) -> NDArray[np.float32]:
     """float64 xywh [N, 4] and (height, width) [N, 2] or [2] -> float32 x1 y1 x2 y2 [N, 4] inside the image."""
     limit = sizes[..., ::-1].astype(np.float64)  # (height, width) -> (width, height)
     low = np.clip(boxes[:, :2], 0, limit)
-    high = np.clip(boxes[:, :2] + boxes[:, 2:], 0, limit)
+    with np.errstate(over="ignore"):  # the sum of two numbers of 1e308 is clipped like any other
+        high = np.clip(boxes[:, :2] + boxes[:, 2:], 0, limit)
     return np.concatenate([low, high], axis=1).astype(np.float32)
 
 
