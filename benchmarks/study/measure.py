@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.study.grid import EXP_FILE, STARTS, Case, Settings
-from yolox_lt.evaluate import DetectionArrays, Report, evaluate_lvis
+from yolox_lt.evaluate import Report, evaluate_lvis
 from yolox_lt.exp import DetectorExp, get_exp
 from yolox_lt.losses import DenseLoss, EQLv2FocalLoss
 from yolox_lt.losses.equalized import EqualizedLoss
@@ -110,10 +110,7 @@ class QuietFollower(Follower):
     def batch(self, batch: Batch, iteration: int) -> None:
         pass
 
-    def keep_evaluation(self, epoch: int, report: Report, detections: DetectionArrays) -> None:
-        pass
-
-    def write_report(self) -> None:
+    def draw(self) -> None:
         pass
 
 
