@@ -7,9 +7,7 @@ import io
 import json
 import re
 import socket
-import struct
 import threading
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.data.broken import png_header
 from tests.tiny import tiny_exp
 from yolox_lt.api import LoadedDetector, read_image
 from yolox_lt.commands import demo
@@ -152,16 +151,6 @@ def test_not_an_image__is_refused(server, body):
 def test_cut_off_picture__is_refused(server):
     status, sentence = error_of(ask(server, "POST", "/detect", encode(picture(), ".png")[:200], JPEG_TYPE))
     assert (status, "could not be decoded" in sentence) == (415, True)
-
-
-def png_header(width: int, height: int) -> bytes:
-    """A PNG of some bytes that says it is that large."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize(("width", "height"), [(10_000, 5_001), (40_000, 40_000)])
