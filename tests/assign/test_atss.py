@@ -8,7 +8,7 @@ import torch
 
 from yolox_lt import boxes as box_ops
 from yolox_lt.assign import ATSSAssigner
-from yolox_lt.assign.atss import nearest_cells
+from yolox_lt.assign.atss import inside, nearest_cells
 from yolox_lt.models.priors import AnchorGrid
 
 
@@ -163,3 +163,9 @@ def test_threshold__belongs_to_the_positives():
     result = ATSSAssigner(4)(priors, torch.tensor([[-2.0, -2, 10, 10]]), torch.tensor([0]), (16, 16))
     assert result.gt_index.tolist() == [0, 0, 0, 0]
     assert result.iou.tolist() == pytest.approx([36 / 172] * 4)
+
+
+def test_inside__is_more_than_a_hundredth_of_a_pixel():
+    prior = torch.tensor([[-1.0, -1, 1, 1]])  # its point is 0, 0
+    boxes = torch.tensor([[-0.01, -5, 5, 5], [-0.011, -5, 5, 5], [-5, -5, 5, 0.01], [1, 1, 2, 2]])
+    assert inside(prior, boxes).tolist() == [False, True, False, False]
