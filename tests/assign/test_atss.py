@@ -176,8 +176,8 @@ def test_inside__is_more_than_a_hundredth_of_a_pixel():
     [
         # Centre -0.5, 1 becomes 0, 1: as far from the points 0, 0 and 0, 2, which are cells 0 and 3.
         ([-6, -1.5, 5, 3.5], (6, 6), [0, 3]),
-        # Centre 4, 13 becomes 4, 6, the point of cell 23; of the cells 2 away 16 has the lowest index. From 4, 13 itself
-        # cell 22 would be nearer than cell 16.
+        # Centre 4, 13 becomes 4, 6, the point of cell 23; of the cells 2 away 16 has the lowest index. From 4, 13
+        # itself cell 22 would be nearer than cell 16.
         ([2.5, 3, 5.5, 23], (6, 14), [16, 23]),
     ],
 )
