@@ -8,7 +8,7 @@ import torch
 
 from yolox_lt import boxes as box_ops
 from yolox_lt.assign import ATSSAssigner
-from yolox_lt.assign.atss import nearest_cells
+from yolox_lt.assign.atss import inside, nearest_cells
 from yolox_lt.models.priors import AnchorGrid
 
 
@@ -163,3 +163,36 @@ def test_threshold__belongs_to_the_positives():
     result = ATSSAssigner(4)(priors, torch.tensor([[-2.0, -2, 10, 10]]), torch.tensor([0]), (16, 16))
     assert result.gt_index.tolist() == [0, 0, 0, 0]
     assert result.iou.tolist() == pytest.approx([36 / 172] * 4)
+
+
+def test_inside__is_more_than_a_hundredth_of_a_pixel():
+    prior = torch.tensor([[-1.0, -1, 1, 1]])  # its point is 0, 0
+    boxes = torch.tensor([[-0.01, -5, 5, 5], [-0.011, -5, 5, 5], [-5, -5, 5, 0.01], [1, 1, 2, 2]])
+    assert inside(prior, boxes).tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("box", "size", "cells"),
+    [
+        # Centre -0.5, 1 becomes 0, 1: as far from the points 0, 0 and 0, 2, which are cells 0 and 3.
+        ([-6, -1.5, 5, 3.5], (6, 6), [0, 3]),
+        # Centre 4, 13 becomes 4, 6, the point of cell 23; of the cells 2 away 16 has the lowest index. From 4, 13
+        # itself cell 22 would be nearer than cell 16.
+        ([2.5, 3, 5.5, 23], (6, 14), [16, 23]),
+    ],
+)
+def test_centers__outside_the_image_are_clamped_to_its_sides(box, size, cells):
+    """Squares of two pixels around points two pixels apart; the two nearest overlap the object alike."""
+    shape = (3, 3) if size == (6, 6) else (4, 7)
+    result = ATSSAssigner(2)(AnchorGrid([2], [1])([shape]), torch.tensor([box]), torch.tensor([0]), size)
+    assert (result.gt_index == 0).nonzero()[:, 0].tolist() == cells
+
+
+def test_definition__anchors_that_are_no_squares():
+    generator = torch.Generator().manual_seed(2)
+    priors = AnchorGrid([8, 16], (3,), ratios=(2.0,))([(20, 24), (10, 12)])
+    boxes = random_boxes(generator, 30, 160, 192, 1e-3)
+    want_index, _ = by_definition(priors, boxes, (160, 192), 9)
+    result = ATSSAssigner(9)(priors, boxes, torch.zeros(30, dtype=torch.int64), (160, 192))
+    assert torch.equal(result.gt_index, want_index)
+    assert len(set(result.gt_index.tolist())) > 10

@@ -17,6 +17,7 @@ from tests.evaluate.cases import random_case
 from yolox_lt.data.index import AnnotationIndex
 from yolox_lt.errors import UserError
 from yolox_lt.evaluate import DetectionArrays, Report, evaluate_lvis, matching
+from yolox_lt.evaluate.report import DROPPED, TRUE_POSITIVE
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = {case["name"]: case for case in json.loads((GOLDEN / "lvis_eval_case.json").read_text())["cases"]}
@@ -291,3 +292,26 @@ def test_overlapping_pairs__come_once_whatever_the_block(monkeypatch: pytest.Mon
 def test_evaluate_lvis__defaults_are_those_of_the_protocols() -> None:
     defaults = {name: p.default for name, p in inspect.signature(evaluate_lvis).parameters.items()}
     assert (defaults["max_dets"], defaults["dets_per_category"], defaults["protocol"]) == (300, 10_000, "default")
+
+
+def test_evaluate_lvis__one_detection_of_an_image_may_be_all_that_counts() -> None:
+    boxes = [found(7, 30, [0, 0, 10, 10], 0.9), found(7, 30, [50, 50, 100, 100], 0.8), found(0, 0, [0, 0, 40, 40], 0.1)]
+    report = evaluate_lvis(example(), boxes, max_dets=1)
+    assert report.status.tolist() == [TRUE_POSITIVE, DROPPED, TRUE_POSITIVE]
+
+
+def test_sizes__begin_at_nothing_and_both_ends_belong_to_them() -> None:
+    areas = np.array([0.5, 1024, 1025, 9216, 9217])
+    assert (~matching.outside_ranges(areas)).tolist() == [
+        [True, True, False, False],
+        [True, True, True, False],
+        [True, False, True, False],
+        [True, False, True, True],
+        [True, False, False, True],
+    ]
+
+
+def test_iou__of_boxes_narrower_than_a_pixel() -> None:
+    thin = np.array([[3, 3, 0.5, 0.25]])
+    assert matching._iou(thin, thin, np.zeros(1, bool)).tolist() == [1]
+    assert matching._iou(thin, thin + np.array([0.5, 0, 0, 0]), np.zeros(1, bool)).tolist() == [0]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.losses.test_properties import make, sample
-from yolox_lt.losses import bce_with_logits, kernel
+from yolox_lt.losses import EqualizedFocalLoss, bce_with_logits, kernel
 from yolox_lt.losses.focal import DenseLoss, alpha_weights
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -69,3 +69,10 @@ def test_alpha__of_zero_leaves_the_negatives_alone_and_below_it_is_off():
     assert alpha_weights(0.25) == (0.25, 0.75)
     assert alpha_weights(0) == (0, 1)
     assert alpha_weights(-1) == (1, 1)
+
+
+@pytest.mark.parametrize("alpha", [0, 1])
+def test_efl__a_statistic_without_alpha_needs_both_halves(alpha):
+    with pytest.raises(ValueError, match=f"alpha {alpha} leaves no statistic without alpha"):
+        EqualizedFocalLoss(3, alpha=alpha, alpha_in_statistic=False)
+    assert EqualizedFocalLoss(3, alpha=alpha).alpha == alpha
