@@ -111,9 +111,25 @@ class TrainerParts:
             # Each rank keeps its own BatchNorm statistics in between evaluations, as in the reference.
             ids = [self.device.index] if self.device.type == "cuda" else None
             self.network = DistributedDataParallel(self.network, device_ids=ids, broadcast_buffers=False)
+        if self.place.world > 2:
+            settle_buckets(self.network, self.device)
 
     def load_pretrained(self) -> None:
         """The weights that a new run starts from, if the experiment has any."""
         self.exp.load_pretrained(self.model)
         if self.ema is not None:
             self.ema.model.load_state_dict(self.model.state_dict())
+
+
+def settle_buckets(network: nn.Module, device: torch.device) -> None:
+    """Let DDP decide now, by one backward pass over a blank image, in which pieces gradients cross the ranks.
+
+    It decides after the first backward pass of a process, and the order in which three or more ranks add up a gradient
+    depends on the pieces: the first step after a resume would be rounded in another way than in an unbroken run.
+    """
+    network.eval()  # BatchNorm statistics stay
+    predictions, _ = network(torch.zeros(1, 3, 64, 64, device=device).to(memory_format=torch.channels_last))
+    outputs = (predictions.cls_logits, predictions.box_deltas, predictions.quality_logits)
+    torch.stack([output.float().sum() for output in outputs if output is not None]).sum().backward()
+    network.zero_grad(set_to_none=True)
+    network.train()
