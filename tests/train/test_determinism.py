@@ -7,6 +7,8 @@ import torch
 
 from benchmarks.run_difference import differences
 from tests.tiny import tiny_data, tiny_exp
+from yolox_lt.models import build_resnet, build_yolox
+from yolox_lt.train.build import settle_buckets
 from yolox_lt.train.options import TrainOptions
 from yolox_lt.train.trainer import Trainer
 
@@ -33,3 +35,19 @@ def test_two_runs__one_with_loader_processes_and_the_switch_leave_the_same_bits(
     assert not torch.backends.cudnn.benchmark
     found = differences(tmp_path / "a/tiny", tmp_path / "b/tiny")
     assert {line.rpartition("/")[2] for line in found} == {"data_num_workers", "deterministic"}
+
+
+@pytest.mark.parametrize("family", ["yolox", "resnet"])
+def test_settled_buckets__touch_every_parameter_and_change_nothing(family):
+    model = build_yolox(3, 0.33, 0.125) if family == "yolox" else build_resnet(3, depth=18, channels=32)
+    model.train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    reached = set()
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    for name, parameter in trained.items():
+        parameter.register_hook(lambda gradient, name=name: reached.add(name))
+    settle_buckets(model, torch.device("cpu"))
+    assert reached == set(trained)
+    assert model.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
