@@ -25,7 +25,7 @@ demo: $(STAMP)
 	@echo "report: $(RUN)/report.html"
 
 test: $(STAMP)
-	$(PYTHON) -m pytest -n 2
+	$(PYTHON) -m pytest -n 2 --dist worksteal
 
 # Every detector with every loss learns eight pictures by heart: half an hour.
 test-slow: $(STAMP)

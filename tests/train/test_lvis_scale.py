@@ -39,7 +39,7 @@ def run(folder, output, amp, iterations):
     exp = get_exp("exps/lvis/yolox_s_eqfl.py")
     exp.merge(["data_dir", str(folder), "train_ann", "glyphs_train.json", "val_ann", "glyphs_val.json"])
     exp.merge(["output_dir", str(output), "seed", "0", "max_iter", str(iterations), "max_epoch", "1"])
-    exp.merge(["input_size", "(192,192)", "test_size", "(128,128)", "data_num_workers", "0"])
+    exp.merge(["input_size", "(192,192)", "test_size", "(64,64)", "data_num_workers", "0"])
     exp.merge(["width", "0.25", "warmup_epochs", "1", "no_aug_epochs", "0"])
     trainer = Trainer(exp, TrainOptions(4, amp=amp))
     trainer.train()
