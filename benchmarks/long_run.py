@@ -5,7 +5,9 @@
 The command `train` runs in a process of its own on small glyphs, with a checkpoint every 100 iterations. At every 50
 iterations the proportional set size (PSS) and the number of open file descriptors of the process and of each loader
 process are read. Growth is the largest PSS after the first 200 iterations by the one at 200; flat is a growth of at
-most 5 % and no further descriptor.
+most 5 %. Batches on their way between processes hold descriptors (nine each, four batches per loader process), and so
+does a checkpoint while it is written: a reading has more or fewer of them. What stays open shows in the least number,
+so that of the last ten readings must not be above that of the first ten after 200 iterations.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ SETTINGS = (
 )
 FIRST = 200  # iterations until everything that is kept has been allocated
 GROWTH = 0.05  # that counts as flat
+READINGS = 10  # at the beginning and at the end, whose least numbers of descriptors are compared
 
 
 @dataclass(frozen=True)
@@ -74,9 +77,10 @@ def follow(process: subprocess.Popen[bytes], metrics: Path, iterations: int) -> 
 
 
 def growth(samples: list[Sample]) -> tuple[float, int]:
-    """(share by which the memory grew, descriptors that came on top) after the first FIRST iterations."""
-    first, *later = (s for s in samples if s.iteration >= FIRST)
-    return max(s.memory for s in later) / first.memory - 1, max(s.files for s in later) - first.files
+    """(share by which the memory grew, descriptors that stayed open) after the first FIRST iterations."""
+    first, *later = settled = [s for s in samples if s.iteration >= FIRST]
+    least_first, least_last = (min(s.files for s in part) for part in (settled[:READINGS], settled[-READINGS:]))
+    return max(s.memory for s in later) / first.memory - 1, least_last - least_first
 
 
 def measure(iterations: int, workers: int) -> dict[str, list[Sample]]:
@@ -104,15 +108,18 @@ def main() -> None:
     found = measure(args.iterations, args.workers)
     from benchmarks.paired import print_header, table_row
 
-    print_header("process", f"MiB at {FIRST}", "largest MiB after", "MiB at the end", "growth", "open files", "more")
+    print_header(
+        "process", f"MiB at {FIRST}", "largest MiB after", "MiB at the end", "growth", "open files", "stay open"
+    )
     flat = True
     for name, samples in found.items():
         share, more = growth(samples)
         later = [s for s in samples if s.iteration >= FIRST]
         values = (later[0].memory, max(s.memory for s in later[1:]), later[-1].memory)
-        print(table_row(name, *(f"{v:.1f}" for v in values), f"{share:+.1%}", str(later[0].files), f"{more:+d}"))
+        files = f"{min(s.files for s in later)} to {max(s.files for s in later)}"
+        print(table_row(name, *(f"{v:.1f}" for v in values), f"{share:+.1%}", files, f"{more:+d}"))
         flat = flat and share <= GROWTH and more <= 0
-    print(f"\nreach: growth of at most {GROWTH:.0%} and no further descriptor: {'yes' if flat else 'MISSED'}")
+    print(f"\nreach: growth of at most {GROWTH:.0%} and no descriptor that stays open: {'yes' if flat else 'MISSED'}")
     sys.exit(not flat)
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from yolox_lt.data.columns import distinct
 from yolox_lt.data.index import AnnotationIndex
 
 Rounding = Literal["ceil", "stochastic", "floor", "round"]
@@ -96,7 +97,7 @@ def image_category_pairs(
     """Distinct pairs: image position int64 [M], category int64 [M] and the number of images."""
     image, category, num_images = objects_of(source, images)
     base = int(category.max()) + 1 if len(category) else 1
-    code = np.unique(image * base + category)
+    code = distinct(image * base + category)
     return code // base, code % base, num_images
 
 
