@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.long_run import FIRST, GROWTH, Sample, growth, measure
+from benchmarks.long_run import BATCH_DESCRIPTORS, FIRST, GROWTH, MOST_BATCHES, Sample, growth, measure
 
 
 @pytest.mark.slow
@@ -17,14 +17,16 @@ def test_long_run__memory_and_open_files_of_every_process_are_flat():
         share, files = growth(samples)
         assert share <= GROWTH, f"{name}: {samples}"
         assert files <= 0, f"{name}: {samples}"
+        most = MOST_BATCHES * (4 if name == "training process" else 1) * BATCH_DESCRIPTORS
+        assert max(s.tensors for s in samples) <= most, f"{name}: {samples}"
 
 
 def test_growth__sees_a_leak_below_readings_that_go_up_and_down():
-    """Before iteration 200 more of everything; then 100 or 103 MiB and 40 descriptors or 9 more, in turn."""
+    """Before iteration 200 more of everything; then 100 or 103 MiB and 40 files or one more, in turn."""
     flat = [
-        Sample(i, *((200.0, 90) if i < FIRST else (100.0 + 3 * (i % 100 > 0), 40 + 9 * (i % 100 > 0))))
+        Sample(i, *((200.0, 90) if i < FIRST else (100.0 + 3 * (i % 100 > 0), 40 + (i % 100 > 0))), tensors=0)
         for i in range(50, 2000, 50)
     ]
-    leaking = [Sample(s.iteration, s.memory, s.files + (s.iteration > 1000)) for s in flat]
+    leaking = [Sample(s.iteration, s.memory, s.files + (s.iteration > 1000), 0) for s in flat]
     assert growth(flat) == (pytest.approx(0.03), 0)
     assert growth(leaking) == (pytest.approx(0.03), 1)
