@@ -84,7 +84,7 @@ CONTROLS: list[Claim] = [
     Claim("RFS lifts FL", main("FL, RFS"), main("FL"), "APr_300"),
     Claim("RFS lifts EFL", main("EFL, RFS"), main("EFL"), "APr_300"),
     Claim("RFS lifts EQFL", main("EQFL, RFS"), main("EQFL"), "APr_300"),
-    Claim("A statistic without alpha changes EFL", scan("EFL, statistic without alpha"), main("EFL"), "APr_300"),
+    Claim("A statistic without alpha is better for EFL", scan("EFL, statistic without alpha"), main("EFL"), "APr_300"),
     Claim("A stronger decay of the bias helps EFL", scan("EFL, bias decay 15"), main("EFL"), "APr_300"),
     Claim("With prior 0.01 EFL is better than FL", scan("EFL, prior 0.01"), scan("FL, prior 0.01"), "APr_300"),
     Claim("With prior 0.1 EFL is better than FL", scan("EFL, prior 0.1"), scan("FL, prior 0.1"), "APr_300"),

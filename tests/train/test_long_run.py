@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.long_run import BATCH_DESCRIPTORS, FIRST, GROWTH, MOST_BATCHES, Sample, growth, measure
+from benchmarks.long_run import FIRST, GROWTH, Sample, growth, measure, most_tensors
 
 
 @pytest.mark.slow
@@ -17,8 +17,7 @@ def test_long_run__memory_and_open_files_of_every_process_are_flat():
         share, files = growth(samples)
         assert share <= GROWTH, f"{name}: {samples}"
         assert files <= 0, f"{name}: {samples}"
-        most = MOST_BATCHES * (4 if name == "training process" else 1) * BATCH_DESCRIPTORS
-        assert max(s.tensors for s in samples) <= most, f"{name}: {samples}"
+        assert max(s.tensors for s in samples) <= most_tensors(name, workers=4), f"{name}: {samples}"
 
 
 def test_growth__sees_a_leak_below_readings_that_go_up_and_down():
