@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
 from pathlib import Path
 
@@ -33,6 +34,12 @@ SIDES = (64, 128)
 PRIORS = (0.1, 0.01, 0.001, 0.0001)
 
 
+LVIS_PRIOR = 0.001  # of the released models
+LVIS_PRIORS = 2 * (80**2 + 40**2 + 20**2)  # of a picture of 640 pixels, two anchors a cell
+POSITIVES_A_BOX = 7.5
+"""Priors that ATSS gives to a box on average: boxes of 100 pictures of LVIS's validation set at 640 pixels."""
+
+
 class ShortTrainer(StudyTrainer):
     """A training that is not scored."""
 
@@ -43,6 +50,28 @@ class ShortTrainer(StudyTrainer):
 def resting_score(share: np.ndarray, alpha: float = 0.25, gamma: float = 2.0) -> np.ndarray:
     """The score p at which the bias of a category rests, from its share of positives among the priors; any shape."""
     return (alpha * share / ((1 - alpha) * (gamma + 1))) ** (1 / (gamma + 1))
+
+
+def lvis_rest() -> list[Row]:
+    """What the rule says of LVIS-train: rows of group, repeated or not, median pi and resting score, share above 0.001.
+
+    Repeated: with the repeat factor of the category (threshold 0.001), over an unrepeated number of pictures.
+    """
+    counts = json.loads(COUNTS.read_text(encoding="utf-8"))
+    categories = counts["categories"]
+    images, boxes = (np.array([c[key] for c in categories]) for key in ("image_count", "instance_count"))
+    groups = np.array([c["frequency"] for c in categories])
+    factors = np.maximum(1.0, np.sqrt(0.001 * counts["n_images"] / images))
+    rows: list[Row] = []
+    for repeated, group in itertools.product((False, True), GROUPS):
+        drawn = (boxes * factors if repeated else boxes)[groups == group]
+        share = drawn * POSITIVES_A_BOX / (counts["n_images"] * LVIS_PRIORS)
+        rest = resting_score(share)
+        rows.append(
+            {"sampling": "repeat factor" if repeated else "uniform", "group": group, "share": float(np.median(share))}
+            | {"rest": float(np.median(rest)), "expected": float((rest > LVIS_PRIOR).mean())}
+        )
+    return rows
 
 
 def settings_of(categories: int, side: int, prior: float, iterations: int) -> Settings:

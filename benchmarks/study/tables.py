@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from benchmarks.study import regime
 from benchmarks.study.claims import CLAIMS, CONTROLS, Claim
 from benchmarks.study.compare import Estimate, estimate, paired, verdict
 from benchmarks.study.grid import SETS, Set
@@ -149,10 +150,10 @@ def full_table(found: Set) -> str:
     return markdown(["case", "settings", "seeds", "precision", "needs the setting"], body)
 
 
-def regime_table(regime: Rows) -> str:
+def regime_table(places: Rows) -> str:
     """Each place of the grid and group: prior, median resting score, expected and measured share at g = 1, mean g."""
     body = []
-    for r in regime:
+    for r in places:
         share, rest = value(r, "share"), value(r, "rest")
         body.append(
             [r["categories"], r["side"], r["prior"], r["group"], r["seen"], f"{share:.1e}", f"{rest:.4f}"]
@@ -160,6 +161,14 @@ def regime_table(regime: Rows) -> str:
         )
     head = ("categories", "px", "prior", "group", "seen", "pi (median)", "resting p (median)", "expected at g = 1")
     return markdown([*head, "measured at g = 1", "mean g"], body)
+
+
+def lvis_rest_table() -> str:
+    body = [
+        [r["sampling"], r["group"], f"{r['share']:.1e}", f"{r['rest']:.4f}", f"{r['expected']:.2f}"]
+        for r in regime.lvis_rest()
+    ]
+    return markdown(["sampling", "group", "pi (median)", "resting p (median)", "expected at g = 1"], body)
 
 
 def is_rfs(name: str) -> bool:
@@ -177,7 +186,8 @@ TABLES: dict[str, Callable[[Rows, Rows], str]] = {
     "balance": lambda runs, _: case_table(runs, "cpu", lambda n: True, BALANCE, 2),
     "scores": lambda runs, _: case_table(runs, "cpu", lambda n: True, SCORES, 3),
     "shares": lambda runs, _: case_table(runs, "cpu", lambda n: True, SHARES, 3),
-    "regime": lambda _, regime: regime_table(regime),
+    "regime": lambda _, places: regime_table(places),
+    "LVIS": lambda *_: lvis_rest_table(),
     "sets": lambda runs, _: missing_table(runs),
     "cost": lambda runs, _: cost_table(runs),
     "runs": lambda runs, _: run_table(runs),

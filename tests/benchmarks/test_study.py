@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,10 +19,12 @@ from benchmarks.study.figures import draw_all
 from benchmarks.study.grid import EXP_FILE, SETS, STARTS, Case, Set
 from benchmarks.study.measure import CAPS, StudyTrainer, experiment, make_start, run
 from benchmarks.study.records import COURSES, REGIME, RUNS, append_rows, key_of, read_rows
-from benchmarks.study.regime import resting_score
+from benchmarks.study.regime import LVIS_PRIORS, POSITIVES_A_BOX, lvis_rest, resting_score
 from benchmarks.study.tables import TABLES, by_seed, difference, number, signed
+from yolox_lt.assign.atss import ATSSAssigner
 from yolox_lt.exp import get_exp
 from yolox_lt.losses import EqualizedFocalLoss
+from yolox_lt.models.priors import AnchorGrid
 from yolox_lt.train.checkpoint import load_checkpoint
 from yolox_lt.train.options import TrainOptions
 from yolox_lt.train.trainer import Trainer
@@ -98,6 +102,37 @@ def test_resting_score__is_where_a_bias_alone_gets_as_much_pull_as_push(share):
     loss(logits, torch.tensor([0, -1]))
     pull, push = share * loss.balance.pos_grad.item(), (1 - share) * loss.balance.neg_grad.item()
     assert pull == pytest.approx(push, rel=-4 * p * math.log(p))  # the limit of small p
+
+
+def test_positives_of_a_box__are_those_of_the_assigner_on_real_boxes():
+    content = json.loads(Path("tests/golden/lvis_val_100.json").read_text(encoding="utf-8"))
+    priors = AnchorGrid([8, 16, 32], [3, 4])([(80, 80), (40, 40), (20, 20)], CPU)
+    assert len(priors.boxes) == LVIS_PRIORS
+    boxes = positives = 0
+    for image in content["images"]:
+        height, width = image["height"], image["width"]
+        scale = 640 / max(height, width)
+        corners = [
+            [x * scale, y * scale, (x + w) * scale, (y + h) * scale]
+            for x, y, w, h in (a["bbox"] for a in content["annotations"] if a["image_id"] == image["id"])
+        ]
+        gt_boxes = torch.tensor(corners).reshape(-1, 4)
+        size = int(height * scale), int(width * scale)
+        found = ATSSAssigner(18)(priors, gt_boxes, torch.zeros(len(corners), dtype=torch.int64), size)
+        boxes += len(corners)
+        positives += int((found.gt_index >= 0).sum())
+    assert positives / boxes == pytest.approx(POSITIVES_A_BOX, abs=0.05)
+
+
+def test_rule_for_lvis__of_the_median_rare_category_by_hand():
+    rows = {(row["sampling"], row["group"]): row for row in lvis_rest()}
+    # The median rare category has seven boxes: 7 x 7.5 positives among 100,170 x 16,800 priors.
+    share = rows["uniform", "r"]["share"]
+    assert share == pytest.approx(7 * 7.5 / (100_170 * 16_800))
+    assert rows["uniform", "r"]["rest"] == pytest.approx((0.25 * share / (0.75 * 3)) ** (1 / 3))
+    # More drawn is more seen; frequent categories have a repeat factor of one.
+    assert rows["repeat factor", "r"]["share"] > share
+    assert rows["repeat factor", "f"]["share"] == pytest.approx(rows["uniform", "f"]["share"], rel=0.2)
 
 
 # ------------------------------------------------------------------------------------------------- the grid
