@@ -64,6 +64,12 @@ BENCHMARKS = [
     Benchmark("lvis-eval", "LVIS evaluation", "benchmarks.lvis_eval"),
     Benchmark("lvis-eval-grow", "LVIS evaluation as work grows", "benchmarks.lvis_eval --grow"),
     Benchmark("startup", "Start of training to the first batch", "benchmarks.startup"),
+    Benchmark(
+        "startup-1",
+        "Start of training to the first batch, one loader process",
+        "benchmarks.startup data_num_workers 1",
+        "With two cores the four processes above compete with the start itself; one of them leaves it a core.",
+    ),
     Benchmark("retinanet", "Memory of a RetinaNet training step", "benchmarks.retinanet_memory --textbook"),
     Benchmark(
         "compile",

@@ -28,6 +28,9 @@ from yolox_lt.errors import UserError
 MAX_REPLACEMENTS = 20
 """Unreadable images in a row that are replaced before a run with `skip_bad_images` gives up."""
 
+OLD_NAME = re.compile(r"COCO_\w+2014_(\d{12}\.jpg)$")
+"""LVIS v0.5 names files of 2017 so, which have no such prefix."""
+
 
 class ImageStore:
     """Where an index's images lie and how they are read.
@@ -70,18 +73,19 @@ class ImageStore:
         name = self.index.file_name(position)
         if self.folder is not None:
             # A given folder wins over the folder part of coco_url ("train2017/000000391895.jpg").
-            folder = self.data_dir / self.folder
-            places = [folder / Path(name).name]
+            places = [os.path.join(self.data_dir, self.folder, os.path.basename(name))]
         else:
             self.refuse_outside(position, name)
-            places = [self.data_dir / name, self.data_dir / "images" / name]
-        old = re.match(r"COCO_\w+2014_(\d{12}\.jpg)$", Path(name).name)
-        if old:  # LVIS v0.5 names files of 2017 so, which have no such prefix
-            places.append(places[0].with_name(old[1]))
-        return next((path for path in places if path.exists()), places[0])
+            places = [os.path.join(self.data_dir, name), os.path.join(self.data_dir, "images", name)]
+        old = OLD_NAME.match(os.path.basename(name))
+        if old:
+            places.append(os.path.join(os.path.dirname(places[0]), old[1]))
+        return Path(next((path for path in places if os.path.exists(path)), places[0]))
 
     def refuse_outside(self, position: int, name: str) -> None:
         """Raise UserError for a name that leads out of `data_dir`."""
+        if ".." not in name and not os.path.isabs(name):
+            return
         root = os.path.abspath(self.data_dir)
         if os.path.commonpath([root, os.path.abspath(self.data_dir / name)]) != root:
             raise UserError(

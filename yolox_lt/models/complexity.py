@@ -25,7 +25,14 @@ def model_info(model: nn.Module, test_size: tuple[int, int]) -> str:
             from thop import profile
     except ImportError as error:
         return f"{text}, Gflops: unknown ({error})"
-    image = torch.zeros(1, 3, PROFILE_SIDE, PROFILE_SIDE)
-    operations, _ = profile(copy.deepcopy(model).cpu(), inputs=(image,), verbose=False)
+    image = torch.zeros(1, 3, PROFILE_SIDE, PROFILE_SIDE, device="meta")
+    operations, _ = profile(without_values(model), inputs=(image,), verbose=False)
     giga = 2 * operations * test_size[0] * test_size[1] / PROFILE_SIDE**2 / 1e9
     return f"{text}, Gflops: {giga:.2f}"
+
+
+def without_values(model: nn.Module) -> nn.Module:
+    """A copy on the device meta, whose operations compute shapes only."""
+    parameters = {id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in model.parameters()}
+    buffers = {id(b): b.to("meta") for b in model.buffers()}
+    return copy.deepcopy(model, parameters | buffers)
