@@ -21,6 +21,7 @@ import torch
 
 from yolox_lt.criterion import BaseCriterion
 from yolox_lt.exp import DetectorExp, get_exp
+from yolox_lt.train.memory import keep_large_blocks
 
 WARMUP = 5
 
@@ -49,6 +50,8 @@ def make_step(
 
     criterion: in place of the experiment's. compiled: the network by torch.compile.
     """
+    if device.type == "cpu":
+        keep_large_blocks()  # as the trainer does
     torch.manual_seed(0)
     model = exp.get_model().to(device, memory_format=torch.channels_last).train()
     network = torch.compile(model) if compiled else model

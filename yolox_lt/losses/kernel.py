@@ -10,12 +10,13 @@ both from the balance). They differ only at the few positive entries, whose valu
 function. So one [N, C] gradient is all that is ever stored: no one-hot target, no expanded exponent, and the statistic
 comes for free.
 
-The pass goes through the rows in blocks whose scratch space stays in a core's cache and is allocated once: on a CPU
+The pass goes through the rows in blocks whose scratch space stays in the cache and is allocated once: on a CPU
 fresh memory costs more than arithmetic. That is why `negative_term` writes into given buffers.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -28,9 +29,10 @@ from yolox_lt.types import IGNORED
 
 ENTRIES_PER_BLOCK_GPU = 2**25
 """Entries treated at once on a GPU: bounds the scratch space to half a GiB whatever the batch."""
-ENTRIES_PER_BLOCK = 2**16
-"""The same for each CPU thread: four buffers of 256 KiB stay in a core's cache."""
+ENTRIES_PER_BLOCK = 2**18
+"""The same for each CPU thread: four buffers of a MiB stay in the last cache, and calls cost little beside their work."""
 NUM_BUFFERS = 4
+LOG2_E = math.log2(math.e)
 LINEAR_FROM = 40
 """From here on ln(1 + e^x) is x and the sigmoid 1, in float64 too; e^x does not overflow."""
 
@@ -60,7 +62,7 @@ def softplus(x: Tensor) -> Tensor:
     return F.softplus(x, threshold=LINEAR_FROM)
 
 
-def negative_term(x: Tensor, exponent: Tensor | None, log_weight: Tensor, buffers: Tensor) -> tuple[Tensor, ...]:
+def negative_term(x: Tensor, exponent: Tensor | None, log2_weight: Tensor, buffers: Tensor) -> tuple[Tensor, ...]:
     """Three matrices [n, C] in `buffers` from which the terms of entries with target 0 are products.
 
     Their loss is softplus * factor, their gradient slope * factor.
@@ -68,7 +70,7 @@ def negative_term(x: Tensor, exponent: Tensor | None, log_weight: Tensor, buffer
     Args:
         x: [n, C] logits, contiguous.
         exponent: f [C], or None for 0.
-        log_weight: ln w [C].
+        log2_weight: log2 w [C].
         buffers: [NUM_BUFFERS, n, C], overwritten.
 
     Returns:
@@ -81,11 +83,12 @@ def negative_term(x: Tensor, exponent: Tensor | None, log_weight: Tensor, buffer
     torch.maximum(loss, x, out=loss)
     p.div_(torch.add(p, 1, out=factor))
     if exponent is None:
-        return loss, p, torch.exp(log_weight.expand_as(x), out=factor)
+        return loss, p, torch.exp2(log2_weight.expand_as(x), out=factor)
     torch.mul(loss, exponent, out=slope)
     torch.lerp(slope, slope.new_ones(()), p, out=slope)
     torch.sub(x, loss, out=factor)  # ln p, safe where p underflows
-    torch.addcmul(log_weight, factor, exponent, out=factor).exp_()
+    # w p^f by powers of two, which torch computes in half the time of e's.
+    torch.addcmul(log2_weight, factor, exponent * LOG2_E, out=factor).exp2_()
     return loss, slope, factor
 
 
@@ -132,7 +135,7 @@ def block_pass(
     gradient = torch.empty(n, c, dtype=dtype, device=logits.device)
     total = torch.zeros((), dtype=torch.float64, device=logits.device)
     neg_sum = torch.zeros(c, dtype=torch.float64, device=logits.device)
-    log_weight = torch.log(weight / normalizer).to(dtype)
+    log2_weight = torch.log2(weight / normalizer).to(dtype)
     rows = (labels >= 0).nonzero().squeeze(1)
     ignored = (labels == IGNORED).nonzero().squeeze(1)
     block = rows_per_block(n, c, logits.device)
@@ -141,7 +144,7 @@ def block_pass(
     for start, here, out in zip(starts, split_rows(rows, starts), split_rows(ignored, starts)):
         stop = min(start + block, n)
         x = logits[start:stop].to(dtype).contiguous()
-        softplus_x, slope, factor = negative_term(x, exponent, log_weight, buffers[:, : stop - start])
+        softplus_x, slope, factor = negative_term(x, exponent, log2_weight, buffers[:, : stop - start])
         # Own categories and ignored rows leave the negative sums before they are added, not by subtraction afterwards:
         # a category whose every prior is positive must have a negative sum of exactly zero.
         if len(here):

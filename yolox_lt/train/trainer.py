@@ -19,6 +19,7 @@ from yolox_lt.train.dist import any_rank, control_group, lost_rank, object_group
 from yolox_lt.train.epoch import TrainerEpoch
 from yolox_lt.train.follow import Follower
 from yolox_lt.train.log import RunLog, memory_megabytes
+from yolox_lt.train.memory import keep_large_blocks
 from yolox_lt.train.record import describe_run, write_config
 from yolox_lt.train.signals import Stopped, StopSignals
 from yolox_lt.types import Batch
@@ -74,6 +75,8 @@ class Trainer(TrainerEpoch):
         self.build_data()
         # Loader processes make the first batch of a new run while the rest is built; forking is safest before CUDA too.
         self.early = None if self.resuming else self.batches()
+        if self.device.type == "cpu":
+            keep_large_blocks()  # of this process: loader processes need only small ones
         self.build_model()
         if checkpoint is not None:
             self.restore(checkpoint)
