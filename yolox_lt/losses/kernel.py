@@ -30,7 +30,7 @@ from yolox_lt.types import IGNORED
 ENTRIES_PER_BLOCK_GPU = 2**25
 """Entries treated at once on a GPU: bounds the scratch space to half a GiB whatever the batch."""
 ENTRIES_PER_BLOCK = 2**18
-"""The same for each CPU thread: four buffers of a MiB stay in the last cache, and calls cost little beside their work."""
+"""The same for each CPU thread: four buffers of a MiB stay in the last cache, and calls are cheap beside their work."""
 NUM_BUFFERS = 4
 LOG2_E = math.log2(math.e)
 LINEAR_FROM = 40
