@@ -64,3 +64,8 @@ def verdict(difference: Estimate, claim: Literal["more", "same"], within: float 
     if -within < difference.low and difference.high < within:
         return "reproduced"
     return "not reproduced" if difference.low > within or difference.high < -within else "inconclusive"
+
+
+def overlap(a: Estimate, b: Estimate) -> bool:
+    """Whether two 95 % intervals share a value; False where either has none."""
+    return a.low <= b.high and b.low <= a.high

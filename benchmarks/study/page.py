@@ -2,7 +2,8 @@
 
     python -m benchmarks.study.page                       # tables and figures of the published rows
     python -m benchmarks.study.page --from YOLOX_outputs/study   # first publish what a study has found
-    python -m benchmarks.study.page --print --from YOLOX_outputs/study   # only print its tables
+    python -m benchmarks.study.page --print --from YOLOX_outputs/study   # only print its tables, and whether its runs
+                                                                         # agree with the published ones
 
 A table of the page stands between two comments, `<!-- table NAME -->` and `<!-- end -->`; the text around is written
 by hand and holds no measured number.
@@ -16,7 +17,7 @@ import shutil
 from pathlib import Path
 
 from benchmarks.study.figures import draw_all
-from benchmarks.study.records import COURSES, REGIME, RUNS, read_rows
+from benchmarks.study.records import COURSES, EARLIER, REGIME, RUNS, read_rows
 from benchmarks.study.tables import TABLES, Rows
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -24,9 +25,9 @@ PAGE, DATA, IMAGES = DOCS / "results.md", DOCS / "results", DOCS / "images"
 BLOCK = re.compile(r"(<!-- table ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def render(text: str, runs: Rows, regime: Rows) -> str:
+def render(text: str, runs: Rows, regime: Rows, earlier: Rows) -> str:
     """The page with every table made anew."""
-    return BLOCK.sub(lambda found: f"{found[1]}{TABLES[found[2]](runs, regime)}\n{found[3]}", text)
+    return BLOCK.sub(lambda found: f"{found[1]}{TABLES[found[2]](runs, regime, earlier)}\n{found[3]}", text)
 
 
 def main() -> None:
@@ -36,9 +37,10 @@ def main() -> None:
     args = options.parse_args()
     folder = args.folder or DATA
     runs, courses, regime = (read_rows(folder / name) for name in (RUNS, COURSES, REGIME))
-    if args.print:
+    if args.print:  # a study in its own folder is compared with the published rows
+        earlier = read_rows(DATA / (EARLIER if args.folder is None else RUNS))
         for name, make in TABLES.items():
-            print(f"\n{name}\n\n{make(runs, regime)}")
+            print(f"\n{name}\n\n{make(runs, regime, earlier)}")
         return
     if args.folder is not None:
         DATA.mkdir(exist_ok=True)
@@ -46,7 +48,7 @@ def main() -> None:
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, DATA / name)
     draw_all(IMAGES, runs, courses, regime)
-    PAGE.write_text(render(PAGE.read_text(encoding="utf-8"), runs, regime), encoding="utf-8")
+    PAGE.write_text(render(PAGE.read_text(encoding="utf-8"), runs, regime, read_rows(DATA / EARLIER)), encoding="utf-8")
 
 
 if __name__ == "__main__":

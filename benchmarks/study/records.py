@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 RUNS, COURSES, REGIME = "runs.csv", "courses.csv", "regime.csv"
+EARLIER = "runs_earlier.csv"
+"""Published rows that newer ones have replaced: the same runs from other starts."""
 
 Row = dict[str, Any]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.study import regime
 from benchmarks.study.claims import CLAIMS, CONTROLS, Claim
-from benchmarks.study.compare import Estimate, estimate, paired, verdict
+from benchmarks.study.compare import Estimate, estimate, overlap, paired, verdict
 from benchmarks.study.grid import SETS, Set
 
 Rows = Sequence[dict[str, str]]
@@ -110,6 +110,37 @@ def claim_table(rows: Rows, claims: Sequence[Claim], words: dict[str, str]) -> s
     return markdown(["claim", "paired difference of", "mean [95 %]", "seeds", "verdict"], body)
 
 
+def agreement_table(rows: Rows, other: Rows) -> str:
+    """Claims that both studies have runs for: both differences, whether their intervals overlap, both verdicts."""
+    body = []
+    for claim in (*CLAIMS, *CONTROLS):
+        found = [difference(side, claim) for side in (rows, other)]
+        if 0 in (found[0].n, found[1].n):
+            continue
+        digits = 3 if claim.metric.startswith("margin") else 1
+        verdicts = [verdict(side, claim.kind, claim.within) for side in found]
+        verdicts = [CONTROL_WORDS.get(v, v) if claim in CONTROLS else v for v in verdicts]
+        both = verdicts[0] if verdicts[0] == verdicts[1] else f"{verdicts[0]}; **{verdicts[1]}**"
+        numbers = [signed(side, digits) for side in found]
+        body.append([f"{claim.text}: {claim.metric}", *numbers, "yes" if overlap(*found) else "**no**", both])
+    return markdown(["claim", "these runs", "the others", "intervals overlap", "verdict; of the others"], body)
+
+
+def agreement_of_levels(rows: Rows, other: Rows) -> str:
+    """One sentence: how many means of cases have intervals that overlap, how many lie in the other's interval."""
+    pairs = [
+        (mean_of(rows, name, case.name, metric), mean_of(other, name, case.name, metric))
+        for name, found in SETS.items()
+        for case in found.cases
+        for metric in (*LEVELS, *BALANCE[:3])
+    ]
+    pairs = [(a, b) for a, b in pairs if a.n > 1 and b.n > 1]
+    return (
+        f"{len(pairs)} means of AP and g (cases x measures): the intervals of {sum(overlap(a, b) for a, b in pairs)} "
+        f"overlap, {sum(b.low <= a.mean <= b.high for a, b in pairs)} of these runs' means lie in the others' interval."
+    )
+
+
 def run_table(rows: Rows) -> str:
     """Every run that there is, one line each."""
     columns = ("AP_300", "APr_300", "APc_300", "APf_300", "g_r", "g_c", "g_f", "seconds", "processor_seconds")
@@ -177,19 +208,21 @@ def is_rfs(name: str) -> bool:
 
 CONTROL_WORDS = {"reproduced": "holds", "not reproduced": "does not hold"}
 
-TABLES: dict[str, Callable[[Rows, Rows], str]] = {
-    "claims": lambda runs, _: claim_table(runs, CLAIMS, {}),
-    "controls": lambda runs, _: claim_table(runs, CONTROLS, CONTROL_WORDS),
-    "losses": lambda runs, _: case_table(runs, "cpu", lambda n: not is_rfs(n), LEVELS),
-    "losses with RFS": lambda runs, _: case_table(runs, "cpu", is_rfs, LEVELS),
-    "scans": lambda runs, _: case_table(runs, "mechanism", lambda n: True, (*LEVELS[:4], "g_r", "g_c", "g_f")),
-    "balance": lambda runs, _: case_table(runs, "cpu", lambda n: True, BALANCE, 2),
-    "scores": lambda runs, _: case_table(runs, "cpu", lambda n: True, SCORES, 3),
-    "shares": lambda runs, _: case_table(runs, "cpu", lambda n: True, SHARES, 3),
-    "regime": lambda _, places: regime_table(places),
+TABLES: dict[str, Callable[[Rows, Rows, Rows], str]] = {
+    "claims": lambda runs, *_: claim_table(runs, CLAIMS, {}),
+    "controls": lambda runs, *_: claim_table(runs, CONTROLS, CONTROL_WORDS),
+    "losses": lambda runs, *_: case_table(runs, "cpu", lambda n: not is_rfs(n), LEVELS),
+    "losses with RFS": lambda runs, *_: case_table(runs, "cpu", is_rfs, LEVELS),
+    "scans": lambda runs, *_: case_table(runs, "mechanism", lambda n: True, (*LEVELS[:4], "g_r", "g_c", "g_f")),
+    "balance": lambda runs, *_: case_table(runs, "cpu", lambda n: True, BALANCE, 2),
+    "scores": lambda runs, *_: case_table(runs, "cpu", lambda n: True, SCORES, 3),
+    "shares": lambda runs, *_: case_table(runs, "cpu", lambda n: True, SHARES, 3),
+    "regime": lambda _, places, __: regime_table(places),
     "LVIS": lambda *_: lvis_rest_table(),
-    "sets": lambda runs, _: missing_table(runs),
-    "cost": lambda runs, _: cost_table(runs),
-    "runs": lambda runs, _: run_table(runs),
+    "agreement": lambda runs, _, earlier: agreement_table(runs, earlier),
+    "agreement of levels": lambda runs, _, earlier: agreement_of_levels(runs, earlier),
+    "sets": lambda runs, *_: missing_table(runs),
+    "cost": lambda runs, *_: cost_table(runs),
+    "runs": lambda runs, *_: run_table(runs),
 }
-"""Name in the page -> table from the rows of runs.csv and regime.csv."""
+"""Name in the page -> table from the rows of runs.csv, regime.csv and runs_earlier.csv."""

@@ -18,9 +18,9 @@ from benchmarks.study.compare import Estimate, estimate, paired, verdict
 from benchmarks.study.figures import draw_all
 from benchmarks.study.grid import EXP_FILE, SETS, STARTS, Case, Set
 from benchmarks.study.measure import CAPS, StudyTrainer, experiment, make_start, run
-from benchmarks.study.records import COURSES, REGIME, RUNS, append_rows, key_of, read_rows
+from benchmarks.study.records import COURSES, EARLIER, REGIME, RUNS, append_rows, key_of, read_rows
 from benchmarks.study.regime import LVIS_PRIORS, POSITIVES_A_BOX, lvis_rest, resting_score
-from benchmarks.study.tables import TABLES, by_seed, difference, number, signed
+from benchmarks.study.tables import TABLES, agreement_of_levels, agreement_table, by_seed, difference, number, signed
 from yolox_lt.assign.atss import ATSSAssigner
 from yolox_lt.exp import get_exp
 from yolox_lt.losses import EqualizedFocalLoss
@@ -269,10 +269,39 @@ def test_difference__of_a_derived_metric():
     assert found.mean == pytest.approx(0.3)
 
 
+def rows_with(differences):
+    """FL at 10 and EFL that much above it, one seed each."""
+    pairs = [(seed, case, 10 + d * (case == "EFL")) for seed, d in enumerate(differences) for case in ("FL", "EFL")]
+    return [{"set": "cpu", "case": case, "seed": str(seed), "APr_300": str(value)} for seed, case, value in pairs]
+
+
+@pytest.mark.parametrize(
+    ("other", "again"),
+    [
+        # 2 ± 4.303 / sqrt(3) = [-0.5, 4.5] and three more: [2.5, 7.5]
+        ((4, 5, 6), "| +2.0 [-0.5, +4.5] | +5.0 [+2.5, +7.5] | yes | inconclusive; **reproduced** |"),
+        ((2, 3, 1), "| +2.0 [-0.5, +4.5] | +2.0 [-0.5, +4.5] | yes | inconclusive |"),
+        ((8, 9, 10), "| +2.0 [-0.5, +4.5] | +9.0 [+6.5, +11.5] | **no** | inconclusive; **reproduced** |"),
+    ],
+)
+def test_agreement__of_two_studies_by_hand(other, again):
+    lines = agreement_table(rows_with((1, 2, 3)), rows_with(other)).splitlines()
+    assert len(lines) == 3  # no other claim compares the two by this metric
+    assert lines[2].endswith(again)
+    assert lines[2].startswith("| EFL lifts rare categories over FL")
+
+
+def test_agreement_of_levels__counts_means_by_hand():
+    # FL has no spread: it meets itself only. EFL: [9.5, 14.5] against [12.5, 17.5], means 12 and 15.
+    said = agreement_of_levels(rows_with((1, 2, 3)), rows_with((4, 5, 6)))
+    assert said.startswith("2 means")
+    assert "the intervals of 2 overlap, 1 of these" in said
+
+
 def test_page__tables_are_those_of_the_csv_files():
     text = page.PAGE.read_text(encoding="utf-8")
     assert set(TABLES) == {name for _, name, _ in page.BLOCK.findall(text)}
-    assert page.render(text, read_rows(page.DATA / RUNS), read_rows(page.DATA / REGIME)) == text
+    assert page.render(text, *(read_rows(page.DATA / name) for name in (RUNS, REGIME, EARLIER))) == text
 
 
 def test_page__every_published_run_is_of_the_grid_and_complete():
