@@ -175,8 +175,9 @@ def grow(folder: Path) -> None:
         "categories",
         "boxes",
         "first time, s",
-        "peak GiB",
+        "cpu",
         "us a box",
+        "peak GiB",
         "from the cache, s",
         "cache MB",
     )
