@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,14 @@ def glyph_exp(detector: str, data: Path, **changes: Any) -> DetectorExp:
     return exp
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("detector", DETECTORS)
+def pairs():
+    """Every detector with every loss; in the daily suite every detector with EQFL and every loss with ATSS."""
+    for detector, loss in itertools.product(DETECTORS, LOSSES):
+        marks = () if detector == "atss" or loss == "eqfl" else (pytest.mark.slow,)
+        yield pytest.param(detector, loss, marks=marks)
+
+
+@pytest.mark.parametrize(("detector", "loss"), list(pairs()))
 def test_thirty_steps__finite_and_falling(data, detector, loss):
     torch.manual_seed(0)
     # FPN and head alone: the backbone's gradient, half of the time, does not depend on detector and loss.
