@@ -1,6 +1,6 @@
 """Run a study of the losses, go on where it stopped, and write its tables.
 
-    python -m benchmarks.study --set cpu --jobs 2                  # make study: two cores, half an hour
+    python -m benchmarks.study --set cpu --jobs 2                  # make study: two cores, twenty minutes
     python -m benchmarks.study --set full                          # make study-full: one GPU, hours
     python -m benchmarks.study --set full-scans --only "EFL, s 8"
     python -m benchmarks.study --set cpu --list

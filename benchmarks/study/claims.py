@@ -37,6 +37,11 @@ def both(text: str, ours: str, theirs: str, metric: str, kind: Literal["more", "
     ]
 
 
+def rare_and_all(text: str, ours: Place, theirs: Place) -> list[Claim]:
+    """A claim by AP_r and by AP: one may hide what the other shows."""
+    return [Claim(text, ours, theirs, metric) for metric in ("APr_300", "AP_300")]
+
+
 CLAIMS: list[Claim] = [
     *both("EFL lifts rare categories over FL (Tables 1, 2, 6)", "EFL", "FL", "APr_300"),
     *both("EFL lifts AP over FL", "EFL", "FL", "AP_300"),
@@ -52,13 +57,15 @@ CLAIMS: list[Claim] = [
         "AP_300",
     ),
     *both("EFL widens the score margin of rare categories (Figure 4)", "EFL", "FL", "margin_r"),
-    Claim("The weighting factor alone helps (Table 3)", scan("EFL, weighting only"), main("FL"), "APr_300"),
-    Claim("The focusing factor alone helps (Table 3)", scan("EFL, focusing only"), main("FL"), "APr_300"),
-    Claim("Both are better than weighting alone (Table 3)", main("EFL"), scan("EFL, weighting only"), "APr_300"),
-    Claim("Both are better than focusing alone (Table 3)", main("EFL"), scan("EFL, focusing only"), "APr_300"),
-    Claim("s = 4 is better than s = 1 (Table 4)", main("EFL"), scan("EFL, s 1"), "APr_300"),
-    Claim("s = 8 is better than s = 2 (Table 4)", scan("EFL, s 8"), scan("EFL, s 2"), "APr_300"),
-    Claim("s = 8 is better than s = 12 (Table 4)", scan("EFL, s 8"), scan("EFL, s 12"), "AP_300"),
+    *rare_and_all("The weighting factor alone helps (Table 3)", scan("EFL, weighting only"), main("FL")),
+    *rare_and_all("The focusing factor alone helps (Table 3)", scan("EFL, focusing only"), main("FL")),
+    *rare_and_all("Both are better than weighting alone (Table 3)", main("EFL"), scan("EFL, weighting only")),
+    *rare_and_all("Both are better than focusing alone (Table 3)", main("EFL"), scan("EFL, focusing only")),
+    *rare_and_all("s = 4 is better than s = 1 (Table 4)", main("EFL"), scan("EFL, s 1")),
+    *rare_and_all("s = 4 is better than s = 2 (Table 4)", main("EFL"), scan("EFL, s 2")),
+    *rare_and_all("s = 8 is better than s = 2 (Table 4)", scan("EFL, s 8"), scan("EFL, s 2")),
+    *rare_and_all("s = 8 is better than s = 4 (Table 4)", scan("EFL, s 8"), main("EFL")),
+    *rare_and_all("s = 8 is better than s = 12 (Table 4)", scan("EFL, s 8"), scan("EFL, s 12")),
     Claim(
         "On balanced data EFL equals FL (Table 9)",
         scan("EFL, balanced data"),
@@ -75,17 +82,29 @@ CONTROLS: list[Claim] = [
     *both("At three times the weight EFL still beats FL", "EFL x 3", "FL x 3", "APr_300"),
     *both("At three times the weight EFL still has more AP", "EFL x 3", "FL x 3", "AP_300"),
     Claim("With SGD, three times the classification loss lifts FL", scan("FL x 3, SGD"), scan("FL, SGD"), "APr_300"),
+    Claim("With SGD, three times the classification loss lifts FL", scan("FL x 3, SGD"), scan("FL, SGD"), "AP_300"),
+    *rare_and_all("With SGD, EFL beats FL of three times its weight", scan("EFL, SGD"), scan("FL x 3, SGD")),
     Claim("With SGD, EFL beats FL", scan("EFL, SGD"), scan("FL, SGD"), "APr_300"),
     Claim("With SGD, EFL beats FL at three times the weight", scan("EFL x 3, SGD"), scan("FL x 3, SGD"), "APr_300"),
-    Claim("EFL beats FL at 20 detections an image", main("EFL"), main("FL"), "APr_20"),
-    Claim("EQFL beats QFL at 20 detections an image", main("EQFL"), main("QFL"), "APr_20"),
+    *both("EFL beats FL at 20 detections an image", "EFL", "FL", "APr_20"),
+    *both("EQFL beats QFL at 20 detections an image", "EQFL", "QFL", "APr_20"),
     Claim("EFL beats FL by AP-fixed", main("EFL"), main("FL"), "APr_fixed"),
     Claim("EQFL beats QFL by AP-fixed", main("EQFL"), main("QFL"), "APr_fixed"),
     Claim("RFS lifts FL", main("FL, RFS"), main("FL"), "APr_300"),
     Claim("RFS lifts EFL", main("EFL, RFS"), main("EFL"), "APr_300"),
     Claim("RFS lifts EQFL", main("EQFL, RFS"), main("EQFL"), "APr_300"),
+    Claim("RFS lifts frequent categories of FL", main("FL, RFS"), main("FL"), "APf_300"),
+    Claim("RFS lifts frequent categories of EFL", main("EFL, RFS"), main("EFL"), "APf_300"),
+    Claim("RFS lifts frequent categories of EQFL", main("EQFL, RFS"), main("EQFL"), "APf_300"),
+    *both("EQFL is better than EFL", "EQFL", "EFL", "AP_300"),
+    Claim("Three times the classification loss lifts EFL", main("EFL x 3"), main("EFL"), "AP_300"),
+    Claim("With SGD, three times the classification loss lifts EFL", scan("EFL x 3, SGD"), scan("EFL, SGD"), "AP_300"),
     Claim("A statistic without alpha is better for EFL", scan("EFL, statistic without alpha"), main("EFL"), "APr_300"),
     Claim("A stronger decay of the bias helps EFL", scan("EFL, bias decay 15"), main("EFL"), "APr_300"),
     Claim("With prior 0.01 EFL is better than FL", scan("EFL, prior 0.01"), scan("FL, prior 0.01"), "APr_300"),
     Claim("With prior 0.1 EFL is better than FL", scan("EFL, prior 0.1"), scan("FL, prior 0.1"), "APr_300"),
+    Claim("EFL is better with prior 0.05 than with 0.01", main("EFL"), scan("EFL, prior 0.01"), "AP_300"),
+    Claim("EFL is better with prior 0.05 than with 0.1", main("EFL"), scan("EFL, prior 0.1"), "AP_300"),
+    Claim("FL is better with prior 0.05 than with 0.01", main("FL"), scan("FL, prior 0.01"), "AP_300"),
+    *rare_and_all("EFL with prior 0.05 beats FL with 0.01", main("EFL"), scan("FL, prior 0.01")),
 ]

@@ -6,7 +6,7 @@
                                                                          # agree with the published ones
 
 A table of the page stands between two comments, `<!-- table NAME -->` and `<!-- end -->`; the text around is written
-by hand and holds no measured number.
+by hand.
 """
 
 from __future__ import annotations

@@ -82,7 +82,16 @@ def case_table(rows: Rows, set_name: str, keep: Callable[[str], bool], metrics: 
         if count == 0:
             body.append([case.name, "0", "not run", *["-"] * (len(metrics) - 1)])
             continue
-        body.append([case.name, str(count), *(number(mean_of(rows, set_name, case.name, m), digits) for m in metrics)])
+        body.append(
+            [
+                case.name,
+                str(count),
+                *(
+                    number(mean_of(rows, set_name, case.name, m), max(digits, 2) if m.startswith("g_") else digits)
+                    for m in metrics
+                ),
+            ]
+        )
     return markdown(["case", "seeds", *metrics], body)
 
 
@@ -132,7 +141,7 @@ def agreement_of_levels(rows: Rows, other: Rows) -> str:
         (mean_of(rows, name, case.name, metric), mean_of(other, name, case.name, metric))
         for name, found in SETS.items()
         for case in found.cases
-        for metric in (*LEVELS, *BALANCE[:3])
+        for metric in (*LEVELS[:9], *BALANCE[:3])  # AP-fixed is AP_300 here
     ]
     pairs = [(a, b) for a, b in pairs if a.n > 1 and b.n > 1]
     return (
@@ -154,10 +163,9 @@ def cost_table(rows: Rows) -> str:
     for name in ("start", *SETS):
         seconds = [value(r, "processor_seconds") for r in rows if r["set"] == name]
         if seconds:
-            total = sum(seconds)
-            body.append(
-                [name, str(len(seconds)), f"{total / len(seconds):.0f}", f"{total / 60:.1f}", f"{total / 120:.1f}"]
-            )
+            total, cores = sum(seconds), min(2, len(seconds))
+            numbers = (f"{total / len(seconds):.0f}", f"{total / 60:.1f}", f"{total / 60 / cores:.1f}")
+            body.append([name, str(len(seconds)), *numbers])
     return markdown(["set", "runs", "processor seconds a run", "processor minutes", "minutes on two idle cores"], body)
 
 
@@ -213,7 +221,7 @@ TABLES: dict[str, Callable[[Rows, Rows, Rows], str]] = {
     "controls": lambda runs, *_: claim_table(runs, CONTROLS, CONTROL_WORDS),
     "losses": lambda runs, *_: case_table(runs, "cpu", lambda n: not is_rfs(n), LEVELS),
     "losses with RFS": lambda runs, *_: case_table(runs, "cpu", is_rfs, LEVELS),
-    "scans": lambda runs, *_: case_table(runs, "mechanism", lambda n: True, (*LEVELS[:4], "g_r", "g_c", "g_f")),
+    "scans": lambda runs, *_: case_table(runs, "mechanism", lambda n: True, (*LEVELS[:4], *BALANCE[:3])),
     "balance": lambda runs, *_: case_table(runs, "cpu", lambda n: True, BALANCE, 2),
     "scores": lambda runs, *_: case_table(runs, "cpu", lambda n: True, SCORES, 3),
     "shares": lambda runs, *_: case_table(runs, "cpu", lambda n: True, SHARES, 3),
