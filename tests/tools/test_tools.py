@@ -192,16 +192,18 @@ def test_corrupt_image__stops_by_name_or_is_skipped_and_counted(run, tmp_path):
     _, settings, data = run
     broken = tmp_path / "broken"
     shutil.copytree(data, broken)
-    victim = sorted((broken / "train2017").glob("*.jpg"))[0]
-    victim.write_bytes(b"not a jpeg")
-    settings = [*settings, "data_dir", broken, "output_dir", tmp_path, "seed", 0, "max_iter", 90]
+    victims = sorted((broken / "train2017").glob("*.jpg"))[::3]
+    for victim in victims:
+        victim.write_bytes(b"not a jpeg")
+    settings = [*settings, "data_dir", broken, "output_dir", tmp_path, "seed", 0, "max_iter", 5]
     settings += ["data_num_workers", 1]
     done = tool("train", "-f", "exps/glyphs/eqfl.py", "-b", 4, *settings, status=1)
-    assert f"error: {victim}: not a readable image (10 bytes)" in done.stderr
+    assert any(f"error: {victim}: not a readable image (10 bytes)" in done.stderr for victim in victims)
     tool("train", "-f", "exps/glyphs/eqfl.py", "-b", 4, *settings, "skip_bad_images", True)
     header, row = (tmp_path / "eqfl/metrics.csv").read_text().splitlines()
     assert int(row.split(",")[header.split(",").index("skipped_images")]) >= 1
-    assert str(victim) in (tmp_path / "eqfl/train.log").read_text()
+    log = (tmp_path / "eqfl/train.log").read_text()
+    assert any(str(victim) in log for victim in victims)
 
 
 def test_torchrun__starts_the_same_tool(run, tmp_path):

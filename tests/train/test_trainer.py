@@ -60,7 +60,7 @@ class Interrupted(Trainer):
         raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_resume__twenty_steps_equal_ten_and_ten_bit_for_bit(data, tmp_path, workers):
     straight = tiny_exp(data, tmp_path / "straight")
     Trainer(straight, TrainOptions(4)).train()
