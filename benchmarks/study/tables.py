@@ -82,16 +82,9 @@ def case_table(rows: Rows, set_name: str, keep: Callable[[str], bool], metrics: 
         if count == 0:
             body.append([case.name, "0", "not run", *["-"] * (len(metrics) - 1)])
             continue
-        body.append(
-            [
-                case.name,
-                str(count),
-                *(
-                    number(mean_of(rows, set_name, case.name, m), max(digits, 2) if m.startswith("g_") else digits)
-                    for m in metrics
-                ),
-            ]
-        )
+        places = [max(digits, 2) if m.startswith("g_") else digits for m in metrics]
+        means = [number(mean_of(rows, set_name, case.name, m), n) for m, n in zip(metrics, places)]
+        body.append([case.name, str(count), *means])
     return markdown(["case", "seeds", *metrics], body)
 
 
