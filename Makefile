@@ -37,13 +37,13 @@ bench: $(STAMP)
 
 # The losses compared in miniature, docs/results.md: two CPU cores, half an hour; goes on where it stopped.
 study: $(STAMP)
-	OMP_NUM_THREADS=1 $(PYTHON) -m benchmarks.study --set cpu --jobs 2
-	$(PYTHON) -m benchmarks.study.page --print --from YOLOX_outputs/study
+	OMP_NUM_THREADS=1 $(PYTHON) -m studies --set cpu --jobs 2
+	$(PYTHON) -m studies.page --print --from YOLOX_outputs/study
 
 # 1203 categories and all scans: one GPU, hours.
 study-full: $(STAMP)
-	$(PYTHON) -m benchmarks.study --set full
-	$(PYTHON) -m benchmarks.study.page --print --from YOLOX_outputs/study
+	$(PYTHON) -m studies --set full
+	$(PYTHON) -m studies.page --print --from YOLOX_outputs/study
 
 check: $(STAMP)
 	$(PYTHON) -m ruff check .

@@ -27,8 +27,8 @@ import numpy as np
 from benchmarks import lvis_like
 from benchmarks.fresh import Fresh, fresh
 from benchmarks.paired import print_header, table_row
-from yolox_lt.data.index import AnnotationIndex
-from yolox_lt.data.index_cache import cache_path
+from yolox_lt.data.annotations.index import AnnotationIndex
+from yolox_lt.data.annotations.index_cache import cache_path
 
 WORKERS, EPOCHS = 8, 2
 SLOW = 20.0  # seconds, a reader that takes longer is measured once

@@ -27,11 +27,12 @@ import cv2
 import numpy as np
 
 from tests.data.released_order import ReleasedOrder
-from yolox_lt.data import augment, mosaic, recipe
-from yolox_lt.data.augment import Sample
-from yolox_lt.data.glyphs import write_glyphs
+from yolox_lt.data.augment import mosaic, recipe
+from yolox_lt.data.augment import transforms as augment
+from yolox_lt.data.augment.recipe import OFFICIAL_RECIPE, RELEASED_RECIPE, Augment, AugmentRecipe
+from yolox_lt.data.augment.transforms import Sample
+from yolox_lt.data.glyphs.make import write_glyphs
 from yolox_lt.data.loader import init_worker
-from yolox_lt.data.recipe import OFFICIAL_RECIPE, RELEASED_RECIPE, Augment, AugmentRecipe
 
 COCO_SIZES = [(480, 640), (480, 640), (427, 640), (640, 480), (640, 427), (375, 500)]
 """Common (height, width) of COCO's images."""

@@ -12,7 +12,7 @@ from torch import nn
 
 from benchmarks.paired import begin, compare, parser, print_header
 from yolox_lt.exp import get_exp
-from yolox_lt.train.ema import ModelEMA
+from yolox_lt.optim.ema import ModelEMA
 
 
 class Loop:

@@ -35,9 +35,9 @@ import numpy as np
 from benchmarks.kill_moments import MOMENTS, Occurrence
 from benchmarks.run_difference import differences
 from yolox_lt.commands import run_command
-from yolox_lt.data.glyphs import ensure_glyphs
-from yolox_lt.train.dist import free_port
-from yolox_lt.train.signals import EXIT_STATUS
+from yolox_lt.data.glyphs.make import ensure_glyphs
+from yolox_lt.distributed.processes import free_port
+from yolox_lt.distributed.signals import EXIT_STATUS
 
 EXP = Path(__file__).resolve().parents[1] / "exps/glyphs/eqfl.py"
 DATA: dict[str, Any] = {"num_categories": 4, "train_images": 150, "val_images": 12, "image_size": 64}
@@ -155,7 +155,7 @@ class Result:
     wrong: list[str] = field(default_factory=list)
 
     def killed(self, moment: str, output: Path) -> None:
-        from yolox_lt.train.checkpoint import load_checkpoint
+        from yolox_lt.checkpoint import load_checkpoint
 
         self.kills[moment] += 1
         if (output / "run/latest.pth").exists():
@@ -257,9 +257,9 @@ def import_everything() -> None:
     """What a training imports while it goes on."""
     import yolox_lt.commands.train
     import yolox_lt.evaluate.evaluator
-    import yolox_lt.report.batch_pictures
-    import yolox_lt.report.page
-    import yolox_lt.report.record
+    import yolox_lt.report.analysis.evaluation_file
+    import yolox_lt.report.data.batch_images
+    import yolox_lt.report.page.page
     import yolox_lt.train.trainer  # noqa: F401
 
 

@@ -28,7 +28,7 @@ import numpy as np
 from benchmarks import lvis_like
 from benchmarks.fresh import Fresh, fresh
 from benchmarks.paired import print_header, table_row
-from yolox_lt.data.index import AnnotationIndex
+from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.evaluate import DetectionArrays, evaluate_lvis
 
 REACH = 30.0  # times as fast as the LVIS API

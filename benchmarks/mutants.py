@@ -65,7 +65,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "yolox_lt/evaluate/lvis.py": EVALUATION,
     "yolox_lt/evaluate/matching.py": EVALUATION,
     "yolox_lt/evaluate/curves.py": EVALUATION,
-    "yolox_lt/data/sampler.py": (
+    "yolox_lt/data/sampling/sampler.py": (
         "tests/data/test_sampler.py",
         "tests/data/test_continued_sampler.py",
         "tests/data/test_frequency_sampler.py",

@@ -19,8 +19,8 @@ from typing import Any
 from tests.report.chromium import installed, started
 from tests.report.made_run import make_run
 from yolox_lt.errors import UserError
-from yolox_lt.report.category_pictures import picture_plan
-from yolox_lt.report.page import write_page
+from yolox_lt.report.page.category_images import picture_plan
+from yolox_lt.report.page.page import write_page
 
 AFTER = """const done = arguments[arguments.length - 1];
 const start = performance.now();

@@ -95,7 +95,7 @@ def cpu_of(pid: int) -> float:
 def prepare(folder: Path) -> None:
     """Annotation files of LVIS's size and the pictures they refer to."""
     from benchmarks import lvis_like  # not above: a child imports what the command imports, no more
-    from yolox_lt.data.glyphs import write_glyphs
+    from yolox_lt.data.glyphs.make import write_glyphs
 
     glyphs = write_glyphs(folder / "glyphs", train_images=PICTURES, image_size=(480, 640))
     (folder / "train2017").mkdir()

@@ -27,11 +27,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from yolox_lt.data.index import AnnotationIndex
+from yolox_lt.checkpoint import load_checkpoint, load_weights
+from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.errors import UserError
 from yolox_lt.evaluate.results import labels_and_images, load_detections
 from yolox_lt.exp import StarExp
-from yolox_lt.train.checkpoint import load_checkpoint, load_weights
 
 ANNOTATIONS: dict[str, Any] = {
     "images": [

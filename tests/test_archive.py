@@ -16,9 +16,9 @@ import torch
 import yolox_lt
 from tests.tiny import tiny_exp
 from yolox_lt.archive import check_archive
+from yolox_lt.checkpoint import load_checkpoint, plain, save_checkpoint
 from yolox_lt.convert.read import read_file
 from yolox_lt.errors import UserError
-from yolox_lt.train.checkpoint import load_checkpoint, plain, save_checkpoint
 
 STATE = {"weight": torch.arange(12.0).reshape(3, 4), "count": torch.tensor(3)}
 READERS = {"load_checkpoint": load_checkpoint, "read_file": lambda path: read_file(path)}

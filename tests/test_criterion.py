@@ -16,10 +16,10 @@ from yolox_lt import boxes as box_ops
 from yolox_lt.assign import ATSSAssigner, SimOTAAssigner
 from yolox_lt.coders import DeltaCoder, grid_coder
 from yolox_lt.criterion import Criterion, RetinaNetCriterion, YOLOXCriterion, centerness
+from yolox_lt.distributed.processes import free_port
 from yolox_lt.losses import EqualizedFocalLoss, EqualizedQualityFocalLoss, FocalLoss, QualityFocalLoss
 from yolox_lt.models.heads import YOLOXHead
 from yolox_lt.models.priors import AnchorGrid
-from yolox_lt.train.dist import free_port
 from yolox_lt.types import IGNORED, Assignment, Predictions
 
 C = 30

@@ -34,10 +34,10 @@ from torch.distributed.run import get_args_parser
 from tests.tiny import TINY, tiny_data
 from yolox_lt.commands import common
 from yolox_lt.data.frequency import class_balanced_factors, image_category_pairs, repeat_factors
-from yolox_lt.data.glyph_spec import glyph_spec, glyph_tail
-from yolox_lt.data.glyphs import train_plan
+from yolox_lt.data.glyphs.make import train_plan
+from yolox_lt.data.glyphs.spec import glyph_spec, glyph_tail
 from yolox_lt.exp import get_exp
-from yolox_lt.report.data_summary import expected_draws
+from yolox_lt.report.data.summary import expected_draws
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDES = ROOT / "docs" / "guides"

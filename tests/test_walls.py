@@ -70,7 +70,7 @@ def test_walls__experiments_are_imported_by_experiments_api_commands_and_convert
 def test_walls__environment_variables_are_read_in_two_places_and_set_in_one():
     users = {p.relative_to(PACKAGE).as_posix() for p in FILES if "os.environ" in p.read_text(encoding="utf-8")}
     # The commands set how long OpenMP threads spin, which has to happen before torch is loaded.
-    assert users == {"train/dist.py", "data/dataset.py", "commands/__init__.py"}
+    assert users == {"distributed/processes.py", "data/dataset.py", "commands/__init__.py"}
 
 
 def test_sizes__files_and_experiments_stay_small():

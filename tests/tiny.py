@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from yolox_lt.data.glyphs import ensure_glyphs
+from yolox_lt.data.glyphs.make import ensure_glyphs
 from yolox_lt.exp import GlyphExp
 
 TINY: dict[str, Any] = {"num_categories": 4, "train_images": 360, "val_images": 12, "image_size": 64}

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from yolox_lt.checkpoint import check_weights, load_checkpoint, load_weights
 from yolox_lt.convert.conversion import OWN, map_state
 from yolox_lt.convert.read import find_state, read_file
 from yolox_lt.data.collate import Item
 from yolox_lt.errors import UserError
 from yolox_lt.exp import DetectorExp, Exp
-from yolox_lt.exp.build import exp_from_settings
-from yolox_lt.train.checkpoint import check_weights, load_checkpoint, load_weights
+from yolox_lt.exp.load import exp_from_settings
 from yolox_lt.types import Detections, Predictions, Priors
 
 if TYPE_CHECKING:

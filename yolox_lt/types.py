@@ -151,7 +151,7 @@ class Detections:
             image: the image in which they were found, in any form that the detector takes.
         """
         from yolox_lt.api import read_image
-        from yolox_lt.report.draw import draw_detections
+        from yolox_lt.render import draw_detections
 
         return draw_detections(read_image(image), self)
 

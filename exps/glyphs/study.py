@@ -1,4 +1,4 @@
-"""The small detector of benchmarks/study: YOLOX* on 90 glyphs, less than a minute on one core."""
+"""The small detector of studies: YOLOX* on 90 glyphs, less than a minute on one core."""
 
 from yolox_lt.exp import GlyphExp
 

@@ -11,21 +11,21 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from benchmarks.study import page
-from benchmarks.study.__main__ import waiting_runs
-from benchmarks.study.claims import CLAIMS, CONTROLS, Claim
-from benchmarks.study.compare import Estimate, estimate, paired, verdict
-from benchmarks.study.figures import draw_all
-from benchmarks.study.grid import EXP_FILE, SETS, STARTS, Case, Set
-from benchmarks.study.measure import CAPS, StudyTrainer, experiment, make_start, run
-from benchmarks.study.records import COURSES, EARLIER, REGIME, RUNS, append_rows, key_of, read_rows
-from benchmarks.study.regime import LVIS_PRIORS, POSITIVES_A_BOX, lvis_rest, resting_score
-from benchmarks.study.tables import TABLES, agreement_of_levels, agreement_table, by_seed, difference, number, signed
+from studies import page
+from studies.__main__ import waiting_runs
+from studies.claims import CLAIMS, CONTROLS, Claim
+from studies.compare import Estimate, estimate, paired, verdict
+from studies.figures import draw_all
+from studies.grid import EXP_FILE, SETS, STARTS, Case, Set
+from studies.measure import CAPS, StudyTrainer, experiment, make_start, run
+from studies.records import COURSES, EARLIER, REGIME, RUNS, append_rows, key_of, read_rows
+from studies.regime import LVIS_PRIORS, POSITIVES_A_BOX, lvis_rest, resting_score
+from studies.tables import TABLES, agreement_of_levels, agreement_table, by_seed, difference, number, signed
 from yolox_lt.assign.atss import ATSSAssigner
+from yolox_lt.checkpoint import load_checkpoint
 from yolox_lt.exp import get_exp
 from yolox_lt.losses import EqualizedFocalLoss
 from yolox_lt.models.priors import AnchorGrid
-from yolox_lt.train.checkpoint import load_checkpoint
 from yolox_lt.train.options import TrainOptions
 from yolox_lt.train.trainer import Trainer
 

@@ -9,10 +9,10 @@ import torch
 
 import yolox_lt
 from tests.convert.files import equal_states, numbered, official, released
+from yolox_lt.checkpoint import FORMAT_VERSION, load_checkpoint, plain
 from yolox_lt.convert import convert
 from yolox_lt.errors import UserError
 from yolox_lt.exp import Exp, ResNetExp, StarExp
-from yolox_lt.train.checkpoint import FORMAT_VERSION, load_checkpoint, plain
 
 IDS, NAMES = [4, 7, 30], ["cat", "dog", "axolotl"]
 

@@ -9,8 +9,8 @@ from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights
 
 import yolox_lt
 from tests.convert.files import equal_states, official
+from yolox_lt.checkpoint import load_checkpoint
 from yolox_lt.convert import convert
-from yolox_lt.train.checkpoint import load_checkpoint
 
 # depth, width, depthwise, side of the test image
 SIZES = {

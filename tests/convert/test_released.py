@@ -12,6 +12,7 @@ import yolox_lt
 from tests.convert.files import category_major, doubled_stem, equal_states, expected, released
 from tests.models.test_released_golden import expected_rows
 from tests.models.test_retina_golden import expected_rows as expected_retina_rows
+from yolox_lt.checkpoint import load_checkpoint
 from yolox_lt.convert import convert
 from yolox_lt.convert.mapped import Mapped
 from yolox_lt.convert.released import STATISTIC, map_resnet, map_yolox, rename, resnet_name
@@ -19,7 +20,6 @@ from yolox_lt.errors import UserError
 from yolox_lt.exp import get_exp
 from yolox_lt.models import RetinaHead
 from yolox_lt.models.resnet_fpn import FPN
-from yolox_lt.train.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from tests.convert.files import released
-from yolox_lt.train.checkpoint import load_checkpoint
+from yolox_lt.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 

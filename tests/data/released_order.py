@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 import cv2
 import numpy as np
 
-from yolox_lt.data.augment import (
+from yolox_lt.data.augment.mosaic import MIXUP_MIN_SIDE, mixup_slack, tile_placement
+from yolox_lt.data.augment.recipe import AFFINE_MIN_SIDE, MIN_SIDE, AugmentRecipe, draw_size, finish, value_range
+from yolox_lt.data.augment.transforms import (
     Sample,
     affine_matrix,
     clip_boxes,
@@ -21,8 +23,6 @@ from yolox_lt.data.augment import (
     surviving,
     warp_boxes,
 )
-from yolox_lt.data.mosaic import MIXUP_MIN_SIDE, mixup_slack, tile_placement
-from yolox_lt.data.recipe import AFFINE_MIN_SIDE, MIN_SIDE, AugmentRecipe, draw_size, finish, value_range
 
 Resize = Callable[[np.ndarray, tuple[int, int]], tuple[np.ndarray, float]]
 Blend = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -72,7 +72,7 @@ def mixup(
     filter_boxes: bool,
     blend: Blend = half_and_half,
 ) -> Sample:
-    """`partner` over `base`, see `yolox_lt.data.mosaic.mixup`."""
+    """`partner` over `base`, see `yolox_lt.data.augment.mosaic.mixup`."""
     height, width = size = (base.image.shape[0], base.image.shape[1])
     boxed = letterbox_sample(partner, size, fill)
     canvas_size = max(1, int(width * scale)), max(1, int(height * scale))

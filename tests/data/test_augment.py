@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from yolox_lt.data.augment import (
+from yolox_lt.data.augment.transforms import (
     Sample,
     affine_matrix,
     clip_boxes,

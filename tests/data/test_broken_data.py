@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 
 from tests.data.broken import BAD_PICTURES, FILE_DEFECTS, BrokenSet, broken_sets
 from yolox_lt.commands.common import user_error
+from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.collate import Collate
 from yolox_lt.data.dataset import EvalDataset, ImageStore, Letterbox, TrainDataset
 from yolox_lt.data.image_file import BadImageError, decode
-from yolox_lt.data.index import AnnotationIndex
 from yolox_lt.data.loader import train_loader
-from yolox_lt.data.sampler import Draw, DrawSampler, SampleStream
+from yolox_lt.data.sampling.sampler import Draw, DrawSampler, SampleStream
 from yolox_lt.errors import UserError
 
 QUICK = settings(

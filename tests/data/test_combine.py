@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from yolox_lt.data.annotations.index import AnnotationIndex
+from yolox_lt.data.annotations.source import Source
 from yolox_lt.data.dataset import ImageStore
-from yolox_lt.data.index import AnnotationIndex
-from yolox_lt.data.source import Source
 from yolox_lt.errors import UserError
 from yolox_lt.exp import LVIS05Data, LVISData, StarExp, get_exp
 

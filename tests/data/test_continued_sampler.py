@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from yolox_lt.data.sampler import Deal, Draw, DrawSampler, SampleStream, continued
+from yolox_lt.data.sampling.sampler import Deal, Draw, DrawSampler, SampleStream, continued
 
 CHANGES = [
     [Deal(2, 3, 2)],

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import yolox_lt.data.csv_rows as csv_rows
-from yolox_lt.data.csv_rows import read_rows
+import yolox_lt.data.annotations.csv_rows as csv_rows
+from yolox_lt.data.annotations.csv_rows import read_rows
 from yolox_lt.errors import UserError
 
 NUMBERS = ["0", "1", "7", "0.5", "0.25", "0.123456", "0.12345678", "0.123456789", "0.30000000000000004", "1.000000"]

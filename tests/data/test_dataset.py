@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from tests.tiny import tiny_data, tiny_exp
+from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.collate import Collate, Item
 from yolox_lt.data.dataset import BadImageError, EvalDataset, ImageStore, Letterbox
-from yolox_lt.data.index import AnnotationIndex
-from yolox_lt.data.sampler import DrawSampler
+from yolox_lt.data.sampling.sampler import DrawSampler
 from yolox_lt.errors import UserError
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from tests.data.own_data import bccd, small, write_image, write_voc, write_yolo
-from yolox_lt.data.index import AnnotationIndex
-from yolox_lt.data.sampler import Draw
-from yolox_lt.data.source import Source, recognise
+from yolox_lt.data.annotations.index import AnnotationIndex
+from yolox_lt.data.annotations.source import Source, recognise
+from yolox_lt.data.sampling.sampler import Draw
 from yolox_lt.errors import UserError
 from yolox_lt.evaluate import evaluate_coco
 from yolox_lt.exp import StarExp

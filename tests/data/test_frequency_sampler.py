@@ -9,14 +9,14 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.frequency import (
     category_factors,
     class_balanced_factors,
     instance_aware_factors,
     repeat_factors,
 )
-from yolox_lt.data.index import AnnotationIndex
-from yolox_lt.data.sampler import DrawSampler, SampleStream, iterations_per_epoch, pass_indices
+from yolox_lt.data.sampling.sampler import DrawSampler, SampleStream, iterations_per_epoch, pass_indices
 
 
 def golden_categories(data):

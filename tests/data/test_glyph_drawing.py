@@ -11,11 +11,12 @@ import cv2
 import numpy as np
 import pytest
 
-from yolox_lt.data import glyph_alphabet, glyph_counts
-from yolox_lt.data.glyph_alphabet import ROTATIONS, choose_glyphs, glyph_bitmap, open_face, shape_vector
-from yolox_lt.data.glyph_render import MASK_THRESHOLD, MAX_ROTATION, draw_picture, paint, turned_glyph
-from yolox_lt.data.glyph_spec import GlyphSpec, glyph_tail
-from yolox_lt.data.glyphs import sample_negatives
+from yolox_lt.data.glyphs import alphabet
+from yolox_lt.data.glyphs import counts as counts_module
+from yolox_lt.data.glyphs.alphabet import ROTATIONS, choose_glyphs, glyph_bitmap, open_face, shape_vector
+from yolox_lt.data.glyphs.drawing import MASK_THRESHOLD, MAX_ROTATION, draw_picture, paint, turned_glyph
+from yolox_lt.data.glyphs.make import sample_negatives
+from yolox_lt.data.glyphs.spec import GlyphSpec, glyph_tail
 from yolox_lt.errors import UserError
 
 TABLE = Path(__file__).parent.parent / "golden" / "lvis_v1_categories.json"
@@ -130,8 +131,8 @@ def test_choose_glyphs__names_and_twins() -> None:
 
 
 def test_choose_glyphs__too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    few = list(itertools.islice(glyph_alphabet.candidates(), 40))
-    monkeypatch.setattr(glyph_alphabet, "candidates", lambda: iter(few))
+    few = list(itertools.islice(alphabet.candidates(), 40))
+    monkeypatch.setattr(alphabet, "candidates", lambda: iter(few))
     with pytest.raises(UserError, match=r"num_categories is 41, .* ask for at most \d\d"):
         choose_glyphs(41)
 
@@ -140,7 +141,7 @@ def test_choose_glyphs__too_many(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_split_look_alikes__demo_pairs_in_different_groups(seed: int) -> None:
     chosen, similarity = choose_glyphs(30)
     groups = glyph_tail(GlyphSpec()).groups
-    slots = glyph_counts.split_look_alikes(np.random.default_rng(seed), similarity, groups)
+    slots = counts_module.split_look_alikes(np.random.default_rng(seed), similarity, groups)
     assert sorted(slots) == list(range(30))
     group = {glyph.character: groups[slot] for glyph, slot in zip(chosen, slots)}
     for pair in ("S5", "EF", "B8", "OD", "GC", "Z2"):
@@ -154,7 +155,7 @@ def test_split_look_alikes__by_hand() -> None:
     similarity[0, 3] = similarity[3, 0] = 0.5
     groups = ["f", "f", "c", "r", "r"]
     for seed in range(10):
-        slots = glyph_counts.split_look_alikes(np.random.default_rng(seed), similarity, groups)
+        slots = counts_module.split_look_alikes(np.random.default_rng(seed), similarity, groups)
         assert slots[2] == 2
         assert {groups[slots[1]], groups[slots[4]]} == {"f", "r"}
         assert {groups[slots[0]], groups[slots[3]]} == {"f", "r"}
@@ -166,39 +167,39 @@ def test_split_look_alikes__by_hand() -> None:
 def test_zipf_counts__by_hand() -> None:
     # 3 rare: 10 * 0.3^(0, 1/2, 1); 4 common: 100 * 0.11^(0, 1/3, 2/3, 1). 1,000 images of 4 objects hold 2,000 pairs,
     # of which 1,800 are left; the first is cut to 700, the other two share 1,100 as 1/2 : 1/3.
-    counts = glyph_counts.zipf_counts(10, 1000, 4.0)
+    counts = counts_module.zipf_counts(10, 1000, 4.0)
     np.testing.assert_array_equal(counts[3:], [100, 48, 23, 11, 10, 5, 3])
     np.testing.assert_allclose(counts[:3], [700, 660, 440], atol=1)
 
 
 @pytest.mark.parametrize("number", [3, 4, 30, 90])
 def test_zipf_counts__groups_and_minimum(number: int) -> None:
-    counts = glyph_counts.zipf_counts(number, 2400, 5.5)
-    groups = Counter(glyph_counts.frequency_group(count) for count in counts.tolist())
+    counts = counts_module.zipf_counts(number, 2400, 5.5)
+    groups = Counter(counts_module.frequency_group(count) for count in counts.tolist())
     rare = round(0.3 * number)
     assert groups == {"f": rare, "c": number - 2 * rare, "r": rare}
     assert (np.diff(counts) <= 0).all()
     with pytest.raises(UserError, match="ask for at least") as caught:
-        glyph_counts.zipf_counts(number, 100, 5.5)
+        counts_module.zipf_counts(number, 100, 5.5)
     least = int(str(caught.value).rstrip(".").split()[-1])
-    assert glyph_counts.zipf_counts(number, least, 5.5).sum() <= 0.5 * 5.5 * least + 1
+    assert counts_module.zipf_counts(number, least, 5.5).sum() <= 0.5 * 5.5 * least + 1
 
 
 @pytest.mark.parametrize(("count", "group"), [(1, "r"), (10, "r"), (11, "c"), (100, "c"), (101, "f")])
 def test_frequency_group__limits(count: int, group: str) -> None:
-    assert glyph_counts.frequency_group(count) == group
+    assert counts_module.frequency_group(count) == group
 
 
 def test_scaled_counts__exact_when_the_images_hold_them() -> None:
     table = np.array([category["image_count"] for category in json.loads(TABLE.read_text())["categories"]])
-    counts, chosen = glyph_counts.scaled_counts(table, 1203, 100_170, 5.5)
+    counts, chosen = counts_module.scaled_counts(table, 1203, 100_170, 5.5)
     np.testing.assert_array_equal(counts, table[chosen])
     assert sorted(chosen) == list(range(1203))
 
 
 def test_scaled_counts__by_hand() -> None:
     table = np.array([4, 400, 40, 100, 1])
-    counts, chosen = glyph_counts.scaled_counts(
+    counts, chosen = counts_module.scaled_counts(
         table, 3, 100, 4.0
     )  # ranks 0, 2, 4; 280 pairs; at most 70 in one category
     np.testing.assert_array_equal(chosen, [1, 2, 4])
@@ -207,17 +208,17 @@ def test_scaled_counts__by_hand() -> None:
 
 def test_deal_categories__exact_counts() -> None:
     wanted = np.array([30, 1, 12, 0, 40])
-    plan = glyph_counts.deal_categories(np.random.default_rng(0), wanted, 50, (2, 4))
+    plan = counts_module.deal_categories(np.random.default_rng(0), wanted, 50, (2, 4))
     images = Counter(category for shown in plan for category in set(shown))
     assert [images[category] for category in range(5)] == wanted.tolist()
     assert {len(shown) for shown in plan if shown} == {2, 3, 4}
 
 
 def test_deal_categories__empty_and_impossible() -> None:
-    plan = glyph_counts.deal_categories(np.random.default_rng(0), np.array([2]), 5, (3, 8))
+    plan = counts_module.deal_categories(np.random.default_rng(0), np.array([2]), 5, (3, 8))
     assert sorted(len(shown) > 0 for shown in plan) == [False, False, False, True, True]
     with pytest.raises(UserError, match="cannot hold"):
-        glyph_counts.deal_categories(np.random.default_rng(0), np.array([5, 5, 5]), 5, (1, 2))
+        counts_module.deal_categories(np.random.default_rng(0), np.array([5, 5, 5]), 5, (1, 2))
 
 
 def test_sample_negatives__absent_and_weighted() -> None:

@@ -12,11 +12,12 @@ import cv2
 import numpy as np
 import pytest
 
-from yolox_lt.data import glyph_counts, glyphs
-from yolox_lt.data.glyph_alphabet import choose_glyphs
-from yolox_lt.data.glyph_render import draw_picture
-from yolox_lt.data.glyph_spec import GlyphSpec
-from yolox_lt.data.glyphs import GlyphPaths, ensure_glyphs, sample_negatives, write_glyphs
+from yolox_lt.data.glyphs import counts as glyph_counts
+from yolox_lt.data.glyphs import make as glyphs
+from yolox_lt.data.glyphs.alphabet import choose_glyphs
+from yolox_lt.data.glyphs.drawing import draw_picture
+from yolox_lt.data.glyphs.make import GlyphPaths, ensure_glyphs, sample_negatives, write_glyphs
+from yolox_lt.data.glyphs.spec import GlyphSpec
 from yolox_lt.errors import UserError
 
 TABLE = Path(__file__).parent.parent / "golden" / "lvis_v1_categories.json"

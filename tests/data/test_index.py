@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from yolox_lt.data.index import AnnotationIndex
+from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.errors import UserError
 
 GOLDEN = Path(__file__).parents[1] / "golden"

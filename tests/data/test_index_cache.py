@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from loguru import logger
 
-import yolox_lt.data.index_cache as index_cache
-from yolox_lt.data.index import AnnotationIndex
+import yolox_lt.data.annotations.index_cache as index_cache
+from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.errors import UserError
 
 
@@ -83,7 +83,7 @@ def test_load__mapped_equals_memory(path: Path) -> None:
 
 def test_load__second_time_does_not_read_the_json(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     AnnotationIndex.load(path)
-    monkeypatch.setattr("yolox_lt.data.index.decode_json", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr("yolox_lt.data.annotations.index.decode_json", lambda *_: pytest.fail("read again"))
     assert len(AnnotationIndex.load(path)) == 50
 
 

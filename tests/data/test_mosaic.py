@@ -14,9 +14,9 @@ import pytest
 
 from tests.data import released_order
 from tests.data.test_augment import float_array, golden_sample, grey_levels_apart, random_image, random_sample
-from yolox_lt.data.augment import Sample, affine_matrix, surviving
-from yolox_lt.data.mosaic import Scene, Tile, draw, mixup, mixup_slack, mosaic, tile_placement
-from yolox_lt.data.warp import ALONE, Affine
+from yolox_lt.data.augment.mosaic import Scene, Tile, draw, mixup, mixup_slack, mosaic, tile_placement
+from yolox_lt.data.augment.transforms import Sample, affine_matrix, surviving
+from yolox_lt.data.augment.warp import ALONE, Affine
 
 Golden = Callable[[str], Any]
 

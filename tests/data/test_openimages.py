@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-import yolox_lt.data.csv_rows as csv_rows
+import yolox_lt.data.annotations.csv_rows as csv_rows
 from tests.openimages_files import (
     CHALLENGE,
     FOREIGN,
@@ -25,9 +25,9 @@ from tests.openimages_files import (
     write_rows,
     write_split,
 )
-from yolox_lt.data.index import AnnotationIndex, write_packed
-from yolox_lt.data.index_cache import cache_path
-from yolox_lt.data.openimages import openimages_columns
+from yolox_lt.data.annotations.index import AnnotationIndex, write_packed
+from yolox_lt.data.annotations.index_cache import cache_path
+from yolox_lt.data.annotations.openimages_csv import openimages_columns
 from yolox_lt.errors import UserError
 
 Rows = list[dict[str, str]]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.data.own_data import voc_object, voc_xml, write_image
-from yolox_lt.data.index import AnnotationIndex
-from yolox_lt.data.source import Source
+from yolox_lt.data.annotations.index import AnnotationIndex
+from yolox_lt.data.annotations.source import Source
 from yolox_lt.errors import UserError
 from yolox_lt.evaluate import evaluate_coco
 

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from tests.data.own_data import write_image
-from yolox_lt.data.index import AnnotationIndex
-from yolox_lt.data.read_yolo import label_path
-from yolox_lt.data.source import Source
+from yolox_lt.data.annotations.index import AnnotationIndex
+from yolox_lt.data.annotations.source import Source
+from yolox_lt.data.annotations.yolo import label_path
 from yolox_lt.errors import UserError
 
 

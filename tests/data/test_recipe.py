@@ -14,14 +14,14 @@ from tests.data.released_order import ReleasedOrder
 from tests.data.test_augment import float_array, golden_sample, grey_levels_apart, planted, random_image, random_sample
 from tests.data.test_mosaic import mean_distance
 from tests.data.test_warp import slope
-from yolox_lt.data.augment import Sample, flip
-from yolox_lt.data.recipe import (
+from yolox_lt.data.augment.recipe import (
     OFFICIAL_RECIPE,
     RELEASED_RECIPE,
     Augment,
     AugmentRecipe,
     finish,
 )
+from yolox_lt.data.augment.transforms import Sample, flip
 
 Golden = Callable[[str], Any]
 RECIPES = [pytest.param(OFFICIAL_RECIPE, id="official"), pytest.param(RELEASED_RECIPE, id="released")]

@@ -10,7 +10,7 @@ import pytest
 
 from tests.data.test_augment import random_sample
 from tests.data.test_recipe import run
-from yolox_lt.data.recipe import (
+from yolox_lt.data.augment.recipe import (
     OFFICIAL_RECIPE,
     RELEASED_RECIPE,
     Augment,

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from yolox_lt.data.sampler import DrawSampler, SampleStream, iterations_per_epoch, pass_indices
+from yolox_lt.data.sampling.sampler import DrawSampler, SampleStream, iterations_per_epoch, pass_indices
 
 ONES = np.ones(9, np.int64)
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from yolox_lt.data.augment import Sample
+from yolox_lt.data.augment.short_side import ShortSideAugment, ShortSideTransform, resize_short_side
+from yolox_lt.data.augment.transforms import Sample
 from yolox_lt.data.collate import Collate, Item
-from yolox_lt.data.sampler import DrawSampler, SampleStream
-from yolox_lt.data.short_side import ShortSideAugment, ShortSideTransform, resize_short_side
+from yolox_lt.data.sampling.sampler import DrawSampler, SampleStream
 from yolox_lt.errors import UserError
 from yolox_lt.exp import ResNetExp
 

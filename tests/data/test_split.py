@@ -11,10 +11,10 @@ import pytest
 
 from tests.data.own_data import bccd, small, write_voc
 from yolox_lt.commands import main
+from yolox_lt.data.annotations.index import AnnotationIndex
+from yolox_lt.data.annotations.split import lost_categories, split_images
+from yolox_lt.data.annotations.write_coco import write_coco
 from yolox_lt.data.frequency import image_category_pairs
-from yolox_lt.data.index import AnnotationIndex
-from yolox_lt.data.split import lost_categories, split_images
-from yolox_lt.data.write_coco import write_coco
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

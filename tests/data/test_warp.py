@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tests.data.test_augment import grey_levels_apart, random_image
-from yolox_lt.data.augment import affine_matrix
-from yolox_lt.data.warp import (
+from yolox_lt.data.augment.transforms import affine_matrix
+from yolox_lt.data.augment.warp import (
     ALONE,
     Affine,
     Edge,

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from tests.evaluate.cases import random_case
-from yolox_lt.data.index import AnnotationIndex
+from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.errors import UserError
 from yolox_lt.evaluate import DetectionArrays, Report, evaluate_lvis, matching
-from yolox_lt.evaluate.report import DROPPED, TRUE_POSITIVE
+from yolox_lt.evaluate.metrics import DROPPED, TRUE_POSITIVE
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = {case["name"]: case for case in json.loads((GOLDEN / "lvis_eval_case.json").read_text())["cases"]}

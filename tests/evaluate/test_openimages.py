@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.evaluate.openimages_cases import ancestors, plain_openimages, random_openimages
-from yolox_lt.data.index import AnnotationIndex
+from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.errors import UserError
 from yolox_lt.evaluate import DetectionArrays, Report, evaluate_openimages
 from yolox_lt.evaluate.quintiles import CHALLENGE_2019, published_quintiles, quintiles_of

@@ -12,11 +12,11 @@ import torch
 from yolox_lt.assign import ATSSAssigner, FCOSAssigner, MaxIoUAssigner, PAAAssigner
 from yolox_lt.coders import DeltaCoder, DistanceCoder
 from yolox_lt.criterion import Criterion, RetinaNetCriterion
-from yolox_lt.data.short_side import ShortSideAugment, ShortSideTransform
+from yolox_lt.data.augment.short_side import ShortSideAugment, ShortSideTransform
 from yolox_lt.errors import UserError
 from yolox_lt.exp import FCOSExp, PAAExp, ResNetExp, RetinaNetExp, get_exp
 from yolox_lt.losses import EQLv2FocalLoss, EqualizedFocalLoss, FocalLoss
-from yolox_lt.train import schedule
+from yolox_lt.optim import schedule
 
 ROOT = Path(__file__).resolve().parents[2]
 LOSSES = {"focal": FocalLoss, "eqlv2_focal": EQLv2FocalLoss, "efl": EqualizedFocalLoss}

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from yolox_lt.api import LoadedDetector, read_image
-from yolox_lt.data.glyphs import write_glyphs
+from yolox_lt.data.glyphs.make import write_glyphs
 from yolox_lt.exp import DetectorExp, Exp, FCOSExp, ResNetExp, RetinaNetExp, StarExp
 
 YOLOX = {"num_classes": 5, "depth": 0.33, "width": 0.125, "test_size": (64, 96)}

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from tests.export.detectors import at_size, random_detector
+from yolox_lt.checkpoint import plain, save_checkpoint
 from yolox_lt.commands import run_command
 from yolox_lt.errors import UserError
 from yolox_lt.export import ExportOptions, export, load_onnx, load_torchscript
-from yolox_lt.train.checkpoint import plain, save_checkpoint
 
 
 @pytest.fixture(scope="module")

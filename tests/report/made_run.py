@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from yolox_lt.report.analysis import Analysis
-from yolox_lt.report.category_pictures import FOLDER
+from yolox_lt.report.analysis.analysis import Analysis
+from yolox_lt.report.page.category_images import FOLDER
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AR")
 

@@ -9,16 +9,16 @@ from loguru import logger
 
 from tests.evaluate.cases import random_case
 from tests.report.made_run import made_analysis
+from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.dataset import ImageStore
-from yolox_lt.data.index import AnnotationIndex
 from yolox_lt.errors import UserError
 from yolox_lt.evaluate import evaluate_lvis
 from yolox_lt.evaluate.results import DetectionArrays, load_detections
-from yolox_lt.report.analysis import Analysis, analyse
-from yolox_lt.report.category_pictures import COLORS, FOLDER, crop, picture_plan
-from yolox_lt.report.picks import Pick, ranks_of
-from yolox_lt.report.record import record_evaluation
-from yolox_lt.report.thresholds import THRESHOLDS, best_threshold
+from yolox_lt.report.analysis.analysis import Analysis, analyse
+from yolox_lt.report.analysis.evaluation_file import record_evaluation
+from yolox_lt.report.analysis.picks import Pick, ranks_of
+from yolox_lt.report.analysis.thresholds import THRESHOLDS, best_threshold
+from yolox_lt.report.page.category_images import COLORS, FOLDER, crop, picture_plan
 
 
 def scored(*scores):
@@ -135,7 +135,7 @@ def test_file__unreadable_or_of_another_version_is_refused(tmp_path, monkeypatch
     path.write_bytes(b"PK no archive")
     with pytest.raises(UserError, match=r"evaluation\.npz: not a readable evaluation"):
         Analysis.load(path)
-    monkeypatch.setattr("yolox_lt.report.analysis.FORMAT", 99)
+    monkeypatch.setattr("yolox_lt.report.analysis.analysis.FORMAT", 99)
     made_analysis(np.random.default_rng(0), 2).save(path)
     monkeypatch.undo()
     with pytest.raises(UserError, match="has format 99, this version reads 1"):

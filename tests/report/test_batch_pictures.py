@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.collate import Collate, Item
 from yolox_lt.data.dataset import ImageStore
-from yolox_lt.data.index import AnnotationIndex
 from yolox_lt.errors import UserError
-from yolox_lt.report.batch_pictures import CELL, GAP, best_of_place, draw_samples, draw_train_batch, draw_val_pairs
-from yolox_lt.report.draw import color_of
+from yolox_lt.render import color_of
+from yolox_lt.report.data.batch_images import CELL, GAP, best_of_place, draw_samples, draw_train_batch, draw_val_pairs
 from yolox_lt.types import Batch, Detections
 
 BAR = 22  # pixels of a cell's title

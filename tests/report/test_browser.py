@@ -7,8 +7,8 @@ import pytest
 
 from tests.report.chromium import CHROMIUM, DRIVER, installed, started
 from tests.report.made_run import make_run, write_categories
-from yolox_lt.report.page import write_page
-from yolox_lt.report.run_files import read_run
+from yolox_lt.report.page.page import write_page
+from yolox_lt.report.page.run_files import read_run
 
 selenium = pytest.importorskip("selenium", reason="selenium is not installed (requirements-dev.txt)")
 

@@ -11,12 +11,12 @@ import torch
 
 from tests.report.made_run import make_run
 from yolox_lt.losses.focal import focal_positive
-from yolox_lt.report import charts
-from yolox_lt.report.chart import MOST_POINTS, Chart, Series, column_means, members, running_median, thinned
-from yolox_lt.report.errors import KINDS
-from yolox_lt.report.figures import PICTURES, draw_figures
-from yolox_lt.report.run_charts import charts_of, comparison_charts
-from yolox_lt.report.run_files import read_run
+from yolox_lt.report.analysis.tide import KINDS
+from yolox_lt.report.page import charts
+from yolox_lt.report.page.chart import MOST_POINTS, Chart, Series, column_means, members, running_median, thinned
+from yolox_lt.report.page.figures import PICTURES, draw_figures
+from yolox_lt.report.page.run_charts import charts_of, comparison_charts
+from yolox_lt.report.page.run_files import read_run
 
 GROUPS = np.array(["f", "f", "c", "r", "r"])
 BALANCE_PICTURES = ["balance.png", "fig2_ratio.png", "fig3_loss.png", "fig5_derivative.png"]

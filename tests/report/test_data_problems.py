@@ -16,9 +16,9 @@ import pytest
 
 from tests.tiny import TINY, tiny_data
 from yolox_lt.commands import main
+from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.dataset import ImageStore
-from yolox_lt.data.index import AnnotationIndex
-from yolox_lt.report.data_problems import ERRORS, REMARKS, find_problems
+from yolox_lt.report.data.problems import ERRORS, REMARKS, find_problems
 
 ROOT = Path(__file__).resolve().parents[2]
 

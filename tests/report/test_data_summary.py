@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from yolox_lt.data.annotations.index import AnnotationIndex
+from yolox_lt.data.augment.recipe import RELEASED_RECIPE, Augment, AugmentRecipe
+from yolox_lt.data.augment.short_side import ShortSideAugment
 from yolox_lt.data.dataset import ImageStore, TrainDataset
 from yolox_lt.data.frequency import image_category_pairs, repeat_factors
-from yolox_lt.data.index import AnnotationIndex
-from yolox_lt.data.recipe import RELEASED_RECIPE, Augment, AugmentRecipe
-from yolox_lt.data.sampler import Draw, DrawSampler, SampleStream
-from yolox_lt.data.short_side import ShortSideAugment
+from yolox_lt.data.sampling.sampler import Draw, DrawSampler, SampleStream
 from yolox_lt.exp import Exp, LVISStarExp, ResNetExp
-from yolox_lt.report.data_summary import Sampling, expected_draws, partners_of, plot_summary, summarize
+from yolox_lt.report.data.summary import Sampling, expected_draws, partners_of, plot_summary, summarize
 
 
 def annotations(boxes: list[tuple[int, int, float]], images: int, categories: int, side: int = 200) -> dict[str, Any]:

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from tests.evaluate.cases import random_case
+from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.columns import offsets_of
-from yolox_lt.data.index import AnnotationIndex
 from yolox_lt.evaluate import evaluate_lvis
 from yolox_lt.evaluate.coco import evaluate_coco
 from yolox_lt.evaluate.results import DetectionArrays, load_detections
-from yolox_lt.report.analysis import analyse
-from yolox_lt.report.errors import (
+from yolox_lt.report.analysis.analysis import analyse
+from yolox_lt.report.analysis.tide import (
     KINDS,
     MISSED,
     Objects,

@@ -15,10 +15,10 @@ from loguru import logger
 from tests.report.made_run import make_run, write_categories
 from yolox_lt.commands import report as command
 from yolox_lt.errors import UserError
-from yolox_lt.report import page
-from yolox_lt.report.page import write_page, write_report
-from yolox_lt.report.page_data import duration, text_of
-from yolox_lt.report.run_files import PURPOSES, read_run
+from yolox_lt.report.page import page
+from yolox_lt.report.page.page import write_page, write_report
+from yolox_lt.report.page.page_data import duration, text_of
+from yolox_lt.report.page.run_files import PURPOSES, read_run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -146,7 +146,7 @@ def test_page__a_name_cannot_become_markup(tmp_path, evil):
 
 def test_scripts__put_texts_into_the_page_as_texts_alone():
     """What the page shows, and the demo page, is made with textContent; nothing is parsed as markup or run as code."""
-    folder = ROOT / "yolox_lt/report"
+    folder = ROOT / "yolox_lt/report/page"
     scripts = [*folder.glob("*.js"), *folder.glob("web/*.js")]
     assert len(scripts) >= 5
     for path in scripts:
@@ -287,6 +287,6 @@ def test_texts__by_hand():
 
 
 def test_package__every_file_of_the_page_is_there():
-    folder = ROOT / "yolox_lt/report"
+    folder = ROOT / "yolox_lt/report/page"
     listed = {"page.html", *page.STYLES, *page.SCRIPTS}
     assert {p.name for suffix in ("html", "css", "js") for p in folder.glob(f"*.{suffix}")} == listed

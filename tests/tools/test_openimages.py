@@ -10,7 +10,7 @@ import pytest
 
 from tests.openimages_files import CHALLENGE, V4, options, write_lists, write_split
 from yolox_lt.commands import main
-from yolox_lt.data.index import AnnotationIndex
+from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.evaluate import evaluate_openimages
 from yolox_lt.exp import get_exp
 

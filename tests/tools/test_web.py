@@ -24,7 +24,7 @@ from yolox_lt.commands import demo
 from yolox_lt.commands.web import MAX_BYTES, PAGES, DemoServer, make_server
 from yolox_lt.errors import UserError
 
-WEB = Path(__file__).resolve().parents[2] / "yolox_lt/report/web"
+WEB = Path(__file__).resolve().parents[2] / "yolox_lt/report/page/web"
 NAMES = tuple(f"glyph \u00e9 {i}" for i in range(4))
 JPEG_TYPE = {"Content-Type": "image/jpeg"}
 

@@ -22,8 +22,8 @@ import torch.distributed as dist
 
 from tests.tiny import tiny_exp
 from yolox_lt.commands.common import user_error
-from yolox_lt.data.glyphs import ensure_glyphs
-from yolox_lt.train.dist import Place, free_port
+from yolox_lt.data.glyphs.make import ensure_glyphs
+from yolox_lt.distributed.processes import Place, free_port
 from yolox_lt.train.follow import Follower
 from yolox_lt.train.options import TrainOptions
 from yolox_lt.train.trainer import Trainer

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from yolox_lt.errors import UserError
-from yolox_lt.train.checkpoint import (
+from yolox_lt.checkpoint import (
     load_checkpoint,
     load_weights,
     plain,
@@ -18,6 +17,7 @@ from yolox_lt.train.checkpoint import (
     restore_random_states,
     save_checkpoint,
 )
+from yolox_lt.errors import UserError
 
 
 def content():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.tiny import tiny_data, tiny_exp
-from yolox_lt.train.checkpoint import load_checkpoint
+from yolox_lt.checkpoint import load_checkpoint
 from yolox_lt.train.options import TrainOptions
 from yolox_lt.train.trainer import Trainer
 

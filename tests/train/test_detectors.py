@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from tests.tiny import TINY, tiny_data
-from yolox_lt.data.glyphs import ensure_glyphs
-from yolox_lt.data.sampler import DrawSampler
+from yolox_lt.data.glyphs.make import ensure_glyphs
+from yolox_lt.data.sampling.sampler import DrawSampler
 from yolox_lt.exp import ATSSExp, DetectorExp, FCOSExp, GlyphResNetExp, PAAExp, ResNetExp, RetinaNetExp
 from yolox_lt.train.options import TrainOptions
 from yolox_lt.train.trainer import Trainer

@@ -21,10 +21,10 @@ from loguru import logger
 
 from tests.data.test_index_cache import assert_same, content
 from tests.tiny import tiny_data, tiny_exp
+from yolox_lt.checkpoint import load_checkpoint, save_checkpoint
 from yolox_lt.commands.common import user_error
-from yolox_lt.data.index import AnnotationIndex
+from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.errors import UserError
-from yolox_lt.train.checkpoint import load_checkpoint, save_checkpoint
 from yolox_lt.train.run_lock import run_lock
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,7 +14,7 @@ from tests.report.test_page import parts
 from tests.tiny import tiny_data, tiny_exp
 from yolox_lt.commands import main
 from yolox_lt.exp import StarExp
-from yolox_lt.report.analysis import Analysis
+from yolox_lt.report.analysis.analysis import Analysis
 from yolox_lt.train import follow
 from yolox_lt.train.options import TrainOptions
 from yolox_lt.train.trainer import Trainer

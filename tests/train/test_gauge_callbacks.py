@@ -10,7 +10,7 @@ from tests.tiny import tiny_exp
 from yolox_lt.errors import UserError
 from yolox_lt.exp import get_exp
 from yolox_lt.losses import EQLv2FocalLoss, EqualizedFocalLoss, FocalLoss
-from yolox_lt.train.gauge import CHECK_AFTER, Gauge, balance_columns, group_lines, read_rows
+from yolox_lt.train.balance_history import CHECK_AFTER, Gauge, balance_columns, group_lines, read_rows
 from yolox_lt.train.options import TrainOptions
 from yolox_lt.train.trainer import Trainer
 

@@ -14,10 +14,10 @@ import pytest
 
 from benchmarks.kills import DATA, EXP, SETTINGS
 from benchmarks.run_difference import differences
-from yolox_lt.data.glyphs import ensure_glyphs
-from yolox_lt.train.checkpoint import load_checkpoint
-from yolox_lt.train.dist import free_port
-from yolox_lt.train.signals import EXIT_STATUS
+from yolox_lt.checkpoint import load_checkpoint
+from yolox_lt.data.glyphs.make import ensure_glyphs
+from yolox_lt.distributed.processes import free_port
+from yolox_lt.distributed.signals import EXIT_STATUS
 
 pytestmark = pytest.mark.slow
 TWO = ("-d", "2")

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from tests.conftest import GOLDEN
-from yolox_lt.data.glyphs import write_glyphs
+from yolox_lt.checkpoint import load_checkpoint
+from yolox_lt.data.glyphs.make import write_glyphs
 from yolox_lt.exp import get_exp
-from yolox_lt.train.checkpoint import load_checkpoint
 from yolox_lt.train.options import TrainOptions
 from yolox_lt.train.trainer import Trainer
 

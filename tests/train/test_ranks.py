@@ -15,11 +15,11 @@ import torch
 
 from tests.tiny import tiny_exp
 from tests.train.rank_cases import GLYPHS
-from yolox_lt.data.sampler import share, whole_pass
-from yolox_lt.train.checkpoint import load_checkpoint
-from yolox_lt.train.dist import batchnorm_statistics
+from yolox_lt.checkpoint import load_checkpoint
+from yolox_lt.data.sampling.sampler import share, whole_pass
+from yolox_lt.distributed.processes import batchnorm_statistics
+from yolox_lt.distributed.signals import EXIT_STATUS
 from yolox_lt.train.options import TrainOptions
-from yolox_lt.train.signals import EXIT_STATUS
 from yolox_lt.train.trainer import Trainer
 
 SECONDS = 30.0

@@ -11,10 +11,10 @@ import torchvision
 
 import yolox_lt
 from tests.tiny import TINY, tiny_data
+from yolox_lt.checkpoint import load_checkpoint
 from yolox_lt.errors import UserError
 from yolox_lt.evaluate.collect import to_arrays
 from yolox_lt.exp import GlyphResNetExp
-from yolox_lt.train.checkpoint import load_checkpoint
 from yolox_lt.train.options import TrainOptions
 from yolox_lt.train.trainer import Trainer
 

@@ -7,7 +7,7 @@ import torch
 
 from yolox_lt.errors import UserError
 from yolox_lt.models import build_resnet, build_yolox
-from yolox_lt.train.ema import ModelEMA
+from yolox_lt.optim.ema import ModelEMA
 from yolox_lt.train.restore import start_from
 
 NAMES = ["cat", "dog", "owl"]

@@ -12,9 +12,9 @@ from torch import nn
 from tests.models.released_names import our_name
 from yolox_lt.exp import get_exp
 from yolox_lt.models import build_yolox
-from yolox_lt.train import schedule
-from yolox_lt.train.ema import ModelEMA
-from yolox_lt.train.optim import param_groups
+from yolox_lt.optim import schedule
+from yolox_lt.optim.ema import ModelEMA
+from yolox_lt.optim.groups import param_groups
 
 
 @pytest.mark.parametrize(

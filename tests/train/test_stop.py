@@ -9,11 +9,11 @@ import pytest
 
 from benchmarks.run_difference import differences
 from tests.tiny import tiny_exp
-from yolox_lt.data.sampler import SampleStream
+from yolox_lt.checkpoint import load_checkpoint
+from yolox_lt.data.sampling.sampler import SampleStream
+from yolox_lt.distributed.signals import EXIT_STATUS, StopSignals
 from yolox_lt.errors import UserError
-from yolox_lt.train.checkpoint import load_checkpoint
 from yolox_lt.train.options import TrainOptions
-from yolox_lt.train.signals import EXIT_STATUS, StopSignals
 from yolox_lt.train.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("without_report")

@@ -13,12 +13,12 @@ import torch.multiprocessing as mp
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tests.tiny import tiny_data, tiny_exp
+from yolox_lt.checkpoint import load_checkpoint
 from yolox_lt.data.collate import Collate
-from yolox_lt.data.sampler import DrawSampler
+from yolox_lt.data.sampling.sampler import DrawSampler
+from yolox_lt.distributed.processes import Place, free_port
 from yolox_lt.errors import UserError
 from yolox_lt.losses import EqualizedQualityFocalLoss
-from yolox_lt.train.checkpoint import load_checkpoint
-from yolox_lt.train.dist import Place, free_port
 from yolox_lt.train.options import TrainOptions
 from yolox_lt.train.trainer import Trainer
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 import cv2
 import torch
 
+from yolox_lt.data.annotations.source import FORMATS, Source
 from yolox_lt.data.loader import worker_failure
-from yolox_lt.data.source import FORMATS, Source
+from yolox_lt.distributed.processes import Place
 from yolox_lt.errors import UserError
-from yolox_lt.train.dist import Place
 from yolox_lt.train.log import setup_console
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -13,8 +13,8 @@ from typing import Any
 from loguru import logger
 
 from yolox_lt.commands import common, own_data
-from yolox_lt.data.index import AnnotationIndex, write_packed
-from yolox_lt.data.openimages import openimages_columns
+from yolox_lt.data.annotations.index import AnnotationIndex, write_packed
+from yolox_lt.data.annotations.openimages_csv import openimages_columns
 from yolox_lt.errors import UserError
 
 

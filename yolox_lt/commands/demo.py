@@ -18,8 +18,8 @@ import yolox_lt
 from yolox_lt.api import LoadedDetector, read_image
 from yolox_lt.commands import common, web
 from yolox_lt.data.image_files import IMAGE_SUFFIXES
+from yolox_lt.distributed.processes import pick_device
 from yolox_lt.errors import UserError
-from yolox_lt.train.dist import pick_device
 
 
 def make_parser() -> argparse.ArgumentParser:

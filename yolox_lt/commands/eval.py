@@ -12,9 +12,18 @@ import torch
 from loguru import logger
 
 from yolox_lt.api import read_checkpoint, weights_of
+from yolox_lt.checkpoint import load_weights
 from yolox_lt.commands import common
+from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.dataset import ImageStore
-from yolox_lt.data.index import AnnotationIndex
+from yolox_lt.distributed.processes import (
+    Place,
+    count_processes,
+    gather_to_main,
+    launch,
+    launched_externally,
+    object_group,
+)
 from yolox_lt.errors import UserError
 from yolox_lt.evaluate import DetectionArrays, Report, evaluate_lvis, evaluate_openimages
 from yolox_lt.evaluate.coco import evaluate_coco
@@ -22,13 +31,11 @@ from yolox_lt.evaluate.collect import Limits, best_of_images, write_results
 from yolox_lt.evaluate.lvis import DETS_PER_CATEGORY
 from yolox_lt.evaluate.results import labels_and_images, load_detections
 from yolox_lt.exp import DetectorExp, get_exp
-from yolox_lt.exp.build import exp_from_settings
-from yolox_lt.report.data_summary import summarize_training
-from yolox_lt.report.page import write_report
-from yolox_lt.report.per_category import threshold_column, training_columns
-from yolox_lt.report.record import record_evaluation
-from yolox_lt.train.checkpoint import load_weights
-from yolox_lt.train.dist import Place, count_processes, gather_to_main, launch, launched_externally, object_group
+from yolox_lt.exp.load import exp_from_settings
+from yolox_lt.report.analysis.evaluation_file import record_evaluation
+from yolox_lt.report.analysis.per_category import threshold_column, training_columns
+from yolox_lt.report.data.summary import summarize_training
+from yolox_lt.report.page.page import write_report
 
 NO_LIMIT = 1_000_000
 """Detections an image; before NMS there are at most `pre_nms` of every level."""

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from yolox_lt.commands import common
-from yolox_lt.data.sampler import DrawSampler
+from yolox_lt.data.sampling.sampler import DrawSampler
 from yolox_lt.errors import UserError
 from yolox_lt.exp import DetectorExp, get_exp
-from yolox_lt.report.batch_pictures import draw_samples, draw_train_batch
-from yolox_lt.report.data_problems import Problem, find_problems
-from yolox_lt.report.data_summary import DataSummary, plot_summary, summarize_training
-from yolox_lt.report.data_text import data_report, problem_list
+from yolox_lt.report.data.batch_images import draw_samples, draw_train_batch
+from yolox_lt.report.data.problems import Problem, find_problems
+from yolox_lt.report.data.summary import DataSummary, plot_summary, summarize_training
+from yolox_lt.report.data.text import data_report, problem_list
 
 
 def make_parser() -> argparse.ArgumentParser:

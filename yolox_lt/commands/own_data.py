@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from yolox_lt.commands import common
-from yolox_lt.data.index import AnnotationIndex
-from yolox_lt.data.split import lost_categories, split_images
-from yolox_lt.data.write_coco import write_coco
+from yolox_lt.data.annotations.index import AnnotationIndex
+from yolox_lt.data.annotations.split import lost_categories, split_images
+from yolox_lt.data.annotations.write_coco import write_coco
 from yolox_lt.errors import UserError
 
 NAMED = 5

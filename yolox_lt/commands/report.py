@@ -9,8 +9,8 @@ from loguru import logger
 
 from yolox_lt.commands import common
 from yolox_lt.errors import UserError
-from yolox_lt.report.page import write_report
-from yolox_lt.report.run_files import missing_line, read_run
+from yolox_lt.report.page.page import write_report
+from yolox_lt.report.page.run_files import missing_line, read_run
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -10,8 +10,8 @@ from loguru import logger
 
 from yolox_lt.api import read_checkpoint
 from yolox_lt.commands import common
+from yolox_lt.distributed.processes import Place, count_processes, launch, launched_externally
 from yolox_lt.exp import get_exp
-from yolox_lt.train.dist import Place, count_processes, launch, launched_externally
 from yolox_lt.train.run_lock import run_lock
 from yolox_lt.train.trackers import check_trackers
 

@@ -1,6 +1,6 @@
 """The demo page: a local web server on the standard library that detects objects in the pictures one gives it.
 
-Pictures stay on the machine that runs it. The page comes from yolox_lt/report/web/ and loads nothing from elsewhere.
+Pictures stay on the machine that runs it. The page comes from yolox_lt/report/page/web/ and loads nothing from elsewhere.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class DemoServer(ThreadingHTTPServer):
         super().__init__(address, Handler)
         self.detector = detector
         self.turn = threading.Lock()
-        folder = resources.files("yolox_lt.report") / "web"
+        folder = resources.files("yolox_lt.report.page") / "web"
         self.pages = {path: (folder.joinpath(name).read_bytes(), kind) for path, (name, kind) in PAGES.items()}
 
     def handle_error(self, request: Any, client_address: Any) -> None:

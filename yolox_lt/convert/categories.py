@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from yolox_lt.errors import UserError
 
 if TYPE_CHECKING:
-    from yolox_lt.data.index import AnnotationIndex
+    from yolox_lt.data.annotations.index import AnnotationIndex
     from yolox_lt.exp import DetectorExp
 
 COCO_NAMES = (

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from yolox_lt.checkpoint import FORMAT_VERSION, plain, save_checkpoint
 from yolox_lt.convert import backbone, official, released
 from yolox_lt.convert.categories import name_categories
+from yolox_lt.convert.conversion_report import Conversion
 from yolox_lt.convert.mapped import Mapped
 from yolox_lt.convert.read import find_state, read_file
-from yolox_lt.convert.report import Conversion
 from yolox_lt.errors import UserError
 from yolox_lt.exp import DetectorExp, Exp, ResNetExp, StarExp
-from yolox_lt.exp.build import exp_from_settings
-from yolox_lt.train.checkpoint import FORMAT_VERSION, plain, save_checkpoint
+from yolox_lt.exp.load import exp_from_settings
 
 CHANNELS = ("auto", "anchor-major", "category-major")
 

@@ -17,12 +17,12 @@ import numpy as np
 from loguru import logger
 from torch.utils.data import Dataset
 
-from yolox_lt.data.augment import Sample, fit
+from yolox_lt.data.annotations.coco_json import name_of
+from yolox_lt.data.annotations.index import AnnotationIndex
+from yolox_lt.data.augment.transforms import Sample, fit
 from yolox_lt.data.collate import Item
 from yolox_lt.data.image_file import MAX_PIXELS, BadImageError, read_image_file
-from yolox_lt.data.index import AnnotationIndex
-from yolox_lt.data.index_read import name_of
-from yolox_lt.data.sampler import Draw
+from yolox_lt.data.sampling.sampler import Draw
 from yolox_lt.errors import UserError
 
 MAX_REPLACEMENTS = 20

@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.columns import distinct
-from yolox_lt.data.index import AnnotationIndex
 
 Rounding = Literal["ceil", "stochastic", "floor", "round"]
 

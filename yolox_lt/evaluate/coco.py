@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolox_lt.evaluate.lvis import Annotations, evaluate
+from yolox_lt.evaluate.metrics import Report
 from yolox_lt.evaluate.protocols import Protocol
-from yolox_lt.evaluate.report import Report
 from yolox_lt.evaluate.results import Results
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from tqdm import tqdm
 
 from yolox_lt.boxes import xyxy_to_xywh
-from yolox_lt.data.index import AnnotationIndex
+from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.evaluate.protocols import best_of_group
 from yolox_lt.evaluate.results import DetectionArrays
 from yolox_lt.types import Batch, Detections

@@ -10,16 +10,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from yolox_lt.data.index import AnnotationIndex
+from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.loader import Batches
+from yolox_lt.distributed.processes import gather_to_main
 from yolox_lt.evaluate.coco import evaluate_coco
 from yolox_lt.evaluate.collect import Limits, collect_detections
 from yolox_lt.evaluate.lvis import evaluate_lvis
+from yolox_lt.evaluate.metrics import Report
 from yolox_lt.evaluate.openimages import evaluate_openimages
-from yolox_lt.evaluate.report import Report
 from yolox_lt.evaluate.results import DetectionArrays
 from yolox_lt.predict import Predictor
-from yolox_lt.train.dist import gather_to_main
 
 
 @dataclass

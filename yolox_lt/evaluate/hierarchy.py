@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.columns import Ints, offsets_of, run_positions
-from yolox_lt.data.index import AnnotationIndex
 
 
 @dataclass(frozen=True)

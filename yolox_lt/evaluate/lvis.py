@@ -14,13 +14,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.columns import Bools, Floats, Ints
-from yolox_lt.data.index import AnnotationIndex
 from yolox_lt.errors import UserError
 from yolox_lt.evaluate.curves import RECALLS, interpolated_precision
 from yolox_lt.evaluate.matching import AREA_RANGES, IOU_THRESHOLDS, MATCHED, UNMATCHED, Evaluated, match, rank_inside
+from yolox_lt.evaluate.metrics import DROPPED, FALSE_POSITIVE, IGNORED, TRUE_POSITIVE, Report
 from yolox_lt.evaluate.protocols import Protocol, select, truth_of
-from yolox_lt.evaluate.report import DROPPED, FALSE_POSITIVE, IGNORED, TRUE_POSITIVE, Report
 from yolox_lt.evaluate.results import Results, labels_and_images, load_detections
 
 DETS_PER_CATEGORY = 10_000

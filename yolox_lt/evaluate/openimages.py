@@ -22,15 +22,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.columns import Bools, Floats, Ints, distinct, look_up
-from yolox_lt.data.index import AnnotationIndex
 from yolox_lt.evaluate.curves import RECALLS, hits_for_recalls
 from yolox_lt.evaluate.hierarchy import Relatives
 from yolox_lt.evaluate.lvis import Annotations, check_groups, scatter
 from yolox_lt.evaluate.matching import IOU_THRESHOLDS, overlapping_pairs
+from yolox_lt.evaluate.metrics import DROPPED, FALSE_POSITIVE, IGNORED, TRUE_POSITIVE, Report
 from yolox_lt.evaluate.protocols import listed_codes
 from yolox_lt.evaluate.quintiles import published_quintiles, quintiles_of
-from yolox_lt.evaluate.report import DROPPED, FALSE_POSITIVE, IGNORED, TRUE_POSITIVE, Report
 from yolox_lt.evaluate.results import Results, labels_and_images, load_detections
 
 QUINTILES = ("AP1", "AP2", "AP3", "AP4", "AP5")

@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.columns import Bools, Floats, Ints, distinct, look_up, run_positions
-from yolox_lt.data.index import AnnotationIndex
 from yolox_lt.evaluate.matching import Evaluated, Truth, outside_ranges
 
 Cap = Literal["image", "category", "image and category"]

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
+from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.columns import Ints
-from yolox_lt.data.index import AnnotationIndex
 
 CHALLENGE_2019 = Path(__file__).with_name("challenge2019.csv")
 """MID and training boxes of the 500 categories of Challenge 2019, 12,195,144 boxes with those around groups; from the

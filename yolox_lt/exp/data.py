@@ -8,15 +8,15 @@ from typing import Literal, get_args
 import numpy as np
 from loguru import logger
 
+from yolox_lt.data.annotations.index import AnnotationIndex
+from yolox_lt.data.annotations.source import Source, split_of
 from yolox_lt.data.collate import Collate
 from yolox_lt.data.dataset import EvalDataset, EvalTransform, ImageStore, Recipe, TrainDataset, default_data_root
 from yolox_lt.data.frequency import Rounding, class_balanced_factors, repeat_factors
-from yolox_lt.data.index import AnnotationIndex
 from yolox_lt.data.loader import Batches, eval_loader, train_loader
-from yolox_lt.data.sampler import DrawSampler, SampleStream, iterations_per_epoch
-from yolox_lt.data.source import Source, split_of
+from yolox_lt.data.sampling.sampler import DrawSampler, SampleStream, iterations_per_epoch
 from yolox_lt.errors import UserError
-from yolox_lt.exp.base import BaseExp
+from yolox_lt.exp.settings import BaseExp
 
 FILES_TO_PROBE = 20
 """Images whose existence is checked before anything starts."""

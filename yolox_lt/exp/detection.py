@@ -22,13 +22,13 @@ from yolox_lt.losses import (
     SigmoidLoss,
 )
 from yolox_lt.models import Detector
+from yolox_lt.optim import schedule
+from yolox_lt.optim.groups import build_adamw, build_sgd, one_group, param_groups
 from yolox_lt.predict import Predictor
-from yolox_lt.train import schedule
-from yolox_lt.train.optim import build_adamw, build_sgd, one_group, param_groups
 
 if TYPE_CHECKING:
     from yolox_lt.evaluate.evaluator import Evaluator
-    from yolox_lt.evaluate.report import Report
+    from yolox_lt.evaluate.metrics import Report
     from yolox_lt.train.options import TrainOptions
     from yolox_lt.train.trainer import Trainer
 

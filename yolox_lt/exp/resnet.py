@@ -14,8 +14,8 @@ from torch import Tensor
 from yolox_lt.assign import ATSSAssigner, FCOSAssigner, MaxIoUAssigner, PAAAssigner
 from yolox_lt.coders import Coder, DeltaCoder, DistanceCoder
 from yolox_lt.criterion import Assigner, BaseCriterion, Criterion, RetinaNetCriterion
+from yolox_lt.data.augment.short_side import ShortSideAugment, ShortSideTransform
 from yolox_lt.data.collate import Collate
-from yolox_lt.data.short_side import ShortSideAugment, ShortSideTransform
 from yolox_lt.errors import UserError
 from yolox_lt.exp.detection import DetectorExp, unknown
 from yolox_lt.models import Detector, build_resnet

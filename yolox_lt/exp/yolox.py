@@ -14,9 +14,9 @@ from torch import Tensor
 from yolox_lt.assign import ATSSAssigner, SimOTAAssigner
 from yolox_lt.coders import DeltaCoder, grid_coder
 from yolox_lt.criterion import Assigner, BaseCriterion, Criterion, YOLOXCriterion
+from yolox_lt.data.augment.recipe import OFFICIAL_RECIPE, RELEASED_RECIPE, Augment, AugmentRecipe
 from yolox_lt.data.collate import Collate
 from yolox_lt.data.dataset import Letterbox
-from yolox_lt.data.recipe import OFFICIAL_RECIPE, RELEASED_RECIPE, Augment, AugmentRecipe
 from yolox_lt.errors import UserError
 from yolox_lt.exp.detection import DetectorExp, unknown
 from yolox_lt.models import Detector, build_yolox

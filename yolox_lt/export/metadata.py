@@ -7,9 +7,9 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from yolox_lt.checkpoint import plain
 from yolox_lt.errors import UserError
 from yolox_lt.export.network import first_cells, takes_image_sizes
-from yolox_lt.train.checkpoint import plain
 
 if TYPE_CHECKING:
     from yolox_lt.exp import DetectorExp

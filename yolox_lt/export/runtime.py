@@ -220,7 +220,7 @@ def load_torchscript(path: str | Path, device: str | torch.device = "cpu") -> Ex
 
 
 def detector_of(model: ExportedModel, device: torch.device) -> ExportedDetector:
-    from yolox_lt.exp.build import exp_from_settings
+    from yolox_lt.exp.load import exp_from_settings
 
     metadata = model.metadata
     return ExportedDetector(model, exp_from_settings(metadata.family, metadata.settings), metadata.names, device)

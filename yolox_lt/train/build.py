@@ -12,10 +12,10 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from yolox_lt.data.sampler import Deal
+from yolox_lt.data.sampling.sampler import Deal
+from yolox_lt.distributed.processes import broadcast, use_deterministic_algorithms
 from yolox_lt.errors import UserError
-from yolox_lt.train.dist import broadcast, use_deterministic_algorithms
-from yolox_lt.train.ema import ModelEMA
+from yolox_lt.optim.ema import ModelEMA
 from yolox_lt.train.options import TrainOptions
 from yolox_lt.train.progress import Progress
 

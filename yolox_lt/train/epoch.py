@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 from loguru import logger
 
+from yolox_lt.distributed.processes import average_batchnorm, gather_to_main
+from yolox_lt.distributed.signals import StopSignals
 from yolox_lt.train.callbacks import call
-from yolox_lt.train.dist import average_batchnorm, gather_to_main
 from yolox_lt.train.log import memory_megabytes
 from yolox_lt.train.progress import OpenEpoch
-from yolox_lt.train.signals import StopSignals
 from yolox_lt.train.step import TrainerStep
 
 if TYPE_CHECKING:
-    from yolox_lt.evaluate.report import Report
+    from yolox_lt.evaluate.metrics import Report
 
 METRIC_COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AR")
 

@@ -13,18 +13,18 @@ import torch
 from loguru import logger
 
 from yolox_lt.boxes import xywh_to_xyxy
+from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.dataset import BadImageError, ImageStore
-from yolox_lt.data.index import AnnotationIndex
 from yolox_lt.losses import DenseLoss
-from yolox_lt.report.data_summary import DataSummary
-from yolox_lt.report.per_category import threshold_column, training_columns
-from yolox_lt.train.gauge import Gauge
+from yolox_lt.report.analysis.per_category import threshold_column, training_columns
+from yolox_lt.report.data.summary import DataSummary
+from yolox_lt.train.balance_history import Gauge
 from yolox_lt.train.trackers import make_trackers
 from yolox_lt.types import Batch, Detections
 
 if TYPE_CHECKING:
     from yolox_lt.evaluate.evaluator import Evaluator
-    from yolox_lt.evaluate.report import Report
+    from yolox_lt.evaluate.metrics import Report
     from yolox_lt.evaluate.results import DetectionArrays
     from yolox_lt.exp.detection import DetectorExp
 
@@ -82,7 +82,7 @@ class Follower:
         """Draw the first batches of a run as the network sees them."""
         if iteration >= TRAIN_PICTURES:
             return
-        from yolox_lt.report.batch_pictures import draw_train_batch
+        from yolox_lt.report.data.batch_images import draw_train_batch
 
         path = self.folder / "pictures" / f"train_batch_{iteration}.jpg"
         with self.counted(), self.never_fatal(path):
@@ -148,7 +148,7 @@ class Follower:
 
     def keep_evaluation(self, epoch: int, report: Report, detections: DetectionArrays) -> None:
         """evaluation.npz, which the report page reads, and pictures of some detections."""
-        from yolox_lt.report.record import record_evaluation
+        from yolox_lt.report.analysis.evaluation_file import record_evaluation
 
         index = self.evaluator.index
         counts = dict(zip(self.summary.category_ids.tolist(), self.summary.image_counts.tolist()))
@@ -159,7 +159,7 @@ class Follower:
 
     def draw_validation(self, store: ImageStore, found: DetectionArrays) -> None:
         """Ground truth beside prediction for some images, spread over the validation set."""
-        from yolox_lt.report.batch_pictures import draw_val_pairs
+        from yolox_lt.report.data.batch_images import draw_val_pairs
 
         index = self.evaluator.index
         positions = np.unique(np.linspace(0, len(index) - 1, VAL_PICTURES).astype(int)).tolist()
@@ -177,8 +177,8 @@ class Follower:
 
     def write_report(self) -> None:
         """The figures and report.html; with the first one labels.png, the training set itself."""
-        from yolox_lt.report.data_summary import plot_summary
-        from yolox_lt.report.page import write_report
+        from yolox_lt.report.data.summary import plot_summary
+        from yolox_lt.report.page.page import write_report
 
         if not self.labels_drawn:
             self.labels_drawn = True

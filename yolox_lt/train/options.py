@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from yolox_lt.train.dist import Place
+from yolox_lt.distributed.processes import Place
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from yolox_lt.data.sampler import Deal
+from yolox_lt.data.sampling.sampler import Deal
 
 
 @dataclass

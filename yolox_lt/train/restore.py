@@ -10,9 +10,9 @@ import torch
 from loguru import logger
 from torch import Tensor, nn
 
+from yolox_lt.checkpoint import load_weights
 from yolox_lt.errors import UserError
-from yolox_lt.train.checkpoint import load_weights
-from yolox_lt.train.ema import ModelEMA
+from yolox_lt.optim.ema import ModelEMA
 
 CLASSIFIERS = ("head.cls_preds.", "head.cls_pred.")
 """Where the classifiers' parameters are, YOLOX and ResNet heads."""

@@ -8,10 +8,7 @@ from typing import Any
 import torch
 from loguru import logger
 
-from yolox_lt.data.sampler import Deal
-from yolox_lt.errors import UserError
-from yolox_lt.train.build import TrainerParts
-from yolox_lt.train.checkpoint import (
+from yolox_lt.checkpoint import (
     load_checkpoint,
     plain,
     random_states,
@@ -19,7 +16,10 @@ from yolox_lt.train.checkpoint import (
     restore_random_states,
     save_checkpoint,
 )
-from yolox_lt.train.dist import batchnorm_statistics, broadcast, gather_to_main
+from yolox_lt.data.sampling.sampler import Deal
+from yolox_lt.distributed.processes import batchnorm_statistics, broadcast, gather_to_main
+from yolox_lt.errors import UserError
+from yolox_lt.train.build import TrainerParts
 from yolox_lt.train.log import RunLog
 from yolox_lt.train.progress import resumed_progress
 from yolox_lt.train.restore import restore_parts, start_from

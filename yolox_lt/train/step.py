@@ -13,8 +13,8 @@ from loguru import logger
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from yolox_lt.distributed.processes import any_rank, batchnorm_statistics
 from yolox_lt.errors import UserError
-from yolox_lt.train.dist import any_rank, batchnorm_statistics
 from yolox_lt.train.state import TrainerState
 from yolox_lt.types import Batch
 

@@ -12,16 +12,16 @@ from collections.abc import Iterator
 
 from loguru import logger
 
-from yolox_lt.data.sampler import DrawSampler, continued
+from yolox_lt.data.sampling.sampler import DrawSampler, continued
+from yolox_lt.distributed.processes import any_rank, control_group, lost_rank, object_group
+from yolox_lt.distributed.signals import Stopped, StopSignals
 from yolox_lt.errors import UserError
 from yolox_lt.train.callbacks import call
-from yolox_lt.train.dist import any_rank, control_group, lost_rank, object_group
 from yolox_lt.train.epoch import TrainerEpoch
 from yolox_lt.train.follow import Follower
 from yolox_lt.train.log import RunLog, memory_megabytes
 from yolox_lt.train.memory import keep_large_blocks
-from yolox_lt.train.record import describe_run, write_config
-from yolox_lt.train.signals import Stopped, StopSignals
+from yolox_lt.train.run_description import describe_run, write_config
 from yolox_lt.types import Batch
 
 

@@ -1,0 +1,265 @@
+"""One run: the project's trainer, data, losses and evaluator; what is measured becomes rows of two csv files."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from studies.grid import EXP_FILE, STARTS, Case, Settings
+from yolox_lt.checkpoint import load_checkpoint, save_checkpoint
+from yolox_lt.distributed.processes import Place
+from yolox_lt.evaluate import Report, evaluate_lvis
+from yolox_lt.exp import DetectorExp, get_exp
+from yolox_lt.losses import DenseLoss, EQLv2FocalLoss
+from yolox_lt.losses.equalized import EqualizedLoss
+from yolox_lt.losses.kernel import DenseResult
+from yolox_lt.report.analysis.analysis import analyse
+from yolox_lt.train.follow import Follower
+from yolox_lt.train.options import TrainOptions
+from yolox_lt.train.restore import CLASSIFIERS
+from yolox_lt.train.run_description import git_state
+from yolox_lt.train.trainer import Trainer
+from yolox_lt.types import IGNORED, Batch
+
+CAPS = (300, 100, 20)
+METRICS = ("AP", "AP50", "APr", "APc", "APf")
+GROUPS = ("r", "c", "f")
+PLACES = ("output_dir", "data_dir")
+"""Settings that say where files are: of no meaning to others."""
+
+Row = dict[str, Any]
+
+
+class Watch:
+    """Sums of absolute gradients by category of any dense loss, and their course at 1, 2, 5, 10, 20, 50 ... iterations.
+
+    pos, neg: float64 [C], over all iterations so far, as the loss itself computes them.
+    positives: int64 [C], priors of the category so far; priors: all of them.
+    """
+
+    def __init__(self, loss: DenseLoss, num_classes: int) -> None:
+        self.loss = loss
+        self.pos = torch.zeros(num_classes, dtype=torch.float64)
+        self.neg = torch.zeros(num_classes, dtype=torch.float64)
+        self.positives = torch.zeros(num_classes, dtype=torch.int64)
+        self.priors = 0
+        self.course: dict[int, tuple[Tensor, Tensor]] = {}
+        own = loss.observe
+
+        def observe(result: DenseResult) -> None:
+            own(result)
+            self.pos += result.pos_grad.double().cpu()
+            self.neg += result.neg_grad.double().cpu()
+
+        def count(_: nn.Module, arguments: tuple[Any, ...], __: Tensor) -> None:
+            labels = arguments[1]
+            self.positives += torch.bincount(labels[labels >= 0], minlength=num_classes).cpu()
+            self.priors += int((labels != IGNORED).sum())
+
+        loss.observe = observe  # type: ignore[method-assign]
+        loss.register_forward_hook(count)
+
+    def note(self, iteration: int) -> None:
+        """Keep the sums after so many iterations."""
+        self.course[iteration] = self.pos.clone(), self.neg.clone()
+
+    def rows(self, groups: np.ndarray) -> Iterator[Row]:
+        """One row for each kept iteration and group."""
+        for iteration, (pos, neg) in self.course.items():
+            for group in GROUPS:
+                if (groups == group).any():
+                    yield {"iteration": iteration, "group": group, **self.describe(pos, neg, groups == group)}
+
+    def describe(self, pos: Tensor, neg: Tensor, members: np.ndarray) -> Row:
+        """Means over a group: g as EFL defines it, gamma and weight that follow, and the group's share of gradients."""
+        of = torch.from_numpy(members)
+        g = (pos / (neg + 1e-10)).clamp(0, 1)[of]
+        gamma, weight = factors(self.loss, g)
+        total = float((pos + neg).sum())
+        return {
+            "g": float(g.mean()),
+            "saturated": float((g == 1).double().mean()),
+            "gamma": float(gamma.mean()),
+            "weight": float(weight.mean()),
+            "pos_share": float(pos[of].sum()) / max(total, 1e-12),
+            "neg_share": float(neg[of].sum()) / max(total, 1e-12),
+        }
+
+
+def factors(loss: DenseLoss, g: Tensor) -> tuple[Tensor, Tensor]:
+    """Exponent and weight [n] of categories with the ratios g [n]; constant for a loss without balance."""
+    if isinstance(loss, EqualizedLoss):
+        lifted = loss.gamma + loss.scale * (1 - g)
+        plain = torch.full_like(g, loss.gamma)
+        return (lifted if loss.focusing else plain), (lifted if loss.weighting else plain) / loss.gamma
+    if isinstance(loss, EQLv2FocalLoss):
+        raise ValueError("the study has no EQLv2 run: its ratio is not clamped")
+    return torch.full_like(g, getattr(loss, "gamma", 0.0)), torch.ones_like(g)
+
+
+class QuietFollower(Follower):
+    """Without the pictures and pages that nobody looks at in a study; they take seconds a run."""
+
+    def batch(self, batch: Batch, iteration: int) -> None:
+        pass
+
+    def draw(self) -> None:
+        pass
+
+
+class StudyTrainer(Trainer):
+    """The trainer, watched: nothing of what it computes is changed."""
+
+    def run(self) -> None:
+        self.follower = QuietFollower(
+            self.exp, self.folder, self.follower.summary, self.evaluator, self.criterion.cls_loss, 0
+        )
+        super().run()
+
+    def build_model(self) -> None:
+        super().build_model()
+        self.watch = Watch(self.criterion.cls_loss, self.exp.num_classes)
+
+    def step(self, batches: Iterator[Batch]) -> tuple[dict[str, float], float]:
+        losses, lr = super().step(batches)
+        done = self.iteration
+        if str(done).rstrip("0") in ("1", "2", "5") or done == self.total:
+            self.watch.note(done)
+        self.recent = losses
+        return losses, lr
+
+
+def experiment(settings: Settings, folder: Path, name: str) -> DetectorExp:
+    """The experiment of the study with some settings, its run folder below `folder`."""
+    exp = get_exp(EXP_FILE)
+    for key, value in settings.items():
+        if not hasattr(exp, key):
+            raise KeyError(key)
+        setattr(exp, key, value)
+    if exp.glyph_categories == "balanced":  # type: ignore[attr-defined]
+        exp.glyph_categories = str(balanced_counts(folder, exp.num_classes))  # type: ignore[attr-defined]
+    exp.output_dir, exp.exp_name = str(folder / "runs"), name
+    return exp
+
+
+def balanced_counts(folder: Path, categories: int) -> Path:
+    """A table of equal counts, larger than any data set here: it is scaled down to what the pictures hold."""
+    path = folder / f"balanced_{categories}.json"
+    if not path.exists():
+        content = {"categories": [{"id": i + 1, "image_count": 10_000} for i in range(categories)]}
+        temporary = path.with_name(f"{path.name}.{time.time_ns()}")
+        temporary.write_text(json.dumps(content), encoding="utf-8")
+        temporary.replace(path)
+    return path
+
+
+def make_start(key: str, folder: Path, device: torch.device) -> Row:
+    """Train what every run starts from, and keep it as start_KEY.pth without its classifier."""
+    settings = STARTS[key]
+    _, row, _ = run(Case(key, settings, 1, None), settings["seed"], {}, folder, device, f"start_{key}")
+    content = load_checkpoint(folder / "runs" / f"start_{key}" / "latest.pth")
+    save_checkpoint(folder / f"start_{key}.pth", without_classifier(content))
+    return row
+
+
+def without_classifier(content: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint that does not know the classifier's parameters: a run that starts from it has a fresh one."""
+
+    def strip(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value for name, value in state.items() if not name.startswith(CLASSIFIERS)}
+
+    ema = content["ema"]
+    return content | {
+        "model": strip(content["model"]),
+        "ema": None if ema is None else ema | {"model": strip(ema["model"])},
+    }
+
+
+def run(
+    case: Case,
+    seed: int,
+    common: Settings,
+    folder: Path,
+    device: torch.device,
+    name: str,
+    start: Path | None = None,
+) -> tuple[StudyTrainer, Row, list[Row]]:
+    """Train and score one run.
+
+    Args:
+        case, seed, common: its settings; common ones are those of the set. folder: of the study. name: of its folder.
+        start: checkpoint to start from.
+
+    Returns:
+        The trainer, the run's row, the rows of its course.
+    """
+    exp = experiment({**common, **case.settings, "seed": seed}, folder, name)
+    amp = None if case.amp is None else getattr(torch, case.amp)
+    place = Place(0, 1, device)
+    trainer = StudyTrainer(
+        exp, TrainOptions(exp.batch_size, place, amp, None if start is None else str(start), cache=True)
+    )
+    wall, processor = time.perf_counter(), time.process_time()
+    trainer.train()
+    row = {
+        "iterations": trainer.total,
+        "seconds": round(time.perf_counter() - wall, 1),
+        "processor_seconds": round(time.process_time() - processor, 1),
+        "device": device.type,
+        "torch": torch.__version__,
+        "commit": git_state(),
+    }
+    found = trainer.evaluator.detections
+    assert found is not None  # the last epoch is always evaluated
+    index, groups = trainer.evaluator.index, trainer.evaluator.groups
+    assert groups is not None
+    for cap in CAPS:
+        report = evaluate_lvis(index, found, cap, groups)
+        row |= metrics_of(report, str(cap))
+        if cap == exp.max_detections:
+            row |= margins(trainer, report)
+    row |= metrics_of(evaluate_lvis(index, found, groups=groups, protocol="fixed"), "fixed")
+    for group in GROUPS:
+        if (groups == group).any():
+            state = trainer.watch.describe(trainer.watch.pos, trainer.watch.neg, groups == group)
+            row |= {f"{key}_{group}": round(value, 5) for key, value in state.items()}
+    row |= {f"loss_{key}": round(value, 5) for key, value in last_losses(exp).items()}
+    row |= {key: value for key, value in exp.attributes().items() if key not in PLACES}
+    row["glyph_categories"] = Path(str(row["glyph_categories"])).name if row["glyph_categories"] else None
+    course = [{k: round(v, 5) if isinstance(v, float) else v for k, v in r.items()} for r in trainer.watch.rows(groups)]
+    return trainer, row, course
+
+
+def metrics_of(report: Report, suffix: str) -> Row:
+    """The metrics in percent under names such as AP_300."""
+    return {f"{name}_{suffix}": round(100 * report.metrics[name], 3) for name in METRICS}
+
+
+def margins(trainer: StudyTrainer, report: Report) -> Row:
+    """Mean score of true and of false positives at IoU 0.5, means over the categories of a group (paper, Figure 4)."""
+    found = trainer.evaluator.detections
+    assert found is not None
+    analysis, _ = analyse(trainer.evaluator.index, found, report, pictures_per_kind=0)
+    row: Row = {}
+    for group in GROUPS:
+        of = analysis.groups == group
+        for name, values in (("pos_score", analysis.positive_score[of]), ("neg_score", analysis.negative_score[of])):
+            values = values[~np.isnan(values)]
+            row[f"{name}_{group}"] = round(float(values.mean()), 5) if len(values) else None
+    return row
+
+
+def last_losses(exp: DetectorExp) -> dict[str, float]:
+    """Means of the losses over the last epoch, from the run's metrics.csv."""
+    import csv
+
+    with open(Path(exp.output_dir) / exp.exp_name / "metrics.csv", newline="") as file:
+        last = list(csv.DictReader(file))[-1]
+    return {name: float(last[name]) for name in ("cls", "box", "quality", "obj", "l1") if name in last}

@@ -1,0 +1,229 @@
+"""The tables of docs/results.md, each a function of the rows of the csv files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from studies import regime
+from studies.claims import CLAIMS, CONTROLS, Claim
+from studies.compare import Estimate, estimate, overlap, paired, verdict
+from studies.grid import SETS, Set
+
+Rows = Sequence[dict[str, str]]
+
+LEVELS = (
+    "AP_300",
+    "APr_300",
+    "APc_300",
+    "APf_300",
+    "AP50_300",
+    "AP_100",
+    "APr_100",
+    "AP_20",
+    "APr_20",
+    "AP_fixed",
+    "APr_fixed",
+)
+BALANCE = ("g_r", "g_c", "g_f", "gamma_r", "gamma_c", "gamma_f", "weight_r", "weight_c", "weight_f")
+SCORES = ("pos_score_r", "neg_score_r", "margin_r", "pos_score_f", "neg_score_f", "margin_f")
+SHARES = ("pos_share_r", "pos_share_c", "pos_share_f", "neg_share_r", "neg_share_c", "neg_share_f")
+
+
+def value(row: dict[str, str], metric: str) -> float:
+    """A number of a row, NaN where it is empty; margin_G is the score of positives less that of negatives."""
+    if metric.startswith("margin_"):
+        group = metric[-1]
+        return value(row, f"pos_score_{group}") - value(row, f"neg_score_{group}")
+    text = row.get(metric, "")
+    return float(text) if text else math.nan
+
+
+def by_seed(rows: Rows, set_name: str, case: str, metric: str) -> dict[str, float]:
+    """Seed -> value of one case's runs; runs without the value are left out."""
+    found = {r["seed"]: value(r, metric) for r in rows if r["set"] == set_name and r["case"] == case}
+    return {seed: number for seed, number in found.items() if not math.isnan(number)}
+
+
+def mean_of(rows: Rows, set_name: str, case: str, metric: str) -> Estimate:
+    return estimate(np.array(list(by_seed(rows, set_name, case, metric).values())))
+
+
+def number(found: Estimate, digits: int = 1) -> str:
+    """ "31.2 ± 0.8"; the interval is missing for one seed, everything for none."""
+    if found.n == 0:
+        return "-"
+    half = "" if math.isnan(found.half) else f" ± {found.half:.{digits}f}"
+    return f"{found.mean:.{digits}f}{half}"
+
+
+def signed(found: Estimate, digits: int = 1) -> str:
+    """ "+3.1 [+1.0, +5.2]"."""
+    if found.n == 0:
+        return "-"
+    text = f"{found.mean:+.{digits}f}"
+    return text if math.isnan(found.half) else f"{text} [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
+
+
+def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(line) + " |" for line in body)])
+
+
+def case_table(rows: Rows, set_name: str, keep: Callable[[str], bool], metrics: Sequence[str], digits: int = 1) -> str:
+    """Mean and interval of each metric for the cases of a set that `keep` takes; cases without a run say so."""
+    body = []
+    for case in SETS[set_name].cases:
+        if not keep(case.name):
+            continue
+        count = len(by_seed(rows, set_name, case.name, "AP_300"))
+        if count == 0:
+            body.append([case.name, "0", "not run", *["-"] * (len(metrics) - 1)])
+            continue
+        places = [max(digits, 2) if m.startswith("g_") else digits for m in metrics]
+        means = [number(mean_of(rows, set_name, case.name, m), n) for m, n in zip(metrics, places)]
+        body.append([case.name, str(count), *means])
+    return markdown(["case", "seeds", *metrics], body)
+
+
+def difference(rows: Rows, claim: Claim) -> Estimate:
+    ours = by_seed(rows, claim.ours[0], claim.ours[1], claim.metric)
+    return paired(ours, by_seed(rows, claim.theirs[0], claim.theirs[1], claim.metric))
+
+
+def claim_table(rows: Rows, claims: Sequence[Claim], words: dict[str, str]) -> str:
+    """Claim, comparison, paired difference with its interval, seeds, verdict (in other `words` where given)."""
+    body = []
+    for claim in claims:
+        found = difference(rows, claim)
+        found_verdict = verdict(found, claim.kind, claim.within)
+        digits = 3 if claim.metric.startswith(("margin", "g_")) else 1
+        body.append(
+            [
+                claim.text,
+                f"{claim.ours[1]} - {claim.theirs[1]}, {claim.metric}",
+                signed(found, digits),
+                str(found.n),
+                words.get(found_verdict, found_verdict),
+            ]
+        )
+    return markdown(["claim", "paired difference of", "mean [95 %]", "seeds", "verdict"], body)
+
+
+def agreement_table(rows: Rows, other: Rows) -> str:
+    """Claims that both studies have runs for: both differences, whether their intervals overlap, both verdicts."""
+    body = []
+    for claim in (*CLAIMS, *CONTROLS):
+        found = [difference(side, claim) for side in (rows, other)]
+        if 0 in (found[0].n, found[1].n):
+            continue
+        digits = 3 if claim.metric.startswith("margin") else 1
+        verdicts = [verdict(side, claim.kind, claim.within) for side in found]
+        verdicts = [CONTROL_WORDS.get(v, v) if claim in CONTROLS else v for v in verdicts]
+        both = verdicts[0] if verdicts[0] == verdicts[1] else f"{verdicts[0]}; **{verdicts[1]}**"
+        numbers = [signed(side, digits) for side in found]
+        body.append([f"{claim.text}: {claim.metric}", *numbers, "yes" if overlap(*found) else "**no**", both])
+    return markdown(["claim", "these runs", "the others", "intervals overlap", "verdict; of the others"], body)
+
+
+def agreement_of_levels(rows: Rows, other: Rows) -> str:
+    """One sentence: how many means of cases have intervals that overlap, how many lie in the other's interval."""
+    pairs = [
+        (mean_of(rows, name, case.name, metric), mean_of(other, name, case.name, metric))
+        for name, found in SETS.items()
+        for case in found.cases
+        for metric in (*LEVELS[:9], *BALANCE[:3])  # AP-fixed is AP_300 here
+    ]
+    pairs = [(a, b) for a, b in pairs if a.n > 1 and b.n > 1]
+    return (
+        f"{len(pairs)} means of AP and g (cases x measures): the intervals of {sum(overlap(a, b) for a, b in pairs)} "
+        f"overlap, {sum(b.low <= a.mean <= b.high for a, b in pairs)} of these runs' means lie in the others' interval."
+    )
+
+
+def run_table(rows: Rows) -> str:
+    """Every run that there is, one line each."""
+    columns = ("AP_300", "APr_300", "APc_300", "APf_300", "g_r", "g_c", "g_f", "seconds", "processor_seconds")
+    body = [[r["set"], r["case"], r["seed"], *(r.get(c, "") or "-" for c in columns)] for r in rows]
+    return markdown(["set", "case", "seed", *columns], body)
+
+
+def cost_table(rows: Rows) -> str:
+    """Runs, processor seconds in all, and what two cores need for them."""
+    body = []
+    for name in ("start", *SETS):
+        seconds = [value(r, "processor_seconds") for r in rows if r["set"] == name]
+        if seconds:
+            total, cores = sum(seconds), min(2, len(seconds))
+            numbers = (f"{total / len(seconds):.0f}", f"{total / 60:.1f}", f"{total / 60 / cores:.1f}")
+            body.append([name, str(len(seconds)), *numbers])
+    return markdown(["set", "runs", "processor seconds a run", "processor minutes", "minutes on two idle cores"], body)
+
+
+def missing_table(rows: Rows) -> str:
+    """Every set: how many of its runs are in the csv, and the command for the rest."""
+    body = []
+    for name, found in SETS.items():
+        wanted = sum(case.seeds for case in found.cases)
+        there = len({(r["case"], r["seed"]) for r in rows if r["set"] == name})
+        state = "complete" if there == wanted else "not run" if there == 0 else "in part"
+        body.append([name, f"{there} of {wanted}", state, f"`python -m studies --set {name}`"])
+    return markdown(["set", "runs", "state", "command"], body)
+
+
+def full_table(found: Set) -> str:
+    """The cases of a set and what they change."""
+    body = []
+    for case in found.cases:
+        settings = ", ".join(f"{k} {v}" for k, v in case.settings.items())
+        body.append([case.name, settings, str(case.seeds), case.amp or "float32", case.needs or "-"])
+    return markdown(["case", "settings", "seeds", "precision", "needs the setting"], body)
+
+
+def regime_table(places: Rows) -> str:
+    """Each place of the grid and group: prior, median resting score, expected and measured share at g = 1, mean g."""
+    body = []
+    for r in places:
+        share, rest = value(r, "share"), value(r, "rest")
+        body.append(
+            [r["categories"], r["side"], r["prior"], r["group"], r["seen"], f"{share:.1e}", f"{rest:.4f}"]
+            + [f"{value(r, name):.2f}" for name in ("expected", "saturated", "g")]
+        )
+    head = ("categories", "px", "prior", "group", "seen", "pi (median)", "resting p (median)", "expected at g = 1")
+    return markdown([*head, "measured at g = 1", "mean g"], body)
+
+
+def lvis_rest_table() -> str:
+    body = [
+        [r["sampling"], r["group"], f"{r['share']:.1e}", f"{r['rest']:.4f}", f"{r['expected']:.2f}"]
+        for r in regime.lvis_rest()
+    ]
+    return markdown(["sampling", "group", "pi (median)", "resting p (median)", "expected at g = 1"], body)
+
+
+def is_rfs(name: str) -> bool:
+    return name.endswith("RFS")
+
+
+CONTROL_WORDS = {"reproduced": "holds", "not reproduced": "does not hold"}
+
+TABLES: dict[str, Callable[[Rows, Rows, Rows], str]] = {
+    "claims": lambda runs, *_: claim_table(runs, CLAIMS, {}),
+    "controls": lambda runs, *_: claim_table(runs, CONTROLS, CONTROL_WORDS),
+    "losses": lambda runs, *_: case_table(runs, "cpu", lambda n: not is_rfs(n), LEVELS),
+    "losses with RFS": lambda runs, *_: case_table(runs, "cpu", is_rfs, LEVELS),
+    "scans": lambda runs, *_: case_table(runs, "mechanism", lambda n: True, (*LEVELS[:4], *BALANCE[:3])),
+    "balance": lambda runs, *_: case_table(runs, "cpu", lambda n: True, BALANCE, 2),
+    "scores": lambda runs, *_: case_table(runs, "cpu", lambda n: True, SCORES, 3),
+    "shares": lambda runs, *_: case_table(runs, "cpu", lambda n: True, SHARES, 3),
+    "regime": lambda _, places, __: regime_table(places),
+    "LVIS": lambda *_: lvis_rest_table(),
+    "agreement": lambda runs, _, earlier: agreement_table(runs, earlier),
+    "agreement of levels": lambda runs, _, earlier: agreement_of_levels(runs, earlier),
+    "sets": lambda runs, *_: missing_table(runs),
+    "cost": lambda runs, *_: cost_table(runs),
+    "runs": lambda runs, *_: run_table(runs),
+}
+"""Name in the page -> table from the rows of runs.csv, regime.csv and runs_earlier.csv."""

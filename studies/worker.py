@@ -1,0 +1,38 @@
+"""What a process of the study does: jobs by plain arguments, rows as results."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import cv2
+import torch
+from loguru import logger
+
+from studies.grid import Case, Settings
+from studies.measure import make_start, run
+from studies.records import Row
+
+
+def prepare(device: str) -> None:
+    """One core for each process; warnings alone on the console."""
+    if device == "cpu":
+        torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    logger.remove()
+    logger.add(sys.stderr, level="WARNING")
+
+
+def start_job(key: str, folder: Path, device: str) -> Row:
+    return {"set": "start", "case": key, **make_start(key, folder, torch.device(device))}
+
+
+def train_job(
+    set_name: str, case: Case, seed: int, common: Settings, folder: Path, device: str
+) -> tuple[Row, list[Row]]:
+    """The row of one run and those of its course."""
+    name = "_".join(f"{set_name} {case.name} {seed}".replace(",", "").split())
+    start = None if case.start is None else folder / f"start_{case.start}.pth"
+    _, row, course = run(case, seed, common, folder, torch.device(device), name, start)
+    known = {"set": set_name, "case": case.name, "seed": seed}
+    return known | {"start": case.start or "random", "amp": case.amp or "float32"} | row, [known | r for r in course]

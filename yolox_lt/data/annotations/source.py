@@ -1,0 +1,203 @@
+"""Where annotations come from: COCO or LVIS json, Pascal VOC xml, YOLO text files; one or several of them, with their
+categories mapped and their images filtered. Whatever the format, the result is the columns of `AnnotationIndex`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from yolox_lt.data.annotations.coco_json import AnnotationFile, build_columns, decode_json
+from yolox_lt.data.annotations.index_cache import cache_path, is_packed, read_packed, source_key
+from yolox_lt.data.annotations.join import concatenate, in_folder, keep_images, map_categories, read_mapping
+from yolox_lt.data.annotations.voc import VocFolder, find_voc, read_voc
+from yolox_lt.data.annotations.yolo import YoloSet, find_yolo, is_yaml, read_yolo
+from yolox_lt.data.columns import Columns
+from yolox_lt.data.image_files import images_below, is_image
+from yolox_lt.errors import UserError
+
+FORMATS = ("auto", "coco", "voc", "yolo")
+
+
+@dataclass(frozen=True)
+class Source:
+    """All that decides the columns of an index that is read from files.
+
+    paths: json files; VOC folders or lists of `ImageSets/Main`; YOLO's data.yaml (`data.yaml:test` for a split of its
+        own), image folders or lists. Several are concatenated, see `concatenate`.
+    format: "coco", "voc", "yolo", or "auto": by looking, see `recognise`.
+    split: key of a data.yaml that names none itself.
+    class_names: in the order of their labels, for VOC and for YOLO without a data.yaml; others know their names.
+    category_map: json file, see `read_mapping`.
+    subset: only images whose path begins so, or a text file with one image id a line.
+    root: folder that paths of images shall be relative to; None = the folder of the annotations (VOC, YOLO).
+    folders: for every path, the folder of its images below the data set's root; empty = as the annotations say.
+    """
+
+    paths: tuple[str, ...]
+    format: str = "auto"
+    split: str = "val"
+    class_names: tuple[str, ...] = ()
+    category_map: str | None = None
+    subset: str | None = None
+    root: str | None = None
+    folders: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise UserError(f"data format {self.format!r} is unknown; choose one of {', '.join(FORMATS)}")
+        if not self.paths:
+            raise UserError("no annotation file is given; name at least one")
+        if self.folders and len(self.folders) != len(self.paths):
+            raise UserError(
+                f"{len(self.paths)} annotation files have {len(self.folders)} image folders; name one for each file"
+            )
+
+    @property
+    def path(self) -> Path:
+        """Of the first annotations, without the split of a data.yaml."""
+        return Path(split_of(self.paths[0], "")[0])
+
+    def absolute(self) -> Source:
+        """The same from any working directory."""
+        return replace(
+            self,
+            paths=tuple(os.path.abspath(path) for path in self.paths),
+            category_map=self.category_map and os.path.abspath(self.category_map),
+            subset=os.path.abspath(self.subset) if self.subset and os.path.isfile(self.subset) else self.subset,
+            root=self.root and os.path.abspath(self.root),
+        )
+
+    def cache_path(self) -> Path:
+        """Where the columns are kept: `<file>.index` for a json file as it is, else with a mark of the settings."""
+        if self.is_plain():
+            return cache_path(self.path)
+        mark = hashlib.sha256(self.settings().encode()).hexdigest()[:8]
+        return cache_path(self.path.absolute()).with_name(f"{self.path.absolute().name}.{mark}.index")
+
+    def is_plain(self) -> bool:
+        """One json file and nothing done to it."""
+        alone = len(self.paths) == 1 and not (self.category_map or self.subset or self.folders)
+        return alone and recognise(self.path, self.format) == "coco" and self.path.is_file()
+
+    def settings(self) -> str:
+        """Text that is equal for equal settings, wherever the data set lies."""
+        base = os.path.abspath(self.root or self.path.parent)
+        paths = [os.path.relpath(path, base) for path in self.paths]
+        return repr((paths, self.format, self.split, self.class_names, self.subset, self.folders))
+
+    def key(self) -> str:
+        """Identifies the content of everything that is read, by `source_key` or, of many files, by size and time."""
+        if self.is_plain():
+            return source_key(self.path)
+        parts = [self.settings()]
+        parts += [source_key(Path(path)) for path in (self.category_map, self.subset) if path and os.path.isfile(path)]
+        for path in self.paths:
+            found = self.find(path)
+            parts.append(source_key(found) if isinstance(found, Path) else _stamp(found.files()))
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def find(self, path: str) -> Path | VocFolder | YoloSet:
+        """What is to be read for one of the paths."""
+        where, split = split_of(path, self.split)
+        kind = recognise(where, self.format)
+        if kind == "voc":
+            return find_voc(where)
+        if kind == "yolo":
+            return find_yolo(where, split, self.class_names)
+        return _json_file(where)
+
+    def read(self) -> Columns:
+        """The columns that `build_columns` makes.
+
+        Raises:
+            UserError: whatever is wrong with the files: one sentence with file, place and remedy.
+        """
+        parts = [self._read_one(path) for path in self.paths]
+        for i, folder in enumerate(self.folders):
+            parts[i] = in_folder(parts[i], folder)
+        columns = parts[0] if len(parts) == 1 else concatenate(parts, self.paths)
+        name = " + ".join(self.paths)
+        if self.category_map:
+            columns = map_categories(columns, read_mapping(Path(self.category_map)), name, self.category_map)
+        return keep_images(columns, self.subset, name) if self.subset else columns
+
+    def _read_one(self, path: str) -> Columns:
+        found = self.find(path)
+        if isinstance(found, Path):
+            if is_packed(found):
+                return read_packed(found)
+            return build_columns(decode_json(found, AnnotationFile), str(found))
+        root = Path(self.root) if self.root else found.root
+        if isinstance(found, VocFolder):
+            return build_columns(read_voc(found, root, self.class_names), path)
+        return build_columns(read_yolo(found, root), path)
+
+
+def split_of(path: str, default: str) -> tuple[Path, str]:
+    """`data.yaml:test` -> the file and "test"; any other path with `default`."""
+    name, colon, split = path.rpartition(":")
+    return (Path(name), split) if colon and is_yaml(Path(name)) else (Path(path), default)
+
+
+def recognise(path: Path, given: str = "auto") -> str:
+    """ "coco", "voc" or "yolo", by looking: json; a data.yaml; a list of image files (YOLO) or of names (VOC); a
+    folder with xml files, with a data.yaml, with images, or with one json file.
+
+    Raises:
+        UserError: no such path, or nothing that is known in it.
+    """
+    if given != "auto":
+        return given
+    if not path.exists():
+        raise UserError(f"{path}: no such annotation file; check the path")
+    if is_yaml(path):
+        return "yolo"
+    if path.is_file():
+        return _kind_of_list(path) if path.suffix.lower() == ".txt" else "coco"
+    if any(any(folder.glob("*.xml")) for folder in (path / "Annotations", path)):
+        return "voc"
+    if any(is_yaml(file) for file in path.iterdir()):
+        return "yolo"
+    if len(list(path.glob("*.json"))) == 1:
+        return "coco"
+    if next(images_below(path), None) is not None:
+        return "yolo"
+    raise UserError(
+        f"{path}: holds no annotations that are known: one COCO json, VOC xml files (also below Annotations), or a "
+        "YOLO data.yaml; give the file itself, or name the format (data_format, --format)"
+    )
+
+
+def _kind_of_list(path: Path) -> str:
+    """A YOLO list names image files, a VOC list images without suffix."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        first = next((line.strip() for line in file if line.strip()), "")
+    return "yolo" if is_image(first) else "voc"
+
+
+def _json_file(path: Path) -> Path:
+    """The json file itself, or the only one of a folder."""
+    if not path.is_dir():
+        if not path.is_file():
+            raise UserError(f"{path}: no such annotation file; check the path")
+        return path
+    found = sorted(path.glob("*.json"))
+    if len(found) != 1:
+        raise UserError(f"{path}: holds {len(found)} json files; give the annotation file itself")
+    return found[0]
+
+
+def _stamp(files: Iterable[Path]) -> str:
+    """Names, sizes and times of many files as one text."""
+    digest = hashlib.sha256()
+    for path in files:
+        try:
+            state = os.stat(path)
+            digest.update(f"{path.name}:{state.st_size}:{state.st_mtime_ns}\n".encode())
+        except OSError:
+            digest.update(f"{path.name}:absent\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,269 @@
+"""Processes: who we are, starting the others, and the few collectives that are not DDP's own.
+
+The only place besides the data root that reads environment variables: RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE,
+MASTER_ADDR, MASTER_PORT and TORCHELASTIC_RESTART_COUNT as set by torchrun, or SLURM_PROCID, SLURM_LOCALID, SLURM_NTASKS
+as set by srun.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from yolox_lt.distributed.signals import EXIT_STATUS, Stopped, passing_on
+from yolox_lt.errors import UserError
+
+COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=10)
+"""How long a rank waits for the others inside a step, before it ends with an error."""
+
+EVALUATION_TIMEOUT = datetime.timedelta(hours=12)
+"""How long a rank waits for rank 0 to score and save: longer than any evaluation."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """One process of a run. device: where its model lives."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+
+def launched_externally() -> bool:
+    """Whether torchrun or SLURM started several processes of this program."""
+    in_srun = "SLURM_STEP_ID" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1
+    return "RANK" in os.environ or in_srun
+
+
+def pick_device(name: str | None, local_rank: int) -> torch.device:
+    """The device of this process: `name` if given, else a GPU if there is one, else the CPU."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: this machine has no CUDA GPU; use --device cpu or leave the option out")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    visible = torch.cuda.device_count()
+    if visible == 1:  # a launcher that shows each process its own GPU
+        return torch.device("cuda", 0)
+    if local_rank >= visible:
+        raise UserError(
+            f"process {local_rank} of this machine has no GPU, there are {visible}; start {visible} processes"
+        )
+    return torch.device("cuda", local_rank)
+
+
+def count_processes(devices: int | None, device: str | None = None) -> int:
+    """Processes to start for `-d N` (None: all GPUs, or one process without any).
+
+    Raises:
+        UserError: more processes asked for than there are GPUs.
+    """
+    gpus = 0 if device == "cpu" else torch.cuda.device_count()
+    if devices is None:
+        return max(gpus, 1)
+    if devices < 1:
+        raise UserError(f"-d {devices}: give at least 1 device")
+    if gpus and devices > gpus:
+        raise UserError(f"-d {devices}: this machine has {gpus} GPU{'s' if gpus > 1 else ''}; use -d {gpus}")
+    cores = os.cpu_count() or 1
+    if not gpus and devices > cores:
+        raise UserError(
+            f"-d {devices}: this machine has no GPU and {cores} CPU cores; use -d 1 to train on the CPU "
+            f"(up to -d {cores}), or run on a machine with {devices} GPUs"
+        )
+    return devices
+
+
+def launch(
+    function: Callable[..., None],
+    devices: int,
+    device: str | None,
+    args: tuple[Any, ...],
+    stop_signals: Sequence[str] = (),
+) -> None:
+    """Run function(place, *args) in `devices` processes, or in those that torchrun or SLURM has started.
+
+    Signals named in `stop_signals` are passed on to the processes started here.
+
+    Raises:
+        Stopped: a process was asked to stop and has saved.
+        UserError: a process was killed, or failed with one.
+    """
+    if launched_externally():
+        rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
+        world = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1")))
+        local = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
+        if "MASTER_ADDR" not in os.environ or "MASTER_PORT" not in os.environ:
+            raise UserError(
+                "MASTER_ADDR is not set: export MASTER_ADDR and MASTER_PORT of the first node, or use torchrun"
+            )
+        _run(local, function, rank, world, "env://", device, args)
+    elif devices == 1:
+        _run(0, function, 0, 1, None, device, args)
+    else:
+        url = f"tcp://127.0.0.1:{free_port()}"
+        context = torch.multiprocessing.spawn(
+            _spawned, (function, devices, url, device, args), nprocs=devices, join=False
+        )
+        with passing_on(stop_signals, context.pids()):
+            _join(context)
+
+
+def _join(context: torch.multiprocessing.ProcessContext) -> None:
+    """Wait for all processes. When one fails the others get SIGTERM, and SIGKILL 30 seconds later."""
+    try:
+        while not context.join():
+            pass
+    except torch.multiprocessing.ProcessExitedException as error:
+        if any(process.exitcode == EXIT_STATUS for process in context.processes):
+            raise Stopped from error
+        how = f"was ended by {error.signal_name}" if error.signal_name else f"ended with status {error.exit_code}"
+        raise UserError(
+            f"rank {error.error_index} {how}, so the others were ended; look for a full memory, "
+            "then go on with --resume"
+        ) from error
+
+
+def _spawned(rank: int, function: Callable[..., None], world: int, url: str, device: str | None, args: tuple) -> None:
+    # Processes that share CPU cores would otherwise each start as many threads as there are cores.
+    if device == "cpu" or not torch.cuda.is_available():
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // world))
+    _run(rank, function, rank, world, url, device, args)
+
+
+def _run(
+    local_rank: int,
+    function: Callable[..., None],
+    rank: int,
+    world: int,
+    url: str | None,
+    device: str | None,
+    args: tuple,
+) -> None:
+    place = Place(rank, world, pick_device(device, local_rank))
+    if place.device.type == "cuda":
+        torch.cuda.set_device(place.device)
+    if url is None:
+        function(place, *args)
+        return
+    backend = "nccl" if place.device.type == "cuda" else "gloo"
+    store, rank, world = next(rendezvous(url, rank, world, timeout=COLLECTIVE_TIMEOUT))
+    # A store that outlives a restart by torchrun's agent still holds the addresses of the processes before.
+    store = dist.PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT, store=store, rank=rank, world_size=world)
+    function(place, *args)
+    # Only after success: tearing NCCL down waits for ranks that an error here has left inside a collective.
+    dist.destroy_process_group()
+
+
+def free_port() -> int:
+    """A TCP port that is free on this machine at the moment."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def batchnorm_statistics(model: nn.Module) -> list[Tensor]:
+    """Running mean and variance of every BatchNorm."""
+    tensors: list[Tensor] = []
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and module.running_mean is not None and module.running_var is not None:
+            tensors += [module.running_mean, module.running_var]
+    return tensors
+
+
+def average_batchnorm(model: nn.Module) -> None:
+    """Average the running statistics of every BatchNorm over the ranks, as the reference does before an evaluation."""
+    tensors = batchnorm_statistics(model)
+    if world_size() == 1 or not tensors:
+        return
+    flat = torch.cat([t.flatten() for t in tensors])
+    dist.all_reduce(flat)
+    flat /= world_size()
+    first = 0
+    for t in tensors:
+        t.copy_(flat[first : first + t.numel()].view_as(t))
+        first += t.numel()
+
+
+def object_group() -> dist.ProcessGroup | None:
+    """A gloo group for Python objects with a long time-out; None for a single process. All ranks call it together."""
+    if world_size() == 1:
+        return None
+    group = dist.new_group(backend="gloo", timeout=EVALUATION_TIMEOUT)
+    assert isinstance(group, dist.ProcessGroup)  # every rank is a member
+    return group
+
+
+def control_group() -> dist.ProcessGroup | None:
+    """A gloo group for what is decided together between two steps; None for a single process. All ranks call it."""
+    if world_size() == 1:
+        return None
+    if dist.get_backend() == "gloo":
+        return dist.group.WORLD
+    group = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
+    assert isinstance(group, dist.ProcessGroup)  # every rank is a member
+    return group
+
+
+def any_rank(value: bool, group: dist.ProcessGroup | None) -> bool:
+    """Whether `value` is true on any rank; the same answer on all."""
+    if group is None:
+        return value
+    flag = torch.tensor(value, dtype=torch.uint8)
+    dist.all_reduce(flag, dist.ReduceOp.MAX, group=group)
+    return bool(flag)
+
+
+def lost_rank(error: RuntimeError) -> bool:
+    """Whether the error says that another rank is gone or does not answer."""
+    signs = (
+        "Connection closed by peer",
+        "Connection reset by peer",
+        "Connection refused",
+        "Timed out",
+        "gloo/transport",
+    )
+    return isinstance(error, dist.DistError) or any(sign in str(error) for sign in signs)
+
+
+def use_deterministic_algorithms() -> None:
+    """Let this process compute the same from the same; PyTorch raises an error for an operation that cannot."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS at its first use
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+
+
+def gather_to_main(value: Any, group: dist.ProcessGroup | None) -> list[Any] | None:
+    """The values of all ranks in rank order on rank 0, None elsewhere."""
+    if group is None:
+        return [value]
+    gathered: list[Any] | None = [None] * world_size() if dist.get_rank() == 0 else None
+    dist.gather_object(value, gathered, dst=0, group=group)
+    return gathered
+
+
+def broadcast(value: Any, group: dist.ProcessGroup | None) -> Any:
+    """Rank 0's value on every rank."""
+    if group is None:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0, group=group)
+    return box[0]

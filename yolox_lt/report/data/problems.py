@@ -1,0 +1,136 @@
+"""What is wrong with a data set: found before the training, counted, and told apart by whether it must be mended."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from yolox_lt.data.annotations.index import AnnotationIndex
+from yolox_lt.data.dataset import BadImageError, ImageStore
+
+EXAMPLES = 3
+"""Names that are listed with a problem."""
+
+ERRORS = {
+    "non-finite": "boxes with NaN or infinite coordinates, left out",
+    "zero-size": "boxes without width or height, left out",
+    "outside image": "boxes outside their image, left out",
+    "duplicate annotation": "boxes that repeat another one of the same image and category",
+    "duplicate annotation id": "annotation ids that were used before",
+    "negative category with boxes": "categories listed as absent from an image that has boxes of them",
+}
+"""Problems of `AnnotationIndex.problems` that make labels wrong, and what is said about them."""
+
+REMARKS = {
+    "clipped": "boxes that reach beyond their image by more than half a pixel, clipped",
+    "crowd": "crowd regions, not trained on",
+    "group-of": "boxes around a group of objects (Open Images), not trained on",
+    "ignored": "boxes marked as ignored: trained on, not scored",
+    "zero area": "boxes whose area in the file is 0: LVIS's scoring leaves them out",
+    "images without usable boxes": "images without a usable box",
+    "images without federated lists": "images without federated lists in a file that has them",
+    "unknown category in federated lists": "entries of the federated lists that name no category of the file",
+    "non-exhaustive category without boxes": "categories listed as not exhaustive in an image without boxes of them",
+}
+"""The others: worth knowing, nothing to mend."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """split: "train" or "val". error: has to be mended; otherwise a remark. examples: a few names, maybe none."""
+
+    split: str
+    error: bool
+    count: int
+    text: str
+    examples: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def find_problems(
+    train: ImageStore, positions: np.ndarray, val: ImageStore, read: bool = False, most_files: int | None = None
+) -> list[Problem]:
+    """Everything that is found, errors first.
+
+    Args:
+        train, val: images and annotations. positions: of the training images that are used.
+        read: decode every image file instead of looking whether it is there.
+        most_files: of either split so many files are looked for, spread evenly over it; None: all.
+    """
+    found = annotation_problems("train", train.index) + annotation_problems("val", val.index)
+    found += category_problems(train.index, val.index)
+    train_files = file_names(train, spread(positions, most_files))
+    val_files = file_names(val, spread(np.arange(len(val.index)), most_files))
+    found += file_problems("train", train, train_files, read) + file_problems("val", val, val_files, read)
+    both = sorted(set(val_files.values()) & set(train_files.values()))
+    found.append(problem("val", True, "images that are trained on too", both))
+    return sorted((p for p in found if p.count), key=lambda p: not p.error)
+
+
+def problem(split: str, error: bool, text: str, names: Iterable[str]) -> Problem:
+    """One with as many counts as names, the first of which are its examples."""
+    names = list(names)
+    return Problem(split, error, len(names), text, tuple(names[:EXAMPLES]))
+
+
+def annotation_problems(split: str, index: AnnotationIndex) -> list[Problem]:
+    """What the reader of the file counted."""
+    texts = ERRORS | REMARKS
+    return [Problem(split, name in ERRORS, count, texts[name]) for name, count in index.problems.items()]
+
+
+def category_problems(train: AnnotationIndex, val: AnnotationIndex) -> list[Problem]:
+    """Categories that do not match, and those that are never seen."""
+    unused = [name for name, count in zip(train.category_names, train.image_counts) if not count]
+    found = [problem("train", False, "categories without a box", unused)]
+    if not np.array_equal(train.category_ids, val.category_ids):
+        odd = sorted(set(train.category_ids.tolist()) ^ set(val.category_ids.tolist()))
+        return [*found, problem("val", True, "category ids that only one of both files lists", map(str, odd))]
+    pairs = list(zip(train.category_names, val.category_names))
+    renamed = [f"{name!r} is {other!r} in training" for other, name in pairs if name != other]
+    counts = zip(val.category_names, val.instance_counts, train.image_counts)
+    unseen = [name for name, in_val, in_train in counts if in_val and not in_train]
+    return [
+        *found,
+        problem("val", True, "categories with the same id and another name", renamed),
+        problem("val", True, "categories with boxes here and none in training", unseen),
+    ]
+
+
+def spread(positions: np.ndarray, most: int | None) -> list[int]:
+    """At most `most` of the positions [I], the first and the last among them."""
+    if most is None or len(positions) <= most:
+        return positions.tolist()
+    return positions[np.linspace(0, len(positions) - 1, most).astype(int)].tolist()
+
+
+def file_names(store: ImageStore, positions: Iterable[int]) -> dict[int, str]:
+    """Path of the image file at each position."""
+    return {position: str(store.path(position)) for position in positions}
+
+
+def file_problems(split: str, store: ImageStore, files: dict[int, str], read: bool) -> list[Problem]:
+    """Files that are missing, listed twice or, with `read`, not readable."""
+    twice = [name for name, count in Counter(files.values()).items() if count > 1]
+    missing = [name for name in files.values() if not Path(name).is_file()]
+    broken = []
+    if read:
+        absent = set(missing)
+        for position, name in files.items():
+            try:
+                if name not in absent:
+                    store.read(position)
+            except BadImageError as error:
+                broken.append(str(error).split("; ")[0])
+    return [
+        problem(split, True, "image files listed more than once", twice),
+        problem(split, True, "missing image files", missing),
+        problem(split, True, "unreadable images", broken),
+    ]

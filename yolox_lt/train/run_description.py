@@ -1,0 +1,105 @@
+"""What is said and written once when a run starts."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from loguru import logger
+from torch import nn
+
+import yolox_lt
+from yolox_lt.data.dataset import TrainDataset
+from yolox_lt.models.complexity import model_info
+from yolox_lt.report.data.problems import find_problems
+from yolox_lt.report.data.summary import DataSummary, Sampling, partners_of, summarize
+from yolox_lt.report.data.text import data_report, problem_line
+
+if TYPE_CHECKING:
+    from yolox_lt.exp.detection import DetectorExp
+    from yolox_lt.train.options import TrainOptions
+
+
+CATEGORIES_SHOWN = 10
+"""Of the rarest and the most frequent ones, in the first lines of a training."""
+
+FILES_LOOKED_FOR = 2000
+"""Image files of each split whose existence is checked when a training starts; tools/inspect_data.py checks all."""
+
+
+def describe_run(
+    exp: DetectorExp,
+    model: nn.Module,
+    dataset: TrainDataset,
+    factors: np.ndarray,
+    iterations: int,
+    options: TrainOptions,
+) -> DataSummary:
+    """The first lines of every training: model, device, data and their problems, schedule. Returns the data's figures.
+
+    factors: of the images of `dataset`. iterations: of one epoch.
+    """
+    info = model_info(model, exp.test_size)
+    logger.info(f"{exp.exp_name}: {info} on {options.place.device}, {options.place.world} rank(s)")
+    store = dataset.store
+    partners = partners_of(dataset.augment)
+    summary = summarize(store.index, dataset.images, Sampling(factors, iterations, options.batch_size, partners))
+    logger.info(f"training data\n{data_report(summary, exp, CATEGORIES_SHOWN, colored=False)}\nseed {exp.seed}")
+    val = exp.get_store("val")
+    for problem in find_problems(store, dataset.images, val, most_files=FILES_LOOKED_FOR):
+        log = logger.warning if problem.error else logger.info
+        log(problem_line(problem))
+    for split, count in (("training", len(dataset.images)), ("validation", len(val.index))):
+        if count > FILES_LOOKED_FOR:
+            logger.info(
+                f"looked for {FILES_LOOKED_FOR:,} of {count:,} {split} images; tools/inspect_data.py looks for all"
+            )
+    return summary
+
+
+def write_config(path: Path, exp: DetectorExp, options: TrainOptions) -> None:
+    """config.json: every attribute, versions, command line and git state."""
+    content: dict[str, Any] = {
+        "exp": exp.attributes(),
+        "batch_size": options.batch_size,
+        "world": options.place.world,
+        "device": device_name(options.place.device),
+        "amp": str(options.amp).removeprefix("torch.") if options.amp else None,
+        "checkpoint": options.checkpoint,
+        "resume": options.resume,
+        "command": sys.argv,
+        "versions": versions(),
+        "git": git_state(),
+    }
+    path.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
+
+
+def versions() -> dict[str, str]:
+    names = ("torch", "torchvision", "numpy", "opencv-python", "opencv-python-headless")
+    found = {"yolox_lt": yolox_lt.__version__, "python": platform.python_version()}
+    installed = {d.metadata["Name"] for d in metadata.distributions()}
+    return found | {name: metadata.version(name) for name in names if name in installed}
+
+
+def git_state() -> str:
+    """Commit of the source tree, with "+" if it has changes; empty outside a checkout or without git."""
+    root = Path(__file__).resolve().parents[2]
+    try:
+        commit = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        status = subprocess.run(
+            ["git", "-C", root, "status", "--porcelain"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return commit.stdout.strip() + ("+" if status.stdout.strip() else "")
