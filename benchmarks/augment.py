@@ -94,7 +94,7 @@ def load(folder: Path, count: int = 24) -> list[Sample]:
 
 
 def makers(settings: AugmentRecipe, size: tuple[int, int], samples: list[Sample]) -> dict[str, Make]:
-    """From a number and a generator to a strong sample, by each of the three ways."""
+    """From a number and a generator to a use_mosaic sample, by each of the three ways."""
     ours, plain, published = Augment(settings, size), ReleasedOrder(settings, size), Published(settings, size)
 
     def partner(rng: np.random.Generator) -> int:
@@ -167,7 +167,7 @@ def profile(make: Make, count: int) -> str:
         "mixup, boxes": (recipe, "mixup"),
         "draw": (recipe, "draw"),
         "  tiles warped": (mosaic, "paste"),
-        "  partner resized": (mosaic, "draw_overlay"),
+        "  partner resized": (mosaic, "render_overlay"),
         "colour": (augment, "_change_hsv"),
     }
     start = time.thread_time()

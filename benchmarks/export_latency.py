@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.paired import begin, compare, parser, print_header
 from yolox_lt.api import LoadedDetector
-from yolox_lt.exp import StarExp
+from yolox_lt.exp import YOLOXStarExp
 from yolox_lt.export import ExportedModel, ExportOptions, export, load_onnx
 from yolox_lt.export.compare import MAX_SCORE, detection_difference, random_images
 from yolox_lt.export.runtime import finish
@@ -27,14 +27,14 @@ from yolox_lt.models import Detector, fuse_conv_bn
 from yolox_lt.types import Batch, Detections, Predictions, Priors
 
 
-def star_exp(categories: int, size: int) -> StarExp:
+def star_exp(categories: int, size: int) -> YOLOXStarExp:
     """YOLOX-S* on square inputs."""
-    exp = StarExp()
+    exp = YOLOXStarExp()
     exp.num_classes, exp.depth, exp.width, exp.test_size = categories, 0.33, 0.5, (size, size)
     return exp
 
 
-def spread_model(exp: StarExp, batch: Batch) -> Detector:
+def spread_model(exp: YOLOXStarExp, batch: Batch) -> Detector:
     """Random weights with category logits of -6 +- 1.5 on the images, and boxes and qualities that differ."""
     model = exp.get_model().eval()
     with torch.no_grad():

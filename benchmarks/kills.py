@@ -108,9 +108,9 @@ def run_rank(rank: int, ranks: int, port: int, words: list[str], log: Path, mome
 
 
 def leave_out_report() -> None:
-    from yolox_lt.train.follow import Follower
+    from yolox_lt.train.follow import ReportCallback
 
-    Follower.write_report = lambda self: None  # type: ignore[method-assign]
+    ReportCallback.write_report = lambda self: None  # type: ignore[method-assign]
 
 
 def wait(processes: list[int], seconds: float) -> list[int | None]:

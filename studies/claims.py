@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Place = tuple[str, str]
+ProcessInfo = tuple[str, str]
 """(set, case)."""
 
 
@@ -14,18 +14,18 @@ class Claim:
     """ "`ours` has more of `metric` than `theirs`", or as much, within so many points."""
 
     text: str
-    ours: Place
-    theirs: Place
+    ours: ProcessInfo
+    theirs: ProcessInfo
     metric: str
     kind: Literal["more", "same"] = "more"
     within: float = 1.0
 
 
-def main(name: str) -> Place:
+def main(name: str) -> ProcessInfo:
     return "cpu", name
 
 
-def scan(name: str) -> Place:
+def scan(name: str) -> ProcessInfo:
     return "mechanism", name
 
 
@@ -37,7 +37,7 @@ def both(text: str, ours: str, theirs: str, metric: str, kind: Literal["more", "
     ]
 
 
-def rare_and_all(text: str, ours: Place, theirs: Place) -> list[Claim]:
+def rare_and_all(text: str, ours: ProcessInfo, theirs: ProcessInfo) -> list[Claim]:
     """A claim by AP_r and by AP: one may hide what the other shows."""
     return [Claim(text, ours, theirs, metric) for metric in ("APr_300", "AP_300")]
 

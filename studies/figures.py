@@ -21,15 +21,15 @@ S_SCAN = {0: ("cpu", "FL"), 1: ("mechanism", "EFL, s 1"), 2: ("mechanism", "EFL,
 }
 
 
-def draw_all(folder: Path, runs: Rows, courses: Rows, regime: Rows) -> list[Path]:
+def render_all(folder: Path, runs: Rows, courses: Rows, regime: Rows) -> list[Path]:
     """Write every figure for which there are rows; returns their paths."""
     makers = {
-        "study_differences.png": lambda: draw_differences(runs, [*CLAIMS, *CONTROLS]),
-        "study_course.png": lambda: draw_course(courses),
-        "study_shares.png": lambda: draw_shares(runs),
-        "study_scores.png": lambda: draw_scores(runs),
-        "study_s.png": lambda: draw_s(runs),
-        "study_regime.png": lambda: draw_regime(regime),
+        "study_differences.png": lambda: render_differences(runs, [*CLAIMS, *CONTROLS]),
+        "study_course.png": lambda: render_course(courses),
+        "study_shares.png": lambda: render_shares(runs),
+        "study_scores.png": lambda: render_scores(runs),
+        "study_s.png": lambda: render_s(runs),
+        "study_regime.png": lambda: render_regime(regime),
     }
     paths = []
     for name, make in makers.items():
@@ -40,7 +40,7 @@ def draw_all(folder: Path, runs: Rows, courses: Rows, regime: Rows) -> list[Path
     return paths
 
 
-def draw_differences(runs: Rows, claims: Sequence[Claim]) -> Figure | None:
+def render_differences(runs: Rows, claims: Sequence[Claim]) -> Figure | None:
     """Paired differences of AP with their intervals, one line a comparison that has three seeds."""
     rows = [(c, difference(runs, c)) for c in claims if c.metric.startswith("AP")]
     rows = [(c, d) for c, d in rows if d.n >= 3][::-1]
@@ -58,7 +58,7 @@ def draw_differences(runs: Rows, claims: Sequence[Claim]) -> Figure | None:
     return figure
 
 
-def draw_course(courses: Rows) -> Figure | None:
+def render_course(courses: Rows) -> Figure | None:
     """g, gamma, weight and saturated share by group over the iterations, mean over seeds; rows: EFL and EQFL."""
     losses = [name for name in ("EFL", "EQFL") if any(r["set"] == "cpu" and r["case"] == name for r in courses)]
     if not losses:
@@ -90,7 +90,7 @@ def cases_with(runs: Rows, metric: str) -> list[str]:
     return list(dict.fromkeys(r["case"] for r in runs if r["set"] == "cpu" and not math.isnan(value(r, metric))))
 
 
-def draw_shares(runs: Rows) -> Figure | None:
+def render_shares(runs: Rows) -> Figure | None:
     """Each group's share of all absolute gradients at positives (left of 0) and negatives (right)."""
     cases = cases_with(runs, "pos_share_r")[::-1]
     if not cases:
@@ -111,7 +111,7 @@ def draw_shares(runs: Rows) -> Figure | None:
     return figure
 
 
-def draw_scores(runs: Rows) -> Figure | None:
+def render_scores(runs: Rows) -> Figure | None:
     """Mean score of true and of false positives of rare and frequent categories (paper, Figure 4)."""
     cases = cases_with(runs, "pos_score_r")[::-1]
     if not cases:
@@ -129,7 +129,7 @@ def draw_scores(runs: Rows) -> Figure | None:
     return figure
 
 
-def draw_s(runs: Rows) -> Figure | None:
+def render_s(runs: Rows) -> Figure | None:
     """AP, APr, APf and g of rare categories over s."""
     there = {s: place for s, place in S_SCAN.items() if by_seed(runs, *place, "AP_300")}
     if len(there) < 3:
@@ -149,7 +149,7 @@ def draw_s(runs: Rows) -> Figure | None:
     return figure
 
 
-def draw_regime(regime: Rows) -> Figure | None:
+def render_regime(regime: Rows) -> Figure | None:
     """Share of the seen categories with g = 1: measured (colour, number), expected from the bias alone (brackets)."""
     if not regime:
         return None

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from studies.grid import EXP_FILE, STARTS, Case, Settings
 from yolox_lt.checkpoint import load_checkpoint, save_checkpoint
-from yolox_lt.distributed.processes import Place
+from yolox_lt.distributed.processes import ProcessInfo
 from yolox_lt.evaluate import Report, evaluate_lvis
 from yolox_lt.exp import DetectorExp, get_exp
 from yolox_lt.losses import DenseLoss, EQLv2FocalLoss
 from yolox_lt.losses.equalized import EqualizedLoss
 from yolox_lt.losses.kernel import DenseResult
 from yolox_lt.report.analysis.analysis import analyse
-from yolox_lt.train.follow import Follower
+from yolox_lt.train.follow import ReportCallback
 from yolox_lt.train.options import TrainOptions
 from yolox_lt.train.restore import CLASSIFIERS
 from yolox_lt.train.run_description import git_state
@@ -51,9 +51,9 @@ class Watch:
         self.positives = torch.zeros(num_classes, dtype=torch.int64)
         self.priors = 0
         self.course: dict[int, tuple[Tensor, Tensor]] = {}
-        own = loss.observe
+        own = loss.update_balance
 
-        def observe(result: DenseResult) -> None:
+        def update_balance(result: DenseResult) -> None:
             own(result)
             self.pos += result.pos_grad.double().cpu()
             self.neg += result.neg_grad.double().cpu()
@@ -63,7 +63,7 @@ class Watch:
             self.positives += torch.bincount(labels[labels >= 0], minlength=num_classes).cpu()
             self.priors += int((labels != IGNORED).sum())
 
-        loss.observe = observe  # type: ignore[method-assign]
+        loss.update_balance = update_balance  # type: ignore[method-assign]
         loss.register_forward_hook(count)
 
     def note(self, iteration: int) -> None:
@@ -104,7 +104,7 @@ def factors(loss: DenseLoss, g: Tensor) -> tuple[Tensor, Tensor]:
     return torch.full_like(g, getattr(loss, "gamma", 0.0)), torch.ones_like(g)
 
 
-class QuietFollower(Follower):
+class QuietFollower(ReportCallback):
     """Without the pictures and pages that nobody looks at in a study; they take seconds a run."""
 
     def batch(self, batch: Batch, iteration: int) -> None:
@@ -202,9 +202,9 @@ def run(
     """
     exp = experiment({**common, **case.settings, "seed": seed}, folder, name)
     amp = None if case.amp is None else getattr(torch, case.amp)
-    place = Place(0, 1, device)
+    process = ProcessInfo(0, 1, device)
     trainer = StudyTrainer(
-        exp, TrainOptions(exp.batch_size, place, amp, None if start is None else str(start), cache=True)
+        exp, TrainOptions(exp.batch_size, process, amp, None if start is None else str(start), cache=True)
     )
     wall, processor = time.perf_counter(), time.process_time()
     trainer.train()

@@ -16,7 +16,7 @@ import re
 import shutil
 from pathlib import Path
 
-from studies.figures import draw_all
+from studies.figures import render_all
 from studies.records import COURSES, EARLIER, REGIME, RUNS, read_rows
 from studies.tables import TABLES, Rows
 
@@ -47,7 +47,7 @@ def main() -> None:
         for name in (RUNS, COURSES, REGIME):
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, DATA / name)
-    draw_all(IMAGES, runs, courses, regime)
+    render_all(IMAGES, runs, courses, regime)
     PAGE.write_text(render(PAGE.read_text(encoding="utf-8"), runs, regime, read_rows(DATA / EARLIER)), encoding="utf-8")
 
 

@@ -31,7 +31,7 @@ from yolox_lt.checkpoint import load_checkpoint, load_weights
 from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.errors import UserError
 from yolox_lt.evaluate.results import labels_and_images, load_detections
-from yolox_lt.exp import StarExp
+from yolox_lt.exp import YOLOXStarExp
 
 ANNOTATIONS: dict[str, Any] = {
     "images": [
@@ -137,7 +137,7 @@ def checkpoints(draw: st.DrawFn) -> bytes:
     return draw(damaged(buffer.getvalue()))
 
 
-SETTINGS = tuple(StarExp().attributes())
+SETTINGS = tuple(YOLOXStarExp().attributes())
 NUMBERS = st.one_of(st.integers(), st.floats()).map(str)
 TEXTS = st.one_of(
     st.text(max_size=12),
@@ -190,7 +190,7 @@ def check_checkpoint(content: bytes) -> None:
 
 
 def check_overrides(pairs: Sequence[tuple[str, str]]) -> None:
-    exp = StarExp()
+    exp = YOLOXStarExp()
     before = exp.attributes()
     exp.merge([word for pair in pairs for word in pair])
     changed = {key for key, _ in pairs}

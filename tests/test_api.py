@@ -22,7 +22,7 @@ from tests.convert.files import official, released
 from yolox_lt.api import LoadedDetector, read_checkpoint, read_image
 from yolox_lt.checkpoint import plain, save_checkpoint
 from yolox_lt.errors import UserError
-from yolox_lt.exp import DetectorExp, Exp, ResNetExp, StarExp
+from yolox_lt.exp import DetectorExp, Exp, ResNetExp, YOLOXStarExp
 from yolox_lt.models.priors import AnchorGrid
 from yolox_lt.render import color_of
 from yolox_lt.types import Detections, Predictions, Priors
@@ -146,7 +146,7 @@ def tiny(exp: DetectorExp, **changes: Any) -> LoadedDetector:
 
 def tiny_yolox() -> LoadedDetector:
     """Its batch norms hold the statistics of such images; untrained they would let nothing through."""
-    detector = tiny(StarExp(), depth=0.33, width=0.125, test_size=(64, 96))
+    detector = tiny(YOLOXStarExp(), depth=0.33, width=0.125, test_size=(64, 96))
     items = [detector.exp.get_eval_transform()(noise(*size, seed)) for seed, size in enumerate(SIZES)]
     for module in detector.model.train().modules():
         if isinstance(module, torch.nn.BatchNorm2d):

@@ -18,7 +18,7 @@ def color_of(label: int) -> tuple[int, int, int]:
     return round(blue * 255), round(green * 255), round(red * 255)
 
 
-def draw_boxes(
+def render_boxes(
     image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, texts: list[str], min_side: int = 400
 ) -> np.ndarray:
     """A copy of `image` (uint8 [H, W, 3] BGR) with boxes [N, 4] x1 y1 x2 y2 and a text on each.
@@ -50,12 +50,12 @@ def draw_boxes(
     return canvas
 
 
-def draw_detections(image: np.ndarray, detections: Detections) -> np.ndarray:
+def render_detections(image: np.ndarray, detections: Detections) -> np.ndarray:
     """A copy of `image` with every detection's box, name and score in percent."""
     labels = detections.labels.cpu().numpy()
     scores = detections.scores.cpu().numpy()
     texts = [f"{detections.name_of(label)} {100 * score:.0f}" for label, score in zip(labels, scores)]
-    return draw_boxes(image, detections.boxes.cpu().numpy(), labels, texts)
+    return render_boxes(image, detections.boxes.cpu().numpy(), labels, texts)
 
 
 def ascii_text(text: str) -> str:

@@ -151,9 +151,9 @@ class Detections:
             image: the image in which they were found, in any form that the detector takes.
         """
         from yolox_lt.api import read_image
-        from yolox_lt.render import draw_detections
+        from yolox_lt.render import render_detections
 
-        return draw_detections(read_image(image), self)
+        return render_detections(read_image(image), self)
 
     def to_list(self) -> list[dict[str, Any]]:
         """A dict for each detection: name, label, score (five decimals) and box (x1 y1 x2 y2, two decimals)."""

@@ -4,10 +4,10 @@ Annotations are COCO or LVIS json; images lie where the json's file_name says be
 As it stands it trains three kinds of blood cells (BCCD) from scratch on two CPU cores in about half an hour.
 """
 
-from yolox_lt.exp import StarExp
+from yolox_lt.exp import YOLOXStarExp
 
 
-class Exp(StarExp):
+class Exp(YOLOXStarExp):
     def __init__(self):
         super().__init__()
         self.data_dir = "datasets/bccd"

@@ -4,10 +4,10 @@ blood.json is a mapping like {"RBC": "cell", "WBC": "cell", "Platelets": "platel
 leaves out, and makes the ids of training and validation the same.
 """
 
-from yolox_lt.exp import StarExp
+from yolox_lt.exp import YOLOXStarExp
 
 
-class Exp(StarExp):
+class Exp(YOLOXStarExp):
     def __init__(self):
         super().__init__()
         self.data_dir = "datasets"

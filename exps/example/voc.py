@@ -3,10 +3,10 @@
 A folder with xml files alone does too (train_ann "train"); without class_names the names found are sorted.
 """
 
-from yolox_lt.exp import StarExp
+from yolox_lt.exp import YOLOXStarExp
 
 
-class Exp(StarExp):
+class Exp(YOLOXStarExp):
     def __init__(self):
         super().__init__()
         self.data_dir = "datasets/bccd_voc"

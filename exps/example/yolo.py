@@ -1,9 +1,9 @@
 """YOLO: text labels beside the images by the rule images/ -> labels/, splits and names in a data.yaml."""
 
-from yolox_lt.exp import StarExp
+from yolox_lt.exp import YOLOXStarExp
 
 
-class Exp(StarExp):
+class Exp(YOLOXStarExp):
     def __init__(self):
         super().__init__()
         self.data_dir = "datasets/bccd_yolo"

@@ -15,7 +15,7 @@ from studies import page
 from studies.__main__ import waiting_runs
 from studies.claims import CLAIMS, CONTROLS, Claim
 from studies.compare import Estimate, estimate, paired, verdict
-from studies.figures import draw_all
+from studies.figures import render_all
 from studies.grid import EXP_FILE, SETS, STARTS, Case, Set
 from studies.measure import CAPS, StudyTrainer, experiment, make_start, run
 from studies.records import COURSES, EARLIER, REGIME, RUNS, append_rows, key_of, read_rows
@@ -318,7 +318,7 @@ def test_page__every_published_run_is_of_the_grid_and_complete():
 
 def test_figures__are_those_of_the_csv_files(tmp_path):
     rows = [read_rows(page.DATA / name) for name in (RUNS, COURSES, REGIME)]
-    made = draw_all(tmp_path, *rows)
+    made = render_all(tmp_path, *rows)
     text = page.PAGE.read_text(encoding="utf-8")
     for path in made:
         assert f"images/{path.name}" in text

@@ -12,13 +12,13 @@ from tests.convert.files import equal_states, numbered, official, released
 from yolox_lt.checkpoint import FORMAT_VERSION, load_checkpoint, plain
 from yolox_lt.convert import convert
 from yolox_lt.errors import UserError
-from yolox_lt.exp import Exp, ResNetExp, StarExp
+from yolox_lt.exp import Exp, ResNetExp, YOLOXStarExp
 
 IDS, NAMES = [4, 7, 30], ["cat", "dog", "axolotl"]
 
 
-def narrow_exp(**settings) -> StarExp:
-    exp = StarExp()
+def narrow_exp(**settings) -> YOLOXStarExp:
+    exp = YOLOXStarExp()
     exp.update({"num_classes": 3, "depth": 0.33, "width": 0.125, "test_size": [64, 96], **settings})
     return exp
 
@@ -172,7 +172,7 @@ def test_exp__with_other_annotations_is_refused(tmp_path):
 )
 def test_exp__of_another_model_is_refused_also_where_shapes_cannot_tell(golden, tmp_path, size, changes, message):
     torch.save({"model": released(golden, size)}, tmp_path / "in.pth")
-    exp = StarExp()
+    exp = YOLOXStarExp()
     exp.update({"num_classes": 1203, "depth": 0.33, "width": 0.5, "data_dir": str(tmp_path), **changes})
     if message is None:
         convert(tmp_path / "in.pth", tmp_path / "out.pth", exp)

@@ -185,7 +185,7 @@ def encoded(image: Image.Image, format: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def draw_picture(kind: str, height: int, width: int, seed: int) -> tuple[bytes | None, np.ndarray | None, int]:
+def render_picture(kind: str, height: int, width: int, seed: int) -> tuple[bytes | None, np.ndarray | None, int]:
     """(content of the file, BGR pixels or None, how far they may be off) of a kind of picture."""
     rng = np.random.default_rng(seed)
     rgb = rng.integers(0, 256, (height, width, 3), np.uint8)
@@ -245,7 +245,7 @@ def pictures(draw: st.DrawFn, id: int, name: str) -> Picture:
     if kind == "20000 x 20000":
         height = width = 20_000
     shown = (9, 9) if kind == "20000 x 20000" else (height, width)
-    content, expected, tolerance = draw_picture(kind, *shown, draw(st.integers(0, 99)))
+    content, expected, tolerance = render_picture(kind, *shown, draw(st.integers(0, 99)))
     return Picture(id, name, kind, height, width, content, expected, tolerance)
 
 

@@ -113,13 +113,13 @@ class ReleasedOrder:
         self,
         index: int,
         rng: np.random.Generator,
-        strong: bool,
+        use_mosaic: bool,
         read: Callable[[int], Sample],
         partner: Callable[[np.random.Generator], int],
     ) -> Sample:
         recipe = self.recipe
         sample = read(index)
-        if strong and rng.random() < recipe.mosaic_prob:
+        if use_mosaic and rng.random() < recipe.mosaic_prob:
             sample = self.mosaic(sample, rng, read, partner)
             if recipe.enable_mixup and rng.random() < recipe.mixup_prob:
                 sample = self.mixup(sample, rng, read, partner)

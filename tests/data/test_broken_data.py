@@ -23,7 +23,7 @@ from yolox_lt.data.collate import Collate
 from yolox_lt.data.dataset import EvalDataset, ImageStore, Letterbox, TrainDataset
 from yolox_lt.data.image_file import BadImageError, decode
 from yolox_lt.data.loader import train_loader
-from yolox_lt.data.sampling.sampler import Draw, DrawSampler, SampleStream
+from yolox_lt.data.sampling.sampler import SampleRequest, SampleSampler, SampleStream
 from yolox_lt.errors import UserError
 
 QUICK = settings(
@@ -34,7 +34,7 @@ QUICK = settings(
 class AsItIs:
     """The recipe without any augmentation."""
 
-    def __call__(self, index, rng, strong, read, partner):
+    def __call__(self, index, rng, use_mosaic, read, partner):
         return read(index)
 
 
@@ -61,11 +61,11 @@ def check_every_image(broken: BrokenSet, path: Path) -> None:
     for position, picture in enumerate(order):
         event(picture.kind)
         if picture.expected is not None:
-            items.append(dataset[Draw(position, 0, False)])
+            items.append(dataset[SampleRequest(position, 0, False)])
             check_picture(broken, picture.id, items[-1].image, items[-1].boxes)
             continue
         with pytest.raises(BadImageError) as refused:
-            dataset[Draw(position, 0, False)]
+            dataset[SampleRequest(position, 0, False)]
         sentence = str(refused.value)
         assert sentence.startswith(f"{path.parent / picture.name}: ")
         assert sentence.endswith(f"(image id {picture.id})")
@@ -87,9 +87,9 @@ def check_skipping(broken: BrokenSet, path: Path) -> None:
     for position, picture in enumerate(sorted(broken.pictures, key=lambda picture: picture.id)):
         if len(bad) == len(broken.pictures):
             with pytest.raises(UserError, match="and 20 images before it cannot be read"):
-                dataset[Draw(position, 0, False)]
+                dataset[SampleRequest(position, 0, False)]
             continue
-        item = dataset[Draw(position, 0, False)]
+        item = dataset[SampleRequest(position, 0, False)]
         check_picture(broken, item.image_id, item.image, item.boxes)
         assert set(item.skipped) <= bad
         assert bool(item.skipped) == (picture.expected is None)
@@ -115,7 +115,7 @@ def run_case(broken: BrokenSet) -> None:
 
 def read_picture(path: Path, image_id: int) -> None:
     dataset = dataset_of(path, skip=False)
-    dataset[Draw(int(np.searchsorted(dataset.store.index.image_ids, image_id)), 0, False)]
+    dataset[SampleRequest(int(np.searchsorted(dataset.store.index.image_ids, image_id)), 0, False)]
 
 
 def run_refused_file(broken: BrokenSet) -> None:
@@ -180,7 +180,7 @@ class Dies(AsItIs):
     def __init__(self, how: str) -> None:
         self.how = how
 
-    def __call__(self, index, rng, strong, read, partner):
+    def __call__(self, index, rng, use_mosaic, read, partner):
         if self.how == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         os._exit(7)
@@ -189,7 +189,7 @@ class Dies(AsItIs):
 class Hangs(AsItIs):
     """A decoder that never comes back."""
 
-    def __call__(self, index, rng, strong, read, partner):
+    def __call__(self, index, rng, use_mosaic, read, partner):
         time.sleep(10_000)
 
 
@@ -203,7 +203,7 @@ def good_set(folder: Path, count: int) -> Path:
 
 
 def loader_of(dataset: TrainDataset, iterations: int, timeout: float):
-    sampler = DrawSampler(SampleStream(np.ones(len(dataset), np.int64)), 1, 0, iterations, 0)
+    sampler = SampleSampler(SampleStream(np.ones(len(dataset), np.int64)), 1, 0, iterations, 0)
     return train_loader(dataset, sampler, Collate(), 1, False, timeout)
 
 
@@ -255,7 +255,7 @@ def test_missing_set__ends_after_twenty_replacements(tmp_path):
     for i in range(3):
         (tmp_path / f"{i}.png").unlink()
     with pytest.raises(UserError, match="and 20 images before it cannot be read; check data_dir"):
-        dataset[Draw(0, 0, False)]
+        dataset[SampleRequest(0, 0, False)]
 
 
 def test_labels__survive_ids_of_zero_and_two_to_the_forty(tmp_path):

@@ -14,7 +14,7 @@ from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.annotations.source import Source
 from yolox_lt.data.dataset import ImageStore
 from yolox_lt.errors import UserError
-from yolox_lt.exp import LVIS05Data, LVISData, StarExp, get_exp
+from yolox_lt.exp import LVIS05Data, LVISData, YOLOXStarExp, get_exp
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -186,8 +186,8 @@ def test_cache__of_several_files_depends_on_each(tmp_path) -> None:
     assert AnnotationIndex.load(tmp_path / "0.json").category_names == ("ant",)
 
 
-def lvis_exp(folder: Path, cls: type, **settings: Any) -> StarExp:
-    exp = type("Exp", (cls, StarExp), {})()
+def lvis_exp(folder: Path, cls: type, **settings: Any) -> YOLOXStarExp:
+    exp = type("Exp", (cls, YOLOXStarExp), {})()
     exp.update({"data_dir": str(folder), **settings})
     return exp
 

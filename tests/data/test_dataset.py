@@ -14,7 +14,7 @@ from tests.tiny import tiny_data, tiny_exp
 from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.collate import Collate, Item
 from yolox_lt.data.dataset import BadImageError, EvalDataset, ImageStore, Letterbox
-from yolox_lt.data.sampling.sampler import DrawSampler
+from yolox_lt.data.sampling.sampler import SampleSampler
 from yolox_lt.errors import UserError
 
 
@@ -27,7 +27,7 @@ def batches_of(exp, workers, iterations=4):
     exp.data_num_workers = workers
     dataset = exp.get_dataset(seed=3)
     factors = exp.get_factors(dataset.store.index, dataset.images)
-    sampler = DrawSampler(exp.get_sampler(factors, 3, 0, 1), 3, 0, iterations, iterations - 1)
+    sampler = SampleSampler(exp.get_sampler(factors, 3, 0, 1), 3, 0, iterations, iterations - 1)
     return list(exp.get_data_loader(dataset, sampler))
 
 
@@ -199,7 +199,7 @@ def test_skip_bad_images__replaces_the_same_way_every_time_and_names_the_file(da
     dataset = exp.get_dataset()
     draw = next(
         d
-        for batch in DrawSampler(exp.get_sampler(np.ones(len(dataset), int), 0, 0, 1), 1, 0, 999, 0)
+        for batch in SampleSampler(exp.get_sampler(np.ones(len(dataset), int), 0, 0, 1), 1, 0, 999, 0)
         for d in batch
         if d.image == 0
     )
@@ -246,8 +246,8 @@ def test_samplers__by_name_and_partners_drawn_alike(data, tmp_path, sampler):
     else:
         assert (factors >= 1).all()
     assert exp.iterations_per_epoch(factors, 4, 1) == min(-(-int(np.ceil(factors.sum())) // 4), exp.max_iter)
-    whole = list(DrawSampler(exp.get_sampler(factors, 3, 0, 1), 3, 0, 300, 300))
-    assert list(DrawSampler(exp.get_sampler(factors, 3, 0, 1), 3, 250, 300, 300)) == whole[250:]
+    whole = list(SampleSampler(exp.get_sampler(factors, 3, 0, 1), 3, 0, 300, 300))
+    assert list(SampleSampler(exp.get_sampler(factors, 3, 0, 1), 3, 250, 300, 300)) == whole[250:]
 
 
 @pytest.mark.parametrize(

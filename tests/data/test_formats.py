@@ -13,11 +13,11 @@ import pytest
 
 from tests.data.own_data import bccd, small, write_image, write_voc, write_yolo
 from yolox_lt.data.annotations.index import AnnotationIndex
-from yolox_lt.data.annotations.source import Source, recognise
-from yolox_lt.data.sampling.sampler import Draw
+from yolox_lt.data.annotations.source import Source, detect_format
+from yolox_lt.data.sampling.sampler import SampleRequest
 from yolox_lt.errors import UserError
 from yolox_lt.evaluate import evaluate_coco
-from yolox_lt.exp import StarExp
+from yolox_lt.exp import YOLOXStarExp
 
 CLASSES = ("RBC", "WBC", "Platelets")
 COLUMNS = (
@@ -98,8 +98,8 @@ def test_formats__the_same_ap(folder) -> None:
         assert evaluate_coco(made[name], detections).metrics == pytest.approx(wanted, abs=1e-9, nan_ok=True), name
 
 
-def exp_of(folder: Path, kind: str) -> StarExp:
-    exp = StarExp()
+def exp_of(folder: Path, kind: str) -> YOLOXStarExp:
+    exp = YOLOXStarExp()
     exp.data_dir, exp.num_classes, exp.seed = str(folder / kind), 3, 0
     exp.train_images = exp.val_images = None
     exp.keep_empty = True
@@ -114,7 +114,7 @@ def exp_of(folder: Path, kind: str) -> StarExp:
 
 
 def test_formats__the_same_samples_from_an_experiment(folder) -> None:
-    draws = [Draw(i, n, False) for n, i in enumerate((0, 6, 29))]
+    draws = [SampleRequest(i, n, False) for n, i in enumerate((0, 6, 29))]
     made = {kind: exp_of(folder, kind).get_dataset(seed=1) for kind in ("coco", "voc", "yolo")}
     for draw in draws:
         wanted = made["coco"][draw]
@@ -159,16 +159,16 @@ def test_recognise__by_looking(folder, tmp_path) -> None:
         ("yolo/data.yaml", "yolo"),
         ("yolo/images/val", "yolo"),
     ):
-        assert recognise(folder / path) == kind, path
+        assert detect_format(folder / path) == kind, path
     (tmp_path / "list.txt").write_text("\n./images/a.jpg\n")
-    assert recognise(tmp_path / "list.txt") == "yolo"
+    assert detect_format(tmp_path / "list.txt") == "yolo"
     with pytest.raises(UserError, match=r"holds no annotations that are known"):
-        recognise(tmp_path)
+        detect_format(tmp_path)
     (tmp_path / "_annotations.coco.json").write_text("{}")
-    assert recognise(tmp_path) == "coco"
-    assert recognise(tmp_path, "voc") == "voc"
+    assert detect_format(tmp_path) == "coco"
+    assert detect_format(tmp_path, "voc") == "voc"
     with pytest.raises(UserError, match=r"none: no such annotation file"):
-        recognise(tmp_path / "none")
+        detect_format(tmp_path / "none")
     with pytest.raises(UserError, match=r"data format 'pascal' is unknown; choose one of auto, coco, voc, yolo"):
         Source(("a.json",), "pascal")
 

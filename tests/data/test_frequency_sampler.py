@@ -16,7 +16,7 @@ from yolox_lt.data.frequency import (
     instance_aware_factors,
     repeat_factors,
 )
-from yolox_lt.data.sampling.sampler import DrawSampler, SampleStream, iterations_per_epoch, pass_indices
+from yolox_lt.data.sampling.sampler import SampleSampler, SampleStream, iterations_per_epoch, pass_indices
 
 
 def golden_categories(data):
@@ -153,7 +153,7 @@ def test_index__equals_the_lists_and_honours_a_subset():
 
 @pytest.mark.parametrize("factors", [np.array([1, 3, 1, 2, 1]), np.array([1.0, 2.5, 1.2, 1.0, 1.7])])
 def test_stream__starts_anywhere_as_if_it_had_run_there(factors):
-    stream = SampleStream(factors, seed=5, rank=1, world=2)
+    stream = SampleStream(factors, seed=5, rank=1, world_size=2)
     whole = stream.from_position(0)
     first = [next(whole) for _ in range(60)]
     for position in (0, 1, 7, 23, 40):
@@ -178,14 +178,14 @@ def test_stream__more_ranks_than_images_pads_by_starting_over():
 
 def test_draws__resume_and_numbers_are_unique_over_ranks():
     def draws(rank, start, stop):
-        sampler = DrawSampler(SampleStream(np.ones(7, np.int64), 0, rank, 2), 3, start, stop, plain_from=4)
+        sampler = SampleSampler(SampleStream(np.ones(7, np.int64), 0, rank, 2), 3, start, stop, no_aug_start=4)
         return [d for batch in sampler for d in batch]
 
     whole = draws(0, 0, 6)
     assert draws(0, 2, 6) == whole[6:]
     numbers = [d.number for rank in (0, 1) for d in draws(rank, 0, 6)]
     assert sorted(numbers) == list(range(36))
-    assert [d.strong for d in whole] == [True] * 12 + [False] * 6
+    assert [d.use_mosaic for d in whole] == [True] * 12 + [False] * 6
 
 
 def test_epoch__released_yolox_count():

@@ -14,7 +14,7 @@ import pytest
 from yolox_lt.data.glyphs import alphabet
 from yolox_lt.data.glyphs import counts as counts_module
 from yolox_lt.data.glyphs.alphabet import ROTATIONS, choose_glyphs, glyph_bitmap, open_face, shape_vector
-from yolox_lt.data.glyphs.drawing import MASK_THRESHOLD, MAX_ROTATION, draw_picture, paint, turned_glyph
+from yolox_lt.data.glyphs.drawing import MASK_THRESHOLD, MAX_ROTATION, render_picture, paint, turned_glyph
 from yolox_lt.data.glyphs.make import sample_negatives
 from yolox_lt.data.glyphs.spec import GlyphSpec, glyph_tail
 from yolox_lt.errors import UserError
@@ -54,7 +54,7 @@ def test_draw_picture__boxes_are_tight_and_inside() -> None:
     bitmaps = [bitmap_of(character) for character in "O8AQ"]
     for seed in range(20):
         categories = [0, 1, 2, 3, 3, 0]
-        picture, drawn = draw_picture(np.random.default_rng(seed), bitmaps, categories, (97, 131), (10, 45))
+        picture, drawn = render_picture(np.random.default_rng(seed), bitmaps, categories, (97, 131), (10, 45))
         assert picture.shape == (97, 131, 3)
         assert picture.dtype == np.uint8
         assert [glyph.category for glyph in drawn] == categories
@@ -76,7 +76,7 @@ def test_draw_picture__glyph_stands_out() -> None:
     # Medians, because noise, distractors and a bar touch a part of the pixels.
     bitmaps = [bitmap_of("X")]
     for seed in range(10):
-        picture, (glyph,) = draw_picture(np.random.default_rng(seed), bitmaps, [0], (128, 128), (40, 60))
+        picture, (glyph,) = render_picture(np.random.default_rng(seed), bitmaps, [0], (128, 128), (40, 60))
         height, width = glyph.coverage.shape
         region = picture[glyph.top : glyph.top + height, glyph.left : glyph.left + width]
         inside = np.median(region[glyph.coverage == 255], axis=0)
@@ -85,7 +85,7 @@ def test_draw_picture__glyph_stands_out() -> None:
 
 
 def test_draw_picture__no_objects() -> None:
-    picture, drawn = draw_picture(np.random.default_rng(0), [bitmap_of("O")], [], (64, 51), (8, 20))
+    picture, drawn = render_picture(np.random.default_rng(0), [bitmap_of("O")], [], (64, 51), (8, 20))
     assert picture.shape == (64, 51, 3)
     assert drawn == []
 
@@ -93,7 +93,7 @@ def test_draw_picture__no_objects() -> None:
 def test_draw_picture__crowd_overlaps_little() -> None:
     bitmaps = [bitmap_of("H")]
     for seed in range(10):
-        _, drawn = draw_picture(np.random.default_rng(seed), bitmaps, [0] * 8, (128, 128), (14, 60))
+        _, drawn = render_picture(np.random.default_rng(seed), bitmaps, [0] * 8, (128, 128), (14, 60))
         covered = np.zeros((128, 128), int)
         for glyph in drawn:
             x, y, width, height = (int(value) for value in glyph.box)

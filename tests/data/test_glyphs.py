@@ -15,7 +15,7 @@ import pytest
 from yolox_lt.data.glyphs import counts as glyph_counts
 from yolox_lt.data.glyphs import make as glyphs
 from yolox_lt.data.glyphs.alphabet import choose_glyphs
-from yolox_lt.data.glyphs.drawing import draw_picture
+from yolox_lt.data.glyphs.drawing import render_picture
 from yolox_lt.data.glyphs.make import GlyphPaths, ensure_glyphs, sample_negatives, write_glyphs
 from yolox_lt.data.glyphs.spec import GlyphSpec
 from yolox_lt.errors import UserError
@@ -100,9 +100,9 @@ def test_write_glyphs__federated_lists(tmp_path: Path, monkeypatch: pytest.Monke
 
     def recorded(rng: np.random.Generator, bitmaps: list[np.ndarray], categories: list[int], *rest: Any) -> Any:
         drawn.append([category + 1 for category in categories])
-        return draw_picture(rng, bitmaps, categories, *rest)
+        return render_picture(rng, bitmaps, categories, *rest)
 
-    monkeypatch.setattr(glyphs, "draw_picture", recorded)
+    monkeypatch.setattr(glyphs, "render_picture", recorded)
     paths = write_glyphs(tmp_path / "glyphs", **SMALL)
     left_out = 0
     for path, pictures in ((paths.train_json, drawn[:220]), (paths.val_json, drawn[220:])):
@@ -133,7 +133,7 @@ def test_write_glyphs__json_boxes_are_those_drawn(small: GlyphPaths) -> None:
     assert [category + 1 for category in sample_negatives(rng, shown, weights)] == image["neg_category_ids"]
     hidden = [int(rng.choice(shown))] if rng.random() < glyphs.NOT_EXHAUSTIVE_SHARE else []
     bitmaps = glyphs.large_bitmaps(chosen, spec)
-    picture, drawn = draw_picture(rng, bitmaps, shown + hidden, spec.image_size, spec.object_range)
+    picture, drawn = render_picture(rng, bitmaps, shown + hidden, spec.image_size, spec.object_range)
     assert [list(glyph.box) for glyph in drawn[: len(shown)]] == [entry["bbox"] for entry in annotations]
     stored = read_image(small.train_images / f"{image['id']:012d}.jpg")
     assert np.abs(stored.astype(int) - picture).mean() < 8  # JPEG
@@ -224,7 +224,7 @@ def test_write_glyphs__nothing_is_left_after_a_failure(tmp_path: Path, monkeypat
     def fails(*_: Any) -> Any:
         raise RuntimeError("in the middle")
 
-    monkeypatch.setattr(glyphs, "draw_picture", fails)
+    monkeypatch.setattr(glyphs, "render_picture", fails)
     with pytest.raises(RuntimeError, match="in the middle"):
         write_glyphs(tmp_path / "glyphs", **TINY)
     assert list(tmp_path.iterdir()) == []

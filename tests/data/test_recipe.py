@@ -47,9 +47,9 @@ def uniform_partner(count: int) -> Callable[[np.random.Generator], int]:
     return lambda rng: int(rng.integers(count))
 
 
-def run(recipe: AugmentRecipe, size: tuple[int, int], images: list[Sample], seed: int, strong: bool = True) -> Sample:
+def run(recipe: AugmentRecipe, size: tuple[int, int], images: list[Sample], seed: int, use_mosaic: bool = True) -> Sample:
     partner = uniform_partner(len(images))
-    return Augment(recipe, size)(0, np.random.default_rng(seed), strong, images.__getitem__, partner)
+    return Augment(recipe, size)(0, np.random.default_rng(seed), use_mosaic, images.__getitem__, partner)
 
 
 # -- order of draws --------------------------------------------------------------------------------------------------
@@ -99,7 +99,7 @@ def test_augment__mixup_offset_at_an_input_that_is_not_square() -> None:
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_augment__weak_with_everything_off_is_letterbox(recipe: AugmentRecipe) -> None:
     source = random_sample(48, 64, 3)
-    sample = run(replace(recipe, **QUIET), (64, 64), [source], seed=3, strong=False)
+    sample = run(replace(recipe, **QUIET), (64, 64), [source], seed=3, use_mosaic=False)
     np.testing.assert_array_equal(sample.image[:48], source.image)
     assert (sample.image[48:] == recipe.fill).all()
     np.testing.assert_array_equal(sample.boxes, source.boxes)
@@ -117,7 +117,7 @@ def test_augment__closed_mosaic_gate_skips_mixup() -> None:
 def both(
     recipe: AugmentRecipe, size: tuple[int, int], images: list[Sample], seed: int, index: int = 0
 ) -> tuple[Sample, Sample]:
-    """A strong sample of ours, and by the released order; the numbers drawn must leave the generators alike."""
+    """A use_mosaic sample of ours, and by the released order; the numbers drawn must leave the generators alike."""
     samples, states = [], []
     for way in (Augment(recipe, size), ReleasedOrder(recipe, size)):
         rng = np.random.default_rng(seed)
@@ -191,10 +191,10 @@ def test_augment__geometry_of_the_released_order() -> None:
 
 @pytest.mark.parametrize("strong", [True, False])
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_augment__same_state_same_sample(recipe: AugmentRecipe, strong: bool) -> None:
+def test_augment__same_state_same_sample(recipe: AugmentRecipe, use_mosaic: bool) -> None:
     images = [random_sample(30 + 11 * i, 70 - 7 * i, 5 - i, seed=i) for i in range(6)]
     copies = [(s.image.copy(), s.boxes.copy(), s.labels.copy()) for s in images]
-    first, second, other = (run(recipe, (256, 256), images, seed, strong) for seed in (5, 5, 6))
+    first, second, other = (run(recipe, (256, 256), images, seed, use_mosaic) for seed in (5, 5, 6))
     np.testing.assert_array_equal(first.image, second.image)
     np.testing.assert_array_equal(first.boxes, second.boxes)
     np.testing.assert_array_equal(first.labels, second.labels)
@@ -213,8 +213,8 @@ def test_augment__odd_and_empty_images(recipe: AugmentRecipe) -> None:
     partner = uniform_partner(len(images))
     augment = Augment(recipe, (192, 256))
     for index in range(len(images)):
-        for strong in (True, False):
-            sample = augment(index, np.random.default_rng(index), strong, images.__getitem__, partner)
+        for use_mosaic in (True, False):
+            sample = augment(index, np.random.default_rng(index), use_mosaic, images.__getitem__, partner)
             height, width = sample.image.shape[:2]
             assert sample.image.dtype == np.uint8
             assert sample.image.flags["C_CONTIGUOUS"]
@@ -273,7 +273,7 @@ def test_augment__official_colour_stays_in_its_range() -> None:
     """A mid-grey image may only change its value, by at most 29 levels, or not at all with probability 1/2."""
     grey = Sample(np.full((32, 32, 3), 128, np.uint8), float_array([[0, 0, 32, 32]]), np.array([0]))
     recipe = replace(OFFICIAL_RECIPE, hsv_strength=(0.0, 0.0, 30.0), flip_prob=0.0)
-    values = np.array([run(recipe, (32, 32), [grey], seed, strong=False).image[0, 0, 2] for seed in range(400)])
+    values = np.array([run(recipe, (32, 32), [grey], seed, use_mosaic=False).image[0, 0, 2] for seed in range(400)])
     assert np.abs(values.astype(int) - 128).max() <= 29
     assert values.min() < 110
     assert values.max() > 146
@@ -291,7 +291,7 @@ def test_finish__official_training_transform(golden: Golden, case: int) -> None:
     source = Sample(arrays[f"case{case}_image"], table[:, :4].astype(np.float32), table[:, 4].astype(np.int64))
     height, width = (int(v) for v in arrays[f"case{case}_input_size"])
     recipe = replace(OFFICIAL_RECIPE, hsv_prob=0.0, flip_prob=float(arrays[f"case{case}_flip_prob"]))
-    sample = run(recipe, (height, width), [source], seed=0, strong=False)
+    sample = run(recipe, (height, width), [source], seed=0, use_mosaic=False)
 
     expected = arrays[f"case{case}_out_image"].transpose(1, 2, 0)  # [3, H, W] -> [H, W, 3]
     assert grey_levels_apart(sample.image, expected) <= 1

@@ -38,7 +38,7 @@ def test_draw_size__width_in_proportion() -> None:
 
 def test_augment__released_draws_a_size_for_every_image() -> None:
     source = random_sample(20, 20, 1)
-    sizes = {run(RELEASED_RECIPE, (256, 256), [source], seed, strong=False).image.shape for seed in range(120)}
+    sizes = {run(RELEASED_RECIPE, (256, 256), [source], seed, use_mosaic=False).image.shape for seed in range(120)}
     assert sizes == {(side, side, 3) for side in range(96, 417, 32)}
 
 

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from yolox_lt.data.sampling.sampler import DrawSampler, SampleStream, iterations_per_epoch, pass_indices
+from yolox_lt.data.sampling.sampler import SampleSampler, SampleStream, iterations_per_epoch, pass_indices
 
 ONES = np.ones(9, np.int64)
 
@@ -27,7 +27,7 @@ def test_seed__shifts_the_state_of_the_permutation(seed, number, state):
 def test_defaults__seed_rank_and_world():
     assert pass_indices(ONES, 0, 0).tolist() == pass_indices(ONES, 0, 0, 0, 1).tolist()
     stream = SampleStream(ONES)
-    assert (stream.seed, stream.rank, stream.world) == (0, 0, 1)
+    assert (stream.seed, stream.rank, stream.world_size) == (0, 0, 1)
 
 
 def test_data_set_of_one_image__is_drawn_and_an_empty_one_refused():
@@ -45,11 +45,11 @@ def test_stream__begins_with_pass_0(kind):
 
 
 def test_length__counts_the_iterations_that_are_left():
-    sampler = DrawSampler(SampleStream(ONES), 2, 3, 10, 5)
+    sampler = SampleSampler(SampleStream(ONES), 2, 3, 10, 5)
     assert len(sampler) == 7
     batches = list(sampler)
     assert len(batches) == 7
-    assert [batch[0].strong for batch in batches] == [True, True, False, False, False, False, False]  # 5 is the first
+    assert [batch[0].use_mosaic for batch in batches] == [True, True, False, False, False, False, False]  # 5 is the first
     assert [draw.number for draw in batches[0]] == [6, 7]
 
 

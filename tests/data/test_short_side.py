@@ -9,7 +9,7 @@ import torch
 from yolox_lt.data.augment.short_side import ShortSideAugment, ShortSideTransform, resize_short_side
 from yolox_lt.data.augment.transforms import Sample
 from yolox_lt.data.collate import Collate, Item
-from yolox_lt.data.sampling.sampler import DrawSampler, SampleStream
+from yolox_lt.data.sampling.sampler import SampleSampler, SampleStream
 from yolox_lt.errors import UserError
 from yolox_lt.exp import ResNetExp
 
@@ -104,7 +104,7 @@ def test_collate__pads_to_the_multiple():
 def test_groups__no_batch_mixes_and_the_order_of_each_group_is_the_streams():
     groups = np.arange(20) % 3 // 2  # 14 tall, 6 wide
     stream = SampleStream(np.ones(20, np.int64), seed=3)
-    batches = list(DrawSampler(stream, 4, 0, 30, 30, groups))
+    batches = list(SampleSampler(stream, 4, 0, 30, 30, groups))
     assert len(batches) == 30
     assert all(len({groups[d.image] for d in batch}) == 1 for batch in batches)
     for g in (0, 1):
@@ -118,7 +118,7 @@ def test_groups__no_batch_mixes_and_the_order_of_each_group_is_the_streams():
 
 def test_groups__resume_anywhere():
     groups = np.arange(11) % 2
-    stream = SampleStream(np.full(11, 1.5), seed=1, rank=1, world=2)
-    whole = list(DrawSampler(stream, 3, 0, 25, 20, groups))
-    assert list(DrawSampler(stream, 3, 9, 25, 20, groups)) == whole[9:]
-    assert [batch[0].strong for batch in whole] == [True] * 20 + [False] * 5
+    stream = SampleStream(np.full(11, 1.5), seed=1, rank=1, world_size=2)
+    whole = list(SampleSampler(stream, 3, 0, 25, 20, groups))
+    assert list(SampleSampler(stream, 3, 9, 25, 20, groups)) == whole[9:]
+    assert [batch[0].use_mosaic for batch in whole] == [True] * 20 + [False] * 5

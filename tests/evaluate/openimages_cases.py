@@ -43,14 +43,14 @@ def ancestors(content: dict[str, Any]) -> dict[int, set[int]]:
 def plain_openimages(
     content: dict[str, Any], detections: list[dict[str, Any]], expand: bool = False
 ) -> tuple[dict[int, float], list[str]]:
-    """AP of every category id (NaN without boxes), and the fate of every detection for its own category."""
+    """AP of every category id (NaN without boxes), and the outcome of every detection for its own category."""
     above = ancestors(content)
     lists = any("neg_category_ids" in image or "pos_category_ids" in image for image in content["images"])
     found: dict[int, list[tuple[float, int, int, bool]]] = {
         category: [] for category in above
     }  # score, image, turn, hit
     total = dict.fromkeys(above, 0)
-    fate = ["dropped"] * len(detections)
+    outcome = ["dropped"] * len(detections)
     for image in sorted(content["images"], key=lambda entry: entry["id"]):
         boxes = [a for a in content["annotations"] if a["image_id"] == image["id"]]
         verified = {c for a in boxes for c in above[a["category_id"]]}
@@ -72,11 +72,11 @@ def plain_openimages(
                 if what != "ignored":
                     found[category].append((-detection["score"], image["id"], turn, what == "tp"))
                 if detection["category_id"] == category:
-                    fate[d] = what
+                    outcome[d] = what
     for d, detection in enumerate(detections):
         if total[detection["category_id"]] == 0:
-            fate[d] = "dropped"
-    return {c: area([hit for *_, hit in sorted(found[c])], total[c]) for c in above}, fate
+            outcome[d] = "dropped"
+    return {c: area([hit for *_, hit in sorted(found[c])], total[c]) for c in above}, outcome
 
 
 def judge(detections: list[dict[str, Any]], boxes: list[dict[str, Any]]) -> list[str]:

@@ -51,7 +51,7 @@ def test_evaluate_lvis__golden(name: str) -> None:
     assert " ".join(report.metrics) == "AP AP50 AP75 APs APm APl APr APc APf AR ARs ARm ARl"
     assert_values(report.metrics, expected["results"])
     assert_categories(report, expected["per_category"])
-    status = {str(d): fate for d, fate in enumerate(report.status_names()) if fate != "dropped"}
+    status = {str(d): outcome for d, outcome in enumerate(report.status_names()) if outcome != "dropped"}
     assert status == expected["detection_status_iou50_area_all"]
     for category_id, precision in expected.get("precision_iou50_area_all", {}).items():
         c = report.category_ids.tolist().index(int(category_id))
@@ -173,13 +173,13 @@ def test_evaluate_lvis__worked_by_hand() -> None:
     assert report.detection_counts.tolist() == [1, 1, 2]
 
 
-@pytest.mark.parametrize(("second", "fate"), [([0, 0, 10, 10], "tp"), ([4, 0, 10, 10], "fp")])
-def test_evaluate_lvis__later_box_of_equal_overlap_is_taken(second: list[float], fate: str) -> None:
+@pytest.mark.parametrize(("second", "outcome"), [([0, 0, 10, 10], "tp"), ([4, 0, 10, 10], "fp")])
+def test_evaluate_lvis__later_box_of_equal_overlap_is_taken(second: list[float], outcome: str) -> None:
     """The first detection overlaps both boxes by 8 / 12 and takes the later one; the second overlaps one by 1."""
     gt = example()
     gt["annotations"][1]["bbox"], gt["annotations"][2]["bbox"] = [0, 0, 10, 10], [4, 0, 10, 10]
     report = evaluate_lvis(gt, [found(7, 30, [2, 0, 10, 10], 0.9), found(7, 30, second, 0.8)])
-    assert report.status_names() == ["tp", fate]
+    assert report.status_names() == ["tp", outcome]
 
 
 def test_evaluate_lvis__complete_file_judges_every_category_everywhere() -> None:

@@ -160,10 +160,10 @@ def test_random_cases__equal_the_protocol_in_plain_loops(seed: int) -> None:
     gt, detections = random_openimages(seed, lists=seed % 4 > 0)
     for expand in (False, True):
         report = evaluate_openimages(gt, detections, expand_detections=expand)
-        ap, fate = plain_openimages(gt, detections, expand)
+        ap, outcome = plain_openimages(gt, detections, expand)
         expected = [ap[c] for c in report.category_ids.tolist()]
         np.testing.assert_allclose(report.per_category["AP"], expected, rtol=0, atol=1e-12)
-        assert report.status_names() == fate
+        assert report.status_names() == outcome
         assert report.metrics["AP"] == pytest.approx(np.nanmean(expected), abs=1e-12)
 
 

@@ -10,7 +10,7 @@ import torch
 from yolox_lt.assign import ATSSAssigner, SimOTAAssigner
 from yolox_lt.criterion import Criterion, YOLOXCriterion
 from yolox_lt.errors import UserError
-from yolox_lt.exp import Exp, StarExp, get_exp
+from yolox_lt.exp import Exp, YOLOXStarExp, get_exp
 from yolox_lt.losses import EqualizedFocalLoss, EqualizedQualityFocalLoss, FocalLoss, QualityFocalLoss
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -144,7 +144,7 @@ def test_missing__file_and_unknown_name():
     ],
 )
 def test_override__takes_the_attributes_type(pairs, attribute, want):
-    exp = StarExp()
+    exp = YOLOXStarExp()
     exp.merge(pairs)
     assert getattr(exp, attribute) == want
     assert type(getattr(exp, attribute)) is type(want)
@@ -168,7 +168,7 @@ def test_override__is_refused_with_the_remedy(pairs, message):
 
 @pytest.mark.parametrize("attribute", ["assigner", "cls_loss", "quality", "l1", "recipe", "scheduler"])
 def test_unknown_choice__lists_the_known_ones(attribute):
-    exp = StarExp()
+    exp = YOLOXStarExp()
     setattr(exp, attribute, "nonsense")
     with pytest.raises(UserError, match=f"{attribute} 'nonsense' is unknown; choose one of"):
         exp.get_criterion() if attribute not in ("recipe", "scheduler") else (
@@ -183,7 +183,7 @@ def test_random_resize__is_a_function_of_the_iteration():
     assert sizes == [exp.random_resize(i) for i in range(2000)]
     assert all(sizes[i] == sizes[i - i % 10] for i in range(2000))
     assert {h for h, _ in sizes} == set(range(480, 801, 32))
-    assert StarExp().random_resize(7) is None
+    assert YOLOXStarExp().random_resize(7) is None
 
 
 def test_preprocess__scales_boxes_with_the_images():

@@ -12,7 +12,7 @@ from torch import nn
 
 from yolox_lt.api import LoadedDetector, read_image
 from yolox_lt.data.glyphs.make import write_glyphs
-from yolox_lt.exp import DetectorExp, Exp, FCOSExp, ResNetExp, RetinaNetExp, StarExp
+from yolox_lt.exp import DetectorExp, Exp, FCOSExp, ResNetExp, RetinaNetExp, YOLOXStarExp
 
 YOLOX = {"num_classes": 5, "depth": 0.33, "width": 0.125, "test_size": (64, 96)}
 RESNET = {
@@ -21,12 +21,12 @@ RESNET = {
 }
 # Thresholds so low that NMS has something to do.
 KINDS: dict[str, tuple[type[DetectorExp], dict[str, Any]]] = {
-    "star": (StarExp, {**YOLOX, "nmsthre": 0.5}),
+    "star": (YOLOXStarExp, {**YOLOX, "nmsthre": 0.5}),
     "plain": (Exp, {**YOLOX, "test_conf": 0.2, "nmsthre": 0.5}),
     "resnet": (ResNetExp, RESNET),
     "fcos": (FCOSExp, RESNET),
     "retinanet": (RetinaNetExp, RESNET),
-    "many": (StarExp, {**YOLOX, "num_classes": 1203, "nmsthre": 0.5, "pre_nms": 200}),
+    "many": (YOLOXStarExp, {**YOLOX, "num_classes": 1203, "nmsthre": 0.5, "pre_nms": 200}),
 }
 
 

@@ -12,7 +12,7 @@ from yolox_lt.data.collate import Collate, Item
 from yolox_lt.data.dataset import ImageStore
 from yolox_lt.errors import UserError
 from yolox_lt.render import color_of
-from yolox_lt.report.data.batch_images import CELL, GAP, best_of_place, draw_samples, draw_train_batch, draw_val_pairs
+from yolox_lt.report.data.batch_images import CELL, GAP, best_of_place, render_samples, render_train_batch, render_val_pairs
 from yolox_lt.types import Batch, Detections
 
 BAR = 22  # pixels of a cell's title
@@ -38,7 +38,7 @@ def columns_of(row: np.ndarray, color: tuple[int, int, int]) -> tuple[int, int]:
 def test_train_batch__images_in_their_order_and_boxes_in_their_colours(tmp_path):
     greys = [10, 60, 110, 160, 210]
     batch = batch_of(*(item(g, [[24, 16, 72, 48]], [n % 3], n) for n, g in enumerate(greys)))
-    sheet = draw_train_batch(batch, NAMES, tmp_path / "batch.jpg")
+    sheet = render_train_batch(batch, NAMES, tmp_path / "batch.jpg")
     factor = CELL / 96
     height = BAR + round(64 * factor) + GAP
     assert sheet.shape == (2 * height, 3 * (CELL + GAP), 3)  # 5 images: 3 columns, 2 rows
@@ -56,14 +56,14 @@ def test_train_batch__images_in_their_order_and_boxes_in_their_colours(tmp_path)
 def test_train_batch__is_a_view_of_bgr_channels(tmp_path):
     first = item(0, [], [])
     first.image[:] = (200, 100, 50)
-    sheet = draw_train_batch(batch_of(first), NAMES, tmp_path / "batch.jpg")
+    sheet = render_train_batch(batch_of(first), NAMES, tmp_path / "batch.jpg")
     assert sheet[BAR + 30, 30].tolist() == [200, 100, 50]
 
 
 def test_train_batch__legacy_boxes_end_on_their_last_pixel(tmp_path):
     batch = batch_of(item(0, [[24, 16, 71, 47]], [0]))
     rows = [
-        draw_train_batch(batch, NAMES, tmp_path / "b.jpg", legacy=legacy)[BAR + 160, :CELL] for legacy in (False, True)
+        render_train_batch(batch, NAMES, tmp_path / "b.jpg", legacy=legacy)[BAR + 160, :CELL] for legacy in (False, True)
     ]
     factor = CELL / 96
     assert [columns_of(row, color_of(0))[1] for row in rows] == [
@@ -74,12 +74,12 @@ def test_train_batch__legacy_boxes_end_on_their_last_pixel(tmp_path):
 
 def test_train_batch__shows_at_most_the_limit_and_images_without_boxes(tmp_path):
     batch = batch_of(*(item(100, [], []) for _ in range(5)))
-    assert draw_train_batch(batch, NAMES, tmp_path / "b.jpg", limit=2).shape[1] == 2 * (CELL + GAP)
+    assert render_train_batch(batch, NAMES, tmp_path / "b.jpg", limit=2).shape[1] == 2 * (CELL + GAP)
 
 
 def test_train_batch__a_folder_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(UserError, match="picture could not be written"):
-        draw_train_batch(batch_of(item(0, [], [])), NAMES, tmp_path / "no/batch.jpg")
+        render_train_batch(batch_of(item(0, [], [])), NAMES, tmp_path / "no/batch.jpg")
 
 
 def detections(boxes: list[list[float]], scores: list[float], labels: list[int]) -> Detections:
@@ -91,7 +91,7 @@ def test_val_pairs__truth_left_prediction_right(tmp_path):
     truth = (np.array([[40.0, 40, 200, 200]]), np.array([0]))
     found = detections([[80, 40, 240, 200], [300, 40, 400, 200]], [0.9, 0.2], [1, 2])
     nothing = (np.zeros((0, 4)), np.zeros(0, np.int64)), detections([], [], [])
-    sheet = draw_val_pairs([image, image], [truth, nothing[0]], [found, nothing[1]], NAMES, tmp_path / "val.jpg")
+    sheet = render_val_pairs([image, image], [truth, nothing[0]], [found, nothing[1]], NAMES, tmp_path / "val.jpg")
     height = BAR + 240 + GAP
     assert sheet.shape == (2 * height, 2 * (CELL + GAP), 3)
     middle = sheet[BAR + 120]
@@ -108,7 +108,7 @@ def test_val_pairs__show_the_best_where_none_has_the_score(tmp_path):
     rows = [[40 * i, 40, 40 * i + 20, 60] for i in range(8)]
     found = detections(rows, [0.01 * (8 - i) for i in range(8)], list(range(8)))
     truth = [(np.zeros((0, 4)), np.zeros(0, np.int64))]
-    sheet = draw_val_pairs([image], truth, [found], "abcdefgh", tmp_path / "val.jpg")
+    sheet = render_val_pairs([image], truth, [found], "abcdefgh", tmp_path / "val.jpg")
     right = sheet[BAR:, CELL + GAP :].reshape(-1, 3)
     assert [bool((right == color_of(label)).all(axis=1).any()) for label in range(8)] == [True] * 5 + [False] * 3
 
@@ -131,9 +131,9 @@ def test_samples__pass_over_files_that_cannot_be_read(tmp_path):
     store = ImageStore(AnnotationIndex.load(content), tmp_path)
     for i in (0, 2, 3):
         cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((400, 500, 3), 20 * i, np.uint8))
-    paths = draw_samples(store, np.arange(4), tmp_path, 9)
+    paths = render_samples(store, np.arange(4), tmp_path, 9)
     assert {p.name for p in paths} == {"labels_7.jpg", "labels_9.jpg", "labels_10.jpg"}
     picture = cv2.imread(str(tmp_path / "labels_7.jpg"))
     assert np.abs(picture[200, 100].astype(int) - color_of(0)).max() < 40  # the box's left side
     assert picture[200, 200].max() < 10
-    assert len(draw_samples(store, np.arange(4), tmp_path, 2)) == 2
+    assert len(render_samples(store, np.arange(4), tmp_path, 2)) == 2

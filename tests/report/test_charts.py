@@ -14,7 +14,7 @@ from yolox_lt.losses.focal import focal_positive
 from yolox_lt.report.analysis.tide import KINDS
 from yolox_lt.report.page import charts
 from yolox_lt.report.page.chart import MOST_POINTS, Chart, Series, column_means, members, running_median, thinned
-from yolox_lt.report.page.figures import PICTURES, draw_figures
+from yolox_lt.report.page.figures import PICTURES, render_figures
 from yolox_lt.report.page.run_charts import charts_of, comparison_charts
 from yolox_lt.report.page.run_files import read_run
 
@@ -177,7 +177,7 @@ def test_figures__all_of_a_whole_run_with_the_margins_of_another(tmp_path):
     found = make_run(tmp_path / "a", 12)
     make_run(tmp_path / "b", 12, seed=1)
     runs = [read_run(tmp_path / name) for name in "ab"]
-    drawn = draw_figures(runs[0], runs[1:])
+    drawn = render_figures(runs[0], runs[1:])
     assert list(drawn) == list(PICTURES)
     for name in drawn:
         image = cv2.imread(str(tmp_path / "a/pictures" / name))
@@ -217,7 +217,7 @@ def test_figures__of_a_poor_run(num_categories, gone, expected, tmp_path):
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        drawn = draw_figures(run)
+        drawn = render_figures(run)
     assert list(drawn) == expected
     assert all((tmp_path / "run/pictures" / name).is_file() for name in expected)
 

@@ -181,7 +181,7 @@ def test_inspect__strict_fails_on_errors_alone(settings, broken, capsys, tmp_pat
     words = ["inspect", "--strict", "--pictures", "1", "-f", str(ROOT / "exps/glyphs/eqfl.py"), *overrides]
     main(words)
     (tmp_path / "exp.py").write_text(
-        "from yolox_lt.exp import StarExp\n\n\nclass Exp(StarExp):\n"
+        "from yolox_lt.exp import YOLOXStarExp\n\n\nclass Exp(YOLOXStarExp):\n"
         f"    data_dir, train_ann, val_ann, num_classes = {str(broken)!r}, 'train.json', 'val.json', 3\n"
         f"    keep_empty, train_images, val_images = True, None, None\n    output_dir = {str(tmp_path)!r}\n"
         "    input_size, multiscale_range = (64, 64), 0\n"

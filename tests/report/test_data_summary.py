@@ -13,7 +13,7 @@ from yolox_lt.data.augment.recipe import RELEASED_RECIPE, Augment, AugmentRecipe
 from yolox_lt.data.augment.short_side import ShortSideAugment
 from yolox_lt.data.dataset import ImageStore, TrainDataset
 from yolox_lt.data.frequency import image_category_pairs, repeat_factors
-from yolox_lt.data.sampling.sampler import Draw, DrawSampler, SampleStream
+from yolox_lt.data.sampling.sampler import SampleRequest, SampleSampler, SampleStream
 from yolox_lt.exp import Exp, LVISStarExp, ResNetExp
 from yolox_lt.report.data.summary import Sampling, expected_draws, partners_of, plot_summary, summarize
 
@@ -55,14 +55,14 @@ def test_partners__same_as_the_sampler_are_drawn_by_their_factors():
     augment = Augment(AugmentRecipe(mosaic_scale=(0.8, 1.2)), (32, 32))
     dataset = CountingDataset(store, np.arange(6), augment, 3, False, factors)
     for number in range(600):
-        dataset[Draw(5, number, True)]
+        dataset[SampleRequest(5, number, True)]
     partners = dataset.reads - np.array([0, 0, 0, 0, 0, 600])
     expected = 2400 * factors / factors.sum()
     assert partners.sum() == 2400
     assert (np.abs(partners - expected) <= 5 * np.sqrt(expected)).all()
     assert (partners[[0, 4, 5]] == 0).all()
     again = CountingDataset(store, np.arange(6), augment, 3, False, factors)
-    np.testing.assert_array_equal(again[Draw(5, 17, True)].image, dataset[Draw(5, 17, True)].image)
+    np.testing.assert_array_equal(again[SampleRequest(5, 17, True)].image, dataset[SampleRequest(5, 17, True)].image)
 
 
 def test_partners__follow_from_the_recipe():
@@ -108,7 +108,7 @@ def test_expected_draws__equal_those_of_sampler_and_recipe(rounding, mosaic_prob
     iterations, batch = 12 * int(np.ceil(factors.sum() / 4)), 4
     sampling = Sampling(factors, iterations, batch, partners_of(augment))
     summary = summarize(index, positions, sampling)
-    draws = DrawSampler(SampleStream(factors, 3), batch, 0, iterations, iterations)
+    draws = SampleSampler(SampleStream(factors, 3), batch, 0, iterations, iterations)
     for number, draw in enumerate(d for batch_draws in draws for d in batch_draws):
         assert draw.number == number
         dataset[draw]

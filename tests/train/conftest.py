@@ -6,7 +6,7 @@ import pytest
 from loguru import logger
 
 from tests.tiny import tiny_data
-from yolox_lt.train.follow import Follower
+from yolox_lt.train.follow import ReportCallback
 
 
 @pytest.fixture(scope="module")
@@ -27,4 +27,4 @@ def log():
 @pytest.fixture
 def without_report(monkeypatch):
     """No report page: it costs more than a tiny training, and tests/report makes it."""
-    monkeypatch.setattr(Follower, "write_report", lambda self: None)
+    monkeypatch.setattr(ReportCallback, "write_report", lambda self: None)

@@ -23,8 +23,8 @@ import torch.distributed as dist
 from tests.tiny import tiny_exp
 from yolox_lt.commands.common import user_error
 from yolox_lt.data.glyphs.make import ensure_glyphs
-from yolox_lt.distributed.processes import Place, free_port
-from yolox_lt.train.follow import Follower
+from yolox_lt.distributed.processes import ProcessInfo, free_port
+from yolox_lt.train.follow import ReportCallback
 from yolox_lt.train.options import TrainOptions
 from yolox_lt.train.trainer import Trainer
 
@@ -63,11 +63,11 @@ class Case:
     batch_size = 4
     timeout = datetime.timedelta(minutes=5)
 
-    def prepare(self, exp: Any, place: Place) -> None:
+    def prepare(self, exp: Any, process: ProcessInfo) -> None:
         """Change the experiment of a rank."""
 
-    def trainer(self, exp: Any, place: Place) -> Trainer:
-        return Noting(exp, TrainOptions(self.batch_size, place))
+    def trainer(self, exp: Any, process: ProcessInfo) -> Trainer:
+        return Noting(exp, TrainOptions(self.batch_size, process))
 
     def note(self, trainer: Trainer) -> dict[str, Any]:
         return {}
@@ -76,9 +76,9 @@ class Case:
 class Killed(Case):
     """Rank 1 is killed after the second step."""
 
-    def prepare(self, exp, place):
+    def prepare(self, exp, process):
         def on_iteration_end(trainer, losses):
-            if trainer.iteration == 2 and place.rank == 1:
+            if trainer.iteration == 2 and process.rank == 1:
                 Path(exp.output_dir, "moment").write_text(repr(time.time()))
                 os.kill(os.getpid(), signal.SIGKILL)
 
@@ -88,9 +88,9 @@ class Killed(Case):
 class Failing(Case):
     """Rank 1 meets an exception after the second step."""
 
-    def prepare(self, exp, place):
+    def prepare(self, exp, process):
         def on_iteration_end(trainer, losses):
-            if trainer.iteration == 2 and place.rank == 1:
+            if trainer.iteration == 2 and process.rank == 1:
                 Path(exp.output_dir, "moment").write_text(repr(time.time()))
                 raise ValueError("no such thing")
 
@@ -102,7 +102,7 @@ class EmptyShard(Case):
 
     settings: ClassVar[dict[str, Any]] = {"max_iter": 2}
 
-    def prepare(self, exp, place):
+    def prepare(self, exp, process):
         exp.val_ann = str(Path(exp.data_dir).with_name("one_image.json"))
 
 
@@ -112,7 +112,7 @@ class LongEvaluation(Case):
     settings: ClassVar[dict[str, Any]] = {"max_iter": 2}
     timeout = SHORT
 
-    def prepare(self, exp, place):
+    def prepare(self, exp, process):
         make = exp.get_evaluator
 
         def get_evaluator(*arguments):
@@ -129,11 +129,11 @@ class NoPositives(Case):
 
     settings: ClassVar[dict[str, Any]] = {"max_iter": 1, "max_epoch": 1}
 
-    def trainer(self, exp, place):
+    def trainer(self, exp, process):
         class Emptied(Noting):
             def batches(self):
                 for batch in super().batches():
-                    if place.rank == 1:
+                    if process.rank == 1:
                         none = [b[:0] for b in batch.boxes], [x[:0] for x in batch.labels]
                         batch = replace(batch, boxes=none[0], labels=none[1])
                     yield batch
@@ -143,7 +143,7 @@ class NoPositives(Case):
                 self.losses = losses
                 return losses, lr
 
-        return Emptied(exp, TrainOptions(self.batch_size, place))
+        return Emptied(exp, TrainOptions(self.batch_size, process))
 
     def note(self, trainer):
         balance = trainer.criterion.balances()[0]
@@ -163,8 +163,8 @@ class Accumulating(NoPositives):
     settings: ClassVar[dict[str, Any]] = {"max_iter": 2, "max_epoch": 1, "accumulate": 2}
     batch_size = 8
 
-    def trainer(self, exp, place):
-        trainer = Noting(exp, TrainOptions(self.batch_size, place))
+    def trainer(self, exp, process):
+        trainer = Noting(exp, TrainOptions(self.batch_size, process))
         trainer.losses = {}
         return trainer
 
@@ -177,11 +177,11 @@ class Skipping(Case):
 
     settings: ClassVar[dict[str, Any]] = {"max_iter": 4, "max_epoch": 1, "nonfinite": "skip"}
 
-    def trainer(self, exp, place):
+    def trainer(self, exp, process):
         class Poisoned(Noting):
             def forward(self, batch):
                 losses = super().forward(batch)
-                if self.iteration == 1 and place.rank == 1:
+                if self.iteration == 1 and process.rank == 1:
                     losses["box"] = losses["box"] * float("nan")
                 return losses
 
@@ -190,7 +190,7 @@ class Skipping(Case):
                 self.steps = [*getattr(self, "steps", []), self.commits]
                 return losses, lr
 
-        return Poisoned(exp, TrainOptions(self.batch_size, place))
+        return Poisoned(exp, TrainOptions(self.batch_size, process))
 
     def note(self, trainer):
         weights = torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
@@ -200,9 +200,9 @@ class Skipping(Case):
 class Asked(Case):
     """Rank 1 alone gets SIGTERM in the second step of an epoch of ten."""
 
-    def prepare(self, exp, place):
+    def prepare(self, exp, process):
         def on_iteration_end(trainer, losses):
-            if trainer.iteration == 2 and place.rank == 1:
+            if trainer.iteration == 2 and process.rank == 1:
                 os.kill(os.getpid(), signal.SIGTERM)
 
         exp.on_iteration_end = on_iteration_end
@@ -222,14 +222,14 @@ def run_rank(name: str, rank: int, port: int, folder: Path) -> None:
     notes: dict[str, Any] = {}
     status = 0
     try:
-        Follower.write_report = lambda self: None  # costs more than the case
+        ReportCallback.write_report = lambda self: None  # costs more than the case
         torch.set_num_threads(1)
         url = f"tcp://127.0.0.1:{port}"
         dist.init_process_group("gloo", init_method=url, timeout=case.timeout, rank=rank, world_size=2)
-        place = Place(rank, 2, torch.device("cpu"))
+        process = ProcessInfo(rank, 2, torch.device("cpu"))
         exp = tiny_exp(folder / "data", folder / name, **{**GLYPHS, "max_epoch": 1, **case.settings})
-        case.prepare(exp, place)
-        trainer = case.trainer(exp, place)
+        case.prepare(exp, process)
+        trainer = case.trainer(exp, process)
         trainer.train()
         notes = case.note(trainer)
     except SystemExit as error:

@@ -13,7 +13,7 @@ import torch
 
 from tests.tiny import TINY, tiny_data
 from yolox_lt.data.glyphs.make import ensure_glyphs
-from yolox_lt.data.sampling.sampler import DrawSampler
+from yolox_lt.data.sampling.sampler import SampleSampler
 from yolox_lt.exp import ATSSExp, DetectorExp, FCOSExp, GlyphResNetExp, PAAExp, ResNetExp, RetinaNetExp
 from yolox_lt.train.options import TrainOptions
 from yolox_lt.train.trainer import Trainer
@@ -80,7 +80,7 @@ def test_thirty_steps__finite_and_falling(data, detector, loss):
     optimizer = exp.get_optimizer(2, model)
     dataset = exp.get_dataset()
     stream = exp.get_sampler(exp.get_factors(dataset.store.index, dataset.images), 0, 0, 1)
-    (batch,) = exp.get_data_loader(dataset, DrawSampler(stream, 2, 0, 1, 1))
+    (batch,) = exp.get_data_loader(dataset, SampleSampler(stream, 2, 0, 1, 1))
     history = []
     for _ in range(30):
         images, boxes = exp.preprocess(batch.images, batch.boxes, None, batch.image_sizes)

@@ -13,7 +13,7 @@ import pytest
 from tests.report.test_page import parts
 from tests.tiny import tiny_data, tiny_exp
 from yolox_lt.commands import main
-from yolox_lt.exp import StarExp
+from yolox_lt.exp import YOLOXStarExp
 from yolox_lt.report.analysis.analysis import Analysis
 from yolox_lt.train import follow
 from yolox_lt.train.options import TrainOptions
@@ -90,7 +90,7 @@ def test_run__of_one_category_stopped_after_an_epoch_has_its_page(data, tmp_path
         for image in content["images"]:
             image["neg_category_ids"] = image["not_exhaustive_category_ids"] = []
         (tmp_path / f"{split}.json").write_text(json.dumps(content))
-    exp, small = StarExp(), tiny_exp(data, tmp_path, max_iter=2, eval_interval=1, test_conf=0.0)
+    exp, small = YOLOXStarExp(), tiny_exp(data, tmp_path, max_iter=2, eval_interval=1, test_conf=0.0)
     for name, value in vars(small).items():
         setattr(exp, name, value)
     exp.train_ann, exp.val_ann = str(tmp_path / "train.json"), str(tmp_path / "val.json")

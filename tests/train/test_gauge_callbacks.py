@@ -10,7 +10,7 @@ from tests.tiny import tiny_exp
 from yolox_lt.errors import UserError
 from yolox_lt.exp import get_exp
 from yolox_lt.losses import EQLv2FocalLoss, EqualizedFocalLoss, FocalLoss
-from yolox_lt.train.balance_history import CHECK_AFTER, Gauge, balance_columns, group_lines, read_rows
+from yolox_lt.train.balance_history import CHECK_AFTER, BalanceHistory, balance_columns, group_lines, read_rows
 from yolox_lt.train.options import TrainOptions
 from yolox_lt.train.trainer import Trainer
 
@@ -44,7 +44,7 @@ def test_lines__median_of_each_group_that_has_categories():
 
 def test_file__one_row_an_epoch_and_later_rows_go_on_resume(tmp_path):
     loss = loss_with([1.0, 0.0], [4.0, 2.0])
-    gauge = Gauge(tmp_path, loss, None)
+    gauge = BalanceHistory(tmp_path, loss, None)
     for epoch in (1, 2, 3):
         loss.balance.accumulate(torch.tensor([1.0, 0.0]), torch.zeros(2))
         gauge.epoch(epoch)
@@ -52,10 +52,10 @@ def test_file__one_row_an_epoch_and_later_rows_go_on_resume(tmp_path):
         assert archive["epochs"].tolist() == [1, 2, 3]
         np.testing.assert_allclose(archive["ratio"], [[0.5, 0], [0.75, 0], [1, 0]])
         assert archive["pos_grad"].shape == (3, 2)
-    resumed = Gauge(tmp_path, loss, None, resume_epoch=2)
+    resumed = BalanceHistory(tmp_path, loss, None, resume_epoch=2)
     assert [epoch for epoch, _ in resumed.rows] == [1, 2]
     assert [epoch for epoch, _ in read_rows(tmp_path / "none.npz", 9)] == []
-    fresh = Gauge(tmp_path, loss, None)
+    fresh = BalanceHistory(tmp_path, loss, None)
     assert fresh.rows == []
 
 
@@ -68,7 +68,7 @@ def test_file__one_row_an_epoch_and_later_rows_go_on_resume(tmp_path):
     ],
 )
 def test_check__warns_once_where_the_balance_does_nothing(tmp_path, log, pos, neg, message):
-    gauge = Gauge(tmp_path, loss_with(pos, neg), None)
+    gauge = BalanceHistory(tmp_path, loss_with(pos, neg), None)
     for iteration in (1, CHECK_AFTER - 1, CHECK_AFTER, CHECK_AFTER + 1):
         gauge.check(iteration)
     assert [message in line for line in log] == ([True] if message else [])

@@ -16,7 +16,7 @@ import torch
 from tests.tiny import tiny_exp
 from tests.train.rank_cases import GLYPHS
 from yolox_lt.checkpoint import load_checkpoint
-from yolox_lt.data.sampling.sampler import share, whole_pass
+from yolox_lt.data.sampling.sampler import share, epoch_permutation
 from yolox_lt.distributed.processes import batchnorm_statistics
 from yolox_lt.distributed.signals import EXIT_STATUS
 from yolox_lt.train.options import TrainOptions
@@ -135,7 +135,7 @@ def test_resume__of_two_ranks_with_one_draws_what_they_left(folder, tmp_path):
     for own, x, y in zip(started, a, b):  # those of the average come after those of the model
         torch.testing.assert_close(own, (x + y) / 2)
     ids = trainer.train_index.image_ids[trainer.dataset.images]
-    order = whole_pass(trainer.factors, 0, 0)
+    order = epoch_permutation(trainer.factors, 0, 0)
     blocks = [share(order, rank, 2)[:4] for rank in (0, 1)]  # two steps of two images on each rank
     before = ids[np.concatenate(blocks)].tolist()
     assert len(trainer.seen) == 8 * 4

@@ -15,8 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tests.tiny import tiny_data, tiny_exp
 from yolox_lt.checkpoint import load_checkpoint
 from yolox_lt.data.collate import Collate
-from yolox_lt.data.sampling.sampler import DrawSampler
-from yolox_lt.distributed.processes import Place, free_port
+from yolox_lt.data.sampling.sampler import SampleSampler
+from yolox_lt.distributed.processes import ProcessInfo, free_port
 from yolox_lt.errors import UserError
 from yolox_lt.losses import EqualizedQualityFocalLoss
 from yolox_lt.train.options import TrainOptions
@@ -90,9 +90,9 @@ class SharedBatches(Trainer):
 
     def batches(self):
         stream = self.exp.get_sampler(self.factors, self.seed, 0, 1)
-        share = 4 // self.place.world
-        for draws in DrawSampler(stream, 4, 0, self.total, self.total):
-            mine = draws[self.place.rank * share : (self.place.rank + 1) * share]
+        share = 4 // self.process.world_size
+        for draws in SampleSampler(stream, 4, 0, self.total, self.total):
+            mine = draws[self.process.rank * share : (self.process.rank + 1) * share]
             yield Collate(0)([self.dataset[d] for d in mine])
 
     def step(self, batches):
@@ -110,7 +110,7 @@ def run_rank(rank, world, port, data, output, queue):
         dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
     # The released L1 is a mean over the rank's own positives, so it is left out of the comparison.
     exp = tiny_exp(data, output, l1="never", max_iter=5, max_epoch=1)
-    trainer = SharedBatches(exp, TrainOptions(4, Place(rank, world, CPU)))
+    trainer = SharedBatches(exp, TrainOptions(4, ProcessInfo(rank, world, CPU)))
     trainer.train()
     queue.put((rank, trainer.history))
     if world > 1:

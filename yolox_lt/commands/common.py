@@ -12,7 +12,7 @@ import torch
 
 from yolox_lt.data.annotations.source import FORMATS, Source
 from yolox_lt.data.loader import worker_failure
-from yolox_lt.distributed.processes import Place
+from yolox_lt.distributed.processes import ProcessInfo
 from yolox_lt.errors import UserError
 from yolox_lt.train.log import setup_console
 
@@ -75,9 +75,9 @@ def amp_type(args: argparse.Namespace) -> torch.dtype | None:
     return torch.bfloat16 if args.bf16 else None
 
 
-def setup_process(place: Place) -> None:
+def setup_process(process: ProcessInfo) -> None:
     """Console of rank 0 alone, OpenCV without threads of its own."""
-    setup_console(place.is_main)
+    setup_console(process.is_main)
     cv2.setNumThreads(0)
 
 

@@ -17,7 +17,7 @@ from yolox_lt.commands import common
 from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.dataset import ImageStore
 from yolox_lt.distributed.processes import (
-    Place,
+    ProcessInfo,
     count_processes,
     gather_to_main,
     launch,
@@ -86,9 +86,9 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def evaluate(place: Place, args: argparse.Namespace) -> None:
+def evaluate(process: ProcessInfo, args: argparse.Namespace) -> None:
     """One rank of the evaluation."""
-    common.setup_process(place)
+    common.setup_process(process)
     exp = get_exp(args.exp_file, args.name)
     exp.merge(args.opts)
     checkpoint = args.ckpt or str(Path(exp.output_dir) / (args.experiment_name or exp.exp_name) / "best.pth")
@@ -105,16 +105,16 @@ def evaluate(place: Place, args: argparse.Namespace) -> None:
     if args.fixed or args.pool:
         exp.max_detections = NO_LIMIT
         limits = Limits(per_image, DETS_PER_CATEGORY)
-        if exp.test_conf > 0 and place.is_main:
+        if exp.test_conf > 0 and process.is_main:
             logger.warning(f"test_conf {exp.test_conf:g} keeps lower scores out of AP-fixed and AP-pool; use --conf 0")
     model = exp.get_model()
     load_weights(model, weights_of(content), checkpoint)
-    model.to(place.device).to(memory_format=torch.channels_last)
-    evaluator = exp.get_evaluator(max(args.batch_size // place.world, 1), place.rank, place.world)
+    model.to(process.device).to(memory_format=torch.channels_last)
+    evaluator = exp.get_evaluator(max(args.batch_size // process.world_size, 1), process.rank, process.world_size)
     index = evaluator.index
     if index.category_ids.tolist() != content["category_ids"]:
         raise UserError(f"{checkpoint}: was trained on other categories than those of {index.path}")
-    found = evaluator.detect(model, place.device, common.amp_type(args), place.is_main, limits)
+    found = evaluator.detect(model, process.device, common.amp_type(args), process.is_main, limits)
     parts = gather_to_main(found, object_group())
     if parts is None:
         return

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from yolox_lt.commands import common
-from yolox_lt.data.sampling.sampler import DrawSampler
+from yolox_lt.data.sampling.sampler import SampleSampler
 from yolox_lt.errors import UserError
 from yolox_lt.exp import DetectorExp, get_exp
-from yolox_lt.report.data.batch_images import draw_samples, draw_train_batch
+from yolox_lt.report.data.batch_images import render_samples, render_train_batch
 from yolox_lt.report.data.problems import Problem, find_problems
 from yolox_lt.report.data.summary import DataSummary, plot_summary, summarize_training
 from yolox_lt.report.data.text import data_report, problem_list
@@ -49,7 +49,7 @@ def main(args: argparse.Namespace) -> None:
     if args.json != "-":
         print(data_report(summary, exp, args.rows, sys.stdout.isatty()))
         print(problem_list(problems, sys.stdout.isatty()))
-    pictures = draw_pictures(exp, summary, args.pictures)
+    pictures = render_pictures(exp, summary, args.pictures)
     if args.json is not None:
         write_json(args.json, content(summary, exp, problems, pictures))
     if args.json != "-":
@@ -79,7 +79,7 @@ def write_json(target: str, values: dict[str, Any]) -> None:
         Path(target).write_text(text, encoding="utf-8")
 
 
-def draw_pictures(exp: DetectorExp, summary: DataSummary, count: int) -> list[Path]:
+def render_pictures(exp: DetectorExp, summary: DataSummary, count: int) -> list[Path]:
     """labels.png, train_batch.jpg (as the network sees it) and `count` labelled images in the run's pictures/."""
     folder = Path(exp.output_dir) / exp.exp_name / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
@@ -88,9 +88,9 @@ def draw_pictures(exp: DetectorExp, summary: DataSummary, count: int) -> list[Pa
     dataset = exp.get_dataset(seed=seed)
     index = dataset.store.index
     stream = exp.get_sampler(summary.sampling.factors, seed, 0, 1)
-    draws = DrawSampler(stream, min(16, len(dataset)), 0, 1, 1, exp.batch_groups(index, dataset.images))
+    draws = SampleSampler(stream, min(16, len(dataset)), 0, 1, 1, exp.batch_groups(index, dataset.images))
     batch = exp.get_collate()([dataset[draw] for draw in next(iter(draws))])
     legacy = bool(getattr(exp, "legacy", False))
-    draw_train_batch(batch, index.category_names, folder / "train_batch.jpg", legacy=legacy)
-    labelled = draw_samples(dataset.store, dataset.images, folder, count)
+    render_train_batch(batch, index.category_names, folder / "train_batch.jpg", legacy=legacy)
+    labelled = render_samples(dataset.store, dataset.images, folder, count)
     return [folder / "labels.png", folder / "train_batch.jpg", *labelled]

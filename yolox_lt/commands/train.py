@@ -10,7 +10,7 @@ from loguru import logger
 
 from yolox_lt.api import read_checkpoint
 from yolox_lt.commands import common
-from yolox_lt.distributed.processes import Place, count_processes, launch, launched_externally
+from yolox_lt.distributed.processes import ProcessInfo, count_processes, launch, launched_externally
 from yolox_lt.exp import get_exp
 from yolox_lt.train.run_lock import run_lock
 from yolox_lt.train.trackers import check_trackers
@@ -36,9 +36,9 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def train(place: Place, args: argparse.Namespace) -> None:
+def train(process: ProcessInfo, args: argparse.Namespace) -> None:
     """One rank of the run."""
-    common.setup_process(place)
+    common.setup_process(process)
     from yolox_lt.train.options import TrainOptions
 
     exp = get_exp(args.exp_file, args.name)
@@ -46,10 +46,10 @@ def train(place: Place, args: argparse.Namespace) -> None:
         exp.exp_name = args.experiment_name
     exp.merge(args.opts)
     batch_size = exp.batch_size if args.batch_size is None else args.batch_size
-    options = TrainOptions(batch_size, place, common.amp_type(args), args.ckpt, args.resume, args.cache)
-    with run_lock(Path(exp.output_dir) / exp.exp_name) if place.is_main else contextlib.nullcontext():
+    options = TrainOptions(batch_size, process, common.amp_type(args), args.ckpt, args.resume, args.cache)
+    with run_lock(Path(exp.output_dir) / exp.exp_name) if process.is_main else contextlib.nullcontext():
         exp.get_trainer(options).train()
-    if place.is_main:
+    if process.is_main:
         logger.info(f"finished; see {exp.output_dir}/{exp.exp_name}")
 
 

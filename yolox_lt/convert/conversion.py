@@ -16,7 +16,7 @@ from yolox_lt.convert.conversion_report import Conversion
 from yolox_lt.convert.mapped import Mapped
 from yolox_lt.convert.read import find_state, read_file
 from yolox_lt.errors import UserError
-from yolox_lt.exp import DetectorExp, Exp, ResNetExp, StarExp
+from yolox_lt.exp import DetectorExp, Exp, ResNetExp, YOLOXStarExp
 from yolox_lt.exp.load import exp_from_settings
 
 CHANNELS = ("auto", "anchor-major", "category-major")
@@ -250,7 +250,7 @@ def experiment_for(mapped: Mapped, content: Mapping[str, Any]) -> DetectorExp:
     """The experiment that a file's weights belong to, with default settings for the rest."""
     if mapped.kind == OWN:
         return exp_from_settings(mapped.family, content["exp"])
-    exp: DetectorExp = ResNetExp() if mapped.family == "resnet" else StarExp()
+    exp: DetectorExp = ResNetExp() if mapped.family == "resnet" else YOLOXStarExp()
     if mapped.kind == official.KIND:
         exp = Exp()
         if official.size_name(mapped.settings) in ("nano", "tiny"):

@@ -22,7 +22,7 @@ from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.augment.transforms import Sample, fit
 from yolox_lt.data.collate import Item
 from yolox_lt.data.image_file import MAX_PIXELS, BadImageError, read_image_file
-from yolox_lt.data.sampling.sampler import Draw
+from yolox_lt.data.sampling.sampler import SampleRequest
 from yolox_lt.errors import UserError
 
 MAX_REPLACEMENTS = 20
@@ -112,7 +112,7 @@ class Recipe(Protocol):
         self,
         index: int,
         rng: np.random.Generator,
-        strong: bool,
+        use_mosaic: bool,
         read: Callable[[int], Sample],
         partner: Callable[[np.random.Generator], int],
     ) -> Sample: ...
@@ -159,12 +159,12 @@ class TrainDataset(Dataset[Item]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, draw: Draw) -> Item:
-        rng = np.random.default_rng([self.seed, draw.number])
-        image, skipped = draw.image, []
+    def __getitem__(self, request: SampleRequest) -> Item:
+        rng = np.random.default_rng([self.seed, request.number])
+        image, skipped = request.image, []
         while True:
             try:
-                sample = self.augment(image, rng, draw.strong, self.sample, self.partner)
+                sample = self.augment(image, rng, request.use_mosaic, self.sample, self.partner)
                 break
             except BadImageError as error:
                 if not self.skip_bad_images:
@@ -195,7 +195,7 @@ class TrainDataset(Dataset[Item]):
         )
 
     def partner(self, rng: np.random.Generator) -> int:
-        """A mosaic or mixup partner: uniform over the list, or in proportion to `partner_factors`. One draw."""
+        """A mosaic or mixup partner: uniform over the list, or in proportion to `partner_factors`. One request."""
         if self.partner_ends is None:
             return int(rng.integers(len(self.images)))
         # A factor of 0 owns an empty interval, the last place of which belongs to its neighbour: never drawn.

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from yolox_lt.data.collate import Collate, Item
 from yolox_lt.data.dataset import EvalDataset, TrainDataset
-from yolox_lt.data.sampling.sampler import DrawSampler
+from yolox_lt.data.sampling.sampler import SampleSampler
 from yolox_lt.errors import UserError
 
 WORKER_FAILURE = re.compile(r"(?:^|RuntimeError: )(DataLoader (?:timed out|worker \(pid)[^\n]*)")
@@ -118,7 +118,7 @@ def own_generator() -> torch.Generator:
 
 def train_loader(
     dataset: TrainDataset,
-    sampler: DrawSampler,
+    sampler: SampleSampler,
     collate: Collate,
     num_workers: int,
     pin_memory: bool,

@@ -31,11 +31,11 @@ EVALUATION_TIMEOUT = datetime.timedelta(hours=12)
 
 
 @dataclass(frozen=True)
-class Place:
+class ProcessInfo:
     """One process of a run. device: where its model lives."""
 
     rank: int
-    world: int
+    world_size: int
     device: torch.device
 
     @property
@@ -94,7 +94,7 @@ def launch(
     args: tuple[Any, ...],
     stop_signals: Sequence[str] = (),
 ) -> None:
-    """Run function(place, *args) in `devices` processes, or in those that torchrun or SLURM has started.
+    """Run function(process, *args) in `devices` processes, or in those that torchrun or SLURM has started.
 
     Signals named in `stop_signals` are passed on to the processes started here.
 
@@ -153,18 +153,18 @@ def _run(
     device: str | None,
     args: tuple,
 ) -> None:
-    place = Place(rank, world, pick_device(device, local_rank))
-    if place.device.type == "cuda":
-        torch.cuda.set_device(place.device)
+    process = ProcessInfo(rank, world, pick_device(device, local_rank))
+    if process.device.type == "cuda":
+        torch.cuda.set_device(process.device)
     if url is None:
-        function(place, *args)
+        function(process, *args)
         return
-    backend = "nccl" if place.device.type == "cuda" else "gloo"
+    backend = "nccl" if process.device.type == "cuda" else "gloo"
     store, rank, world = next(rendezvous(url, rank, world, timeout=COLLECTIVE_TIMEOUT))
     # A store that outlives a restart by torchrun's agent still holds the addresses of the processes before.
     store = dist.PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT, store=store, rank=rank, world_size=world)
-    function(place, *args)
+    function(process, *args)
     # Only after success: tearing NCCL down waits for ranks that an error here has left inside a collective.
     dist.destroy_process_group()
 

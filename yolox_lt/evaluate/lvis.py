@@ -90,7 +90,7 @@ def evaluate(
         metrics = _pooled_metrics(evaluated, rows, status, num_boxes, group_of)
     else:
         metrics = summarize(precision, recall, group_of) | _recall_at(protocol, evaluated, rows, status, num_boxes)
-    fate = _fate(evaluated, rows, status, num_boxes[:, 0] > 0, protocol.pooled)
+    outcome = _outcome(evaluated, rows, status, num_boxes[:, 0] > 0, protocol.pooled)
     complete = "" if index.federated or not protocol.lvis else ", every category verified in every image"
     return Report(
         protocol=protocol.description + complete,
@@ -105,7 +105,7 @@ def evaluate(
         detection_counts=np.bincount(evaluated.labels, minlength=num_categories),
         num_images=len(index),
         precision=precision[:, 0].copy(),  # [C, A, T, 101] -> [C, T, 101]
-        status=scatter(fate, evaluated.source, len(arrays)),
+        status=scatter(outcome, evaluated.source, len(arrays)),
         shown=_shown(protocol, metrics),
     )
 
@@ -201,7 +201,7 @@ def _curves_per_category(
     bounds = np.searchsorted(evaluated.labels, np.arange(num_categories + 1))
     row_bounds = np.searchsorted(rows, bounds)
     for c in np.flatnonzero(num_boxes.any(axis=1)):
-        counted = ~evaluated.idle[bounds[c] : bounds[c + 1]]
+        counted = ~evaluated.ignore_if_unmatched[bounds[c] : bounds[c + 1]]
         part = slice(row_bounds[c], row_bounds[c + 1])
         precision[c], recall[c] = interpolated_precision(counted, rows[part] - bounds[c], status[part], num_boxes[c])
     return precision, recall
@@ -226,27 +226,27 @@ def _pooled_metrics(
         inside = np.flatnonzero(place[rows] >= 0)
         inside = inside[np.argsort(place[rows[inside]])]
         curves[name] = interpolated_precision(
-            ~evaluated.idle[members], place[rows[inside]], status[inside], num_boxes[pool].sum(axis=0)
+            ~evaluated.ignore_if_unmatched[members], place[rows[inside]], status[inside], num_boxes[pool].sum(axis=0)
         )
     precision, recall = curves[""]
     metrics = summarize(precision[None], recall[None], None)
     return metrics | {f"AP{g}": _mean(curves[g][0][0]) for g in "rcf"}
 
 
-def _fate(
+def _outcome(
     evaluated: Evaluated, rows: Ints, status: NDArray[np.int8], has_boxes: Bools, pooled: bool
 ) -> NDArray[np.int8]:
     """int8 [K]: what became of the evaluated detections at IoU 0.5, all areas."""
-    fate = np.where(evaluated.idle[:, 0], IGNORED, FALSE_POSITIVE).astype(np.int8)
+    outcome = np.where(evaluated.ignore_if_unmatched[:, 0], IGNORED, FALSE_POSITIVE).astype(np.int8)
     first = status[:, 0, 0]
-    fate[rows] = np.where(first == UNMATCHED, fate[rows], np.where(first == MATCHED, TRUE_POSITIVE, IGNORED))
+    outcome[rows] = np.where(first == UNMATCHED, outcome[rows], np.where(first == MATCHED, TRUE_POSITIVE, IGNORED))
     if not pooled:
-        fate[~has_boxes[evaluated.labels]] = DROPPED
-    return fate
+        outcome[~has_boxes[evaluated.labels]] = DROPPED
+    return outcome
 
 
-def scatter(fate: NDArray[np.int8], source: Ints, count: int) -> NDArray[np.int8]:
+def scatter(outcome: NDArray[np.int8], source: Ints, count: int) -> NDArray[np.int8]:
     """From the evaluated detections back to the input; what was not evaluated is DROPPED."""
     result = np.full(count, DROPPED, np.int8)
-    result[source] = fate
+    result[source] = outcome
     return result

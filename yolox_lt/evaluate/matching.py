@@ -53,7 +53,7 @@ class Evaluated:
     scores: float64 [K].
     codes: int64 [K], image * C + label.
     boxes: float64 [K, 4], x y width height.
-    idle: bool [K, A], a detection that finds nothing counts as nothing in this area range.
+    ignore_if_unmatched: bool [K, A], a detection that finds nothing counts as nothing in this area range.
     first_box, num_boxes: int64 [K], the boxes of the same code are rows first_box to first_box + num_boxes of `Truth`.
     """
 
@@ -62,7 +62,7 @@ class Evaluated:
     scores: Floats
     codes: Ints
     boxes: Floats
-    idle: Bools
+    ignore_if_unmatched: Bools
     first_box: Ints
     num_boxes: Ints
 

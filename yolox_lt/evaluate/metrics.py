@@ -1,4 +1,4 @@
-"""What an evaluation found: metrics, values per category, a fate for every detection."""
+"""What an evaluation found: metrics, values per category, a outcome for every detection."""
 
 from __future__ import annotations
 

@@ -85,9 +85,9 @@ def select(
     narrow = labels[kept].astype(np.min_scalar_type(num_categories))
     kept = kept[np.lexsort((images[kept], -scores[kept], narrow))]
     place = place[kept]
-    idle = outside_ranges(areas[kept])
+    ignore_if_unmatched = outside_ranges(areas[kept])
     if protocol.lvis:
-        idle |= np.append(look_up(verified, distinct(partial))[1], False)[place, None]
+        ignore_if_unmatched |= np.append(look_up(verified, distinct(partial))[1], False)[place, None]
     first = np.searchsorted(truth.codes, verified, side="left")
     count = np.searchsorted(truth.codes, verified, side="right") - first
     return Evaluated(
@@ -96,7 +96,7 @@ def select(
         scores=scores[kept],
         codes=codes[kept],
         boxes=boxes[kept],
-        idle=idle,
+        ignore_if_unmatched=ignore_if_unmatched,
         first_box=np.append(first, 0)[place],
         num_boxes=np.append(count, 0)[place],
     )

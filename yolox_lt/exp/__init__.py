@@ -7,7 +7,7 @@ from yolox_lt.exp.load import get_exp
 from yolox_lt.exp.lvis_data import LVIS05Data, LVISData, LVISExp, LVISStarExp
 from yolox_lt.exp.openimages_data import OpenImagesData
 from yolox_lt.exp.resnet import ATSSExp, FCOSExp, PAAExp, ResNetExp, RetinaNetExp
-from yolox_lt.exp.yolox import Exp, StarExp
+from yolox_lt.exp.yolox import Exp, YOLOXStarExp
 
 __all__ = [
     "ATSSExp",
@@ -26,5 +26,9 @@ __all__ = [
     "ResNetExp",
     "RetinaNetExp",
     "StarExp",
+    "YOLOXStarExp",
     "get_exp",
 ]
+
+StarExp = YOLOXStarExp
+"""The earlier name, which users' files may have."""

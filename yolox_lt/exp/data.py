@@ -14,7 +14,7 @@ from yolox_lt.data.collate import Collate
 from yolox_lt.data.dataset import EvalDataset, EvalTransform, ImageStore, Recipe, TrainDataset, default_data_root
 from yolox_lt.data.frequency import Rounding, class_balanced_factors, repeat_factors
 from yolox_lt.data.loader import Batches, eval_loader, train_loader
-from yolox_lt.data.sampling.sampler import DrawSampler, SampleStream, iterations_per_epoch
+from yolox_lt.data.sampling.sampler import SampleSampler, SampleStream, iterations_per_epoch
 from yolox_lt.errors import UserError
 from yolox_lt.exp.settings import BaseExp
 
@@ -249,7 +249,7 @@ class DataExp(BaseExp):
         """The endless stream of images of one rank."""
         return SampleStream(factors, seed, rank, world)
 
-    def get_data_loader(self, dataset: TrainDataset, sampler: DrawSampler, pin_memory: bool = False) -> Batches:
+    def get_data_loader(self, dataset: TrainDataset, sampler: SampleSampler, pin_memory: bool = False) -> Batches:
         """Training batches."""
         return train_loader(
             dataset, sampler, self.get_collate(), self.data_num_workers, pin_memory, self.worker_timeout

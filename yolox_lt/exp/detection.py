@@ -39,7 +39,7 @@ class DetectorExp(DataExp):
     family: ClassVar[str] = ""
     """Which class a checkpoint's settings belong to, see `exp_class`."""
 
-    at_least_one = frozenset(
+    positive_fields = frozenset(
         {"num_classes", "batch_size", "print_interval", "eval_interval", "keep_checkpoints", "max_epoch", "max_iter"}
         | {"accumulate", "atss_cells", "max_detections", "pre_nms", "checkpoint_interval", "nonfinite_limit"}
     )

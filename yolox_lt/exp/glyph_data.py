@@ -7,7 +7,7 @@ from pathlib import Path
 from yolox_lt.data.dataset import default_data_root
 from yolox_lt.exp.data import DataExp
 from yolox_lt.exp.resnet import ResNetExp
-from yolox_lt.exp.yolox import StarExp
+from yolox_lt.exp.yolox import YOLOXStarExp
 
 
 class GlyphData(DataExp):
@@ -60,7 +60,7 @@ class GlyphData(DataExp):
         }
 
 
-class GlyphExp(GlyphData, StarExp):
+class GlyphExp(GlyphData, YOLOXStarExp):
     """A small YOLOX* on glyphs: minutes on two CPU cores.
 
     The class prior is 0.01: with 0.001 and so few categories positives outweigh negatives at once, g is 1 and EQFL is

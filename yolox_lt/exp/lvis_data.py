@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from yolox_lt.exp.data import DataExp
-from yolox_lt.exp.yolox import Exp, StarExp
+from yolox_lt.exp.yolox import Exp, YOLOXStarExp
 
 
 class LVISData(DataExp):
@@ -46,5 +46,5 @@ class LVISExp(LVISData, Exp):
     pre_nms = 1000
 
 
-class LVISStarExp(LVISData, StarExp):
+class LVISStarExp(LVISData, YOLOXStarExp):
     """YOLOX* on LVIS (paper, Table 8); `cls_loss` says which row."""

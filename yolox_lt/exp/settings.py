@@ -19,7 +19,7 @@ class BaseExp:
     either.
     """
 
-    at_least_one: typing.ClassVar[frozenset[str]] = frozenset()
+    positive_fields: typing.ClassVar[frozenset[str]] = frozenset()
     """Names of counts that must be 1 or more."""
 
     def attributes(self) -> dict[str, Any]:
@@ -30,7 +30,7 @@ class BaseExp:
                 if not callable(value) and not isinstance(value, (property, classmethod, staticmethod)):
                     names[name] = None
         names.update(dict.fromkeys(vars(self)))
-        return {n: getattr(self, n) for n in names if not n.startswith("_") and n not in ("at_least_one", "family")}
+        return {n: getattr(self, n) for n in names if not n.startswith("_") and n not in ("positive_fields", "family")}
 
     def merge(self, pairs: list[str]) -> None:
         """Override attributes by [key, value, key, value, ...], values as text.
@@ -47,7 +47,7 @@ class BaseExp:
                 hint = f"did you mean {close[0]!r}?" if close else "see yolox_lt/exp/ for all settings"
                 raise UserError(f"override {key[:80]!r} is not a setting of {type(self).__name__}; {hint}")
             value = parse_value(key, text, known[key], self.type_of(key))
-            if key in self.at_least_one and value is not None and value < 1:
+            if key in self.positive_fields and value is not None and value < 1:
                 raise UserError(f"override {key} {text[:80]!r}: give a number of at least 1")
             setattr(self, key, value)
 

@@ -1,4 +1,4 @@
-"""The YOLOX experiment: official YOLOX by default, YOLOX* of the EFL paper by `StarExp`.
+"""The YOLOX experiment: official YOLOX by default, YOLOX* of the EFL paper by `YOLOXStarExp`.
 
 Attribute and method names are those of official YOLOX, so an existing file works with its import line changed.
 """
@@ -107,7 +107,7 @@ class Exp(DetectorExp):
             if self.cls_loss != "sigmoid" or len(self.anchor_scales) != 1:
                 raise UserError(
                     "quality 'obj' is official YOLOX's head, with cls_loss 'sigmoid' and one anchor, not "
-                    f"{self.cls_loss!r} and {len(self.anchor_scales)}; derive from StarExp for the other losses"
+                    f"{self.cls_loss!r} and {len(self.anchor_scales)}; derive from YOLOXStarExp for the other losses"
                 )
             return YOLOXCriterion(self.get_assigner(), self.get_coder(), use_l1, self.cls_weight)
         raise unknown("quality", self.quality, "obj, iou")
@@ -173,7 +173,7 @@ class Exp(DetectorExp):
         return images.float()
 
 
-class StarExp(Exp):
+class YOLOXStarExp(Exp):
     """YOLOX* of the EFL paper with the released models' settings: ATSS, two anchors, IoU branch, EQFL by default.
 
     Learning rate 0.0003125 per image (0.02 at batch 64), twice official YOLOX's.

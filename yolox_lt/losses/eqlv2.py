@@ -52,6 +52,6 @@ class EQLv2FocalLoss(DenseLoss):
         weight = self.category_weights(torch.float64)[1] * alpha_weights(self.alpha)[1]
         return weight, torch.full_like(weight, self.gamma, dtype=compute_dtype(logits))
 
-    def observe(self, result: DenseResult) -> None:
+    def update_balance(self, result: DenseResult) -> None:
         if self.training:
             self.balance.accumulate(result.pos_grad, result.neg_grad)

@@ -49,7 +49,7 @@ class EqualizedLoss(DenseLoss):
         plain = torch.full_like(lifted, self.gamma)
         return (lifted if self.focusing else plain), (lifted if self.weighting else plain) / self.gamma
 
-    def observe(self, result: DenseResult) -> None:
+    def update_balance(self, result: DenseResult) -> None:
         if self.training:
             self.balance.accumulate(result.pos_grad, result.neg_grad)
 
@@ -81,11 +81,11 @@ class EqualizedFocalLoss(EqualizedLoss):
         self.alpha = alpha
         self.alpha_in_statistic = alpha_in_statistic
 
-    def observe(self, result: DenseResult) -> None:
+    def update_balance(self, result: DenseResult) -> None:
         if not self.alpha_in_statistic:
             positive, negative = alpha_weights(self.alpha)
             result = replace(result, pos_grad=result.pos_grad / positive, neg_grad=result.neg_grad / negative)
-        super().observe(result)
+        super().update_balance(result)
 
     def positive_term(self, x: Tensor, labels: Tensor, quality: Tensor | None) -> tuple[Tensor, Tensor]:
         exponent, weight = self.category_factors(x.dtype)

@@ -33,7 +33,7 @@ class DenseLoss(nn.Module):
         check_shapes(logits, labels, quality)
         with torch.autocast(logits.device.type, enabled=False), torch.no_grad():
             result = self.dense(logits.detach(), labels, quality, normalizer)
-        self.observe(result)
+        self.update_balance(result)
         return FusedLoss.apply(logits, result)
 
     def dense(self, logits: Tensor, labels: Tensor, quality: Tensor | None, normalizer: float | Tensor) -> DenseResult:
@@ -47,7 +47,7 @@ class DenseLoss(nn.Module):
     def negative_factors(self, logits: Tensor) -> tuple[Tensor, Tensor | None]:
         raise NotImplementedError
 
-    def observe(self, result: DenseResult) -> None:
+    def update_balance(self, result: DenseResult) -> None:
         """Hook for losses that remember gradients."""
 
 

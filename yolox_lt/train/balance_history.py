@@ -47,7 +47,7 @@ def host(value: Tensor) -> np.ndarray:
     return value.detach().float().cpu().numpy().copy()
 
 
-class Gauge:
+class BalanceHistory:
     """Writes `balance.npz` in the run's folder: epochs int64 [E] and the columns of `balance_columns`, each [E, C].
 
     Args:

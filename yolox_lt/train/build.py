@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from yolox_lt.data.sampling.sampler import Deal
+from yolox_lt.data.sampling.sampler import SamplerSegment
 from yolox_lt.distributed.processes import broadcast, use_deterministic_algorithms
 from yolox_lt.errors import UserError
 from yolox_lt.optim.ema import ModelEMA
@@ -40,21 +40,21 @@ class TrainerParts:
     def __init__(self, exp: DetectorExp, options: TrainOptions) -> None:
         self.exp = exp
         self.options = options
-        self.place = options.place
-        self.device = options.place.device
+        self.process = options.process
+        self.device = options.process.device
         self.folder = Path(exp.output_dir) / exp.exp_name
         self.resuming = options.resume
         self.best = -1.0
         self.metrics: dict[str, float] = {}
         self.bad_images: dict[str, int] = {}
-        share = self.place.world * exp.accumulate
+        share = self.process.world_size * exp.accumulate
         if options.batch_size % share or options.batch_size < share:
             raise UserError(
-                f"-b {options.batch_size}: not a multiple of {self.place.world} devices x accumulate {exp.accumulate}; "
+                f"-b {options.batch_size}: not a multiple of {self.process.world_size} devices x accumulate {exp.accumulate}; "
                 f"use -b {max(options.batch_size // share, 1) * share}"
             )
         self.micro_batch = options.batch_size // share
-        self.progress = Progress(Deal(self.place.world, self.micro_batch, 0))
+        self.progress = Progress(SamplerSegment(self.process.world_size, self.micro_batch, 0))
 
     @property
     def iteration(self) -> int:
@@ -76,11 +76,11 @@ class TrainerParts:
             use_deterministic_algorithms()
 
     def build_data(self) -> None:
-        exp, place = self.exp, self.place
+        exp, process = self.exp, self.process
         dataset = exp.get_dataset(self.options.cache, self.seed)
         self.train_index = dataset.store.index
         self.evaluator = exp.get_evaluator(
-            max(self.micro_batch, 1), place.rank, place.world, self.device.type == "cuda"
+            max(self.micro_batch, 1), process.rank, process.world_size, self.device.type == "cuda"
         )
         if not np.array_equal(self.evaluator.index.category_ids, self.train_index.category_ids):
             raise UserError(
@@ -89,9 +89,9 @@ class TrainerParts:
             )
         self.factors = exp.get_factors(self.train_index, dataset.images)
         self.groups = exp.batch_groups(self.train_index, dataset.images)
-        self.epoch_iterations = exp.iterations_per_epoch(self.factors, self.options.batch_size, place.world)
+        self.epoch_iterations = exp.iterations_per_epoch(self.factors, self.options.batch_size, process.world_size)
         self.total = self.epoch_iterations * exp.max_epoch
-        self.plain_from = self.epoch_iterations * max(exp.max_epoch - exp.no_aug_epochs, 0)
+        self.no_aug_start = self.epoch_iterations * max(exp.max_epoch - exp.no_aug_epochs, 0)
         self.dataset = dataset
 
     def build_model(self) -> None:
@@ -107,11 +107,11 @@ class TrainerParts:
         first = 0 if exp.scheduler == "yoloxwarmcos_released" else 1
         self.ema = ModelEMA(self.model, exp.ema_decay, first) if exp.ema else None
         self.network: nn.Module = torch.compile(self.model) if exp.compile else self.model  # type: ignore[assignment]
-        if self.place.world > 1:
+        if self.process.world_size > 1:
             # Each rank keeps its own BatchNorm statistics in between evaluations, as in the reference.
             ids = [self.device.index] if self.device.type == "cuda" else None
             self.network = DistributedDataParallel(self.network, device_ids=ids, broadcast_buffers=False)
-        if self.place.world > 2:
+        if self.process.world_size > 2:
             settle_buckets(self.network, self.device)
 
     def load_pretrained(self) -> None:

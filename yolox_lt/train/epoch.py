@@ -11,7 +11,7 @@ from yolox_lt.distributed.processes import average_batchnorm, gather_to_main
 from yolox_lt.distributed.signals import StopSignals
 from yolox_lt.train.callbacks import call
 from yolox_lt.train.log import memory_megabytes
-from yolox_lt.train.progress import OpenEpoch
+from yolox_lt.train.progress import EpochMeter
 from yolox_lt.train.step import TrainerStep
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class TrainerEpoch(TrainerStep):
         earlier step, and everything that was written here is written again.
         """
         epoch = self.progress.epochs + 1
-        closing = self.iteration > self.plain_from and self.exp.no_aug_epochs > 0
+        closing = self.iteration > self.no_aug_start and self.exp.no_aug_epochs > 0
         evaluate = epoch % self.exp.eval_interval == 0 or closing or epoch == self.exp.max_epoch
         if evaluate and not self.saved:
             self.save()
@@ -45,7 +45,7 @@ class TrainerEpoch(TrainerStep):
         self.metrics = report.metrics if report is not None else {}
         done = self.progress.open
         self.progress.end_epoch()
-        copies = self.record_epoch(epoch, done, report) if self.place.is_main else []
+        copies = self.record_epoch(epoch, done, report) if self.process.is_main else []
         # The other ranks wait here, without a pending collective of the training group, while rank 0 scores and saves.
         self.save(copies)
         call(self.exp, "on_epoch_end", self, epoch)
@@ -64,7 +64,7 @@ class TrainerEpoch(TrainerStep):
                     logger.warning(f"{name}: unreadable image skipped on another rank")
                 self.bad_images[name] = self.bad_images.get(name, 0) + count
 
-    def record_epoch(self, epoch: int, done: OpenEpoch, report: Report | None) -> list[str]:
+    def record_epoch(self, epoch: int, done: EpochMeter, report: Report | None) -> list[str]:
         """Rank 0: the row of metrics.csv, the warnings, and what belongs to an evaluation.
 
         Returns the names under which the checkpoint is to be kept beside latest.pth.

@@ -18,7 +18,7 @@ from yolox_lt.data.dataset import BadImageError, ImageStore
 from yolox_lt.losses import DenseLoss
 from yolox_lt.report.analysis.per_category import threshold_column, training_columns
 from yolox_lt.report.data.summary import DataSummary
-from yolox_lt.train.balance_history import Gauge
+from yolox_lt.train.balance_history import BalanceHistory
 from yolox_lt.train.trackers import make_trackers
 from yolox_lt.types import Batch, Detections
 
@@ -43,7 +43,7 @@ FIRST_DRAWING = 10.0
 """Seconds that the first page of a run is expected to take; the next ones are expected to take as long as the last."""
 
 
-class Follower:
+class ReportCallback:
     """Pictures, gauge, trackers and report of one run.
 
     Pictures and pages never end a run: what fails is reported as a warning, with its traceback in train.log.
@@ -68,7 +68,7 @@ class Follower:
         self.summary = summary
         self.loss = loss
         self.evaluator = evaluator
-        self.gauge = Gauge(folder, loss, evaluator.groups, epoch)
+        self.gauge = BalanceHistory(folder, loss, evaluator.groups, epoch)
         self.trackers = make_trackers(exp.trackers, folder)
         self.trackers.start(exp.exp_name, exp.attributes())
         self.started = time.perf_counter()
@@ -82,11 +82,11 @@ class Follower:
         """Draw the first batches of a run as the network sees them."""
         if iteration >= TRAIN_PICTURES:
             return
-        from yolox_lt.report.data.batch_images import draw_train_batch
+        from yolox_lt.report.data.batch_images import render_train_batch
 
         path = self.folder / "pictures" / f"train_batch_{iteration}.jpg"
         with self.counted(), self.never_fatal(path):
-            draw_train_batch(batch, self.summary.names, path, legacy=getattr(self.exp, "legacy", False))
+            render_train_batch(batch, self.summary.names, path, legacy=getattr(self.exp, "legacy", False))
 
     def step(self, iteration: int, values: dict[str, float] | None) -> None:
         """After `iteration` optimiser steps; values at print intervals only."""
@@ -106,20 +106,20 @@ class Follower:
             if self.evaluator.detections is not None:
                 self.pending = (epoch, report, self.evaluator.detections)
         if self.drawing_seconds + self.expected <= DRAWING_SHARE * (time.perf_counter() - self.started):
-            self.draw()
+            self.render()
 
     def finish(self) -> None:
         """When the training is over, also when it was interrupted: the last pictures and page."""
         self.trackers.finish()
         trained, drawn = time.perf_counter() - self.started, self.drawing_seconds
         if self.undrawn:
-            self.draw()
+            self.render()
         logger.info(
             f"pictures and pages: {drawn:.1f} s of the {trained:.0f} s of this training ({drawn / trained:.2%}), then "
             f"{self.drawing_seconds - drawn:.1f} s after it"
         )
 
-    def draw(self) -> None:
+    def render(self) -> None:
         """Everything that shows the latest state: record of the best evaluation, pictures, page."""
         before = self.drawing_seconds
         with self.counted():
@@ -155,11 +155,11 @@ class Follower:
         with self.never_fatal(self.folder / "evaluation.npz"):
             store = self.exp.get_store("val")
             record_evaluation(self.folder, index, store, detections, report, counts, epoch)
-            self.draw_validation(store, detections)
+            self.render_validation(store, detections)
 
-    def draw_validation(self, store: ImageStore, found: DetectionArrays) -> None:
+    def render_validation(self, store: ImageStore, found: DetectionArrays) -> None:
         """Ground truth beside prediction for some images, spread over the validation set."""
-        from yolox_lt.report.data.batch_images import draw_val_pairs
+        from yolox_lt.report.data.batch_images import render_val_pairs
 
         index = self.evaluator.index
         positions = np.unique(np.linspace(0, len(index) - 1, VAL_PICTURES).astype(int)).tolist()
@@ -173,7 +173,7 @@ class Follower:
             detections.append(detections_of(found, int(index.image_ids[position]), index))
         path = self.folder / "pictures" / "val_predictions.jpg"
         if images:
-            draw_val_pairs(images, truth, detections, index.category_names, path)
+            render_val_pairs(images, truth, detections, index.category_names, path)
 
     def write_report(self) -> None:
         """The figures and report.html; with the first one labels.png, the training set itself."""

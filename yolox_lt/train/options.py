@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from yolox_lt.distributed.processes import Place
+from yolox_lt.distributed.processes import ProcessInfo
 
 
 @dataclass(frozen=True)
@@ -14,12 +14,12 @@ class TrainOptions:
     """What the command line decides.
 
     batch_size: images of one optimiser step over all ranks and accumulated batches.
-    place: this process. amp: None, torch.float16 or torch.bfloat16.
+    process: this process. amp: None, torch.float16 or torch.bfloat16.
     checkpoint: to fine-tune from, or with `resume` to continue (None: the run folder's latest.pth).
     """
 
     batch_size: int
-    place: Place = field(default_factory=lambda: Place(0, 1, torch.device("cpu")))
+    process: ProcessInfo = field(default_factory=lambda: ProcessInfo(0, 1, torch.device("cpu")))
     amp: torch.dtype | None = None
     checkpoint: str | None = None
     resume: bool = False

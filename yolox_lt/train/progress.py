@@ -6,11 +6,11 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from yolox_lt.data.sampling.sampler import Deal
+from yolox_lt.data.sampling.sampler import SamplerSegment
 
 
 @dataclass
-class OpenEpoch:
+class EpochMeter:
     """What the row of an epoch that has not ended is made from.
 
     sums: of the losses of this rank by name, over the steps that counted. steps: optimiser steps, `dropped` of them
@@ -42,28 +42,28 @@ class Progress:
     """The position of a run.
 
     iteration: optimiser steps done. epochs: epochs ended, with evaluation and row. open: the epoch after them.
-    deals: stretches of the run with other ranks or batch sizes than now. deal: the stretch that goes on.
+    segments: stretches of the run with other ranks or batch sizes than now. segment: the stretch that goes on.
     """
 
-    deal: Deal
+    segment: SamplerSegment
     iteration: int = 0
     epochs: int = 0
-    open: OpenEpoch = field(default_factory=OpenEpoch)
-    deals: list[Deal] = field(default_factory=list)
+    open: EpochMeter = field(default_factory=EpochMeter)
+    segments: list[SamplerSegment] = field(default_factory=list)
 
     def step(self, losses: dict[str, float], images: int, batches: int, dropped: bool) -> None:
         """One optimiser step over `batches` batches of every rank, `images` images in all."""
         self.iteration += 1
         self.open.add(losses, images, dropped)
-        self.deal = self.deal._replace(batches=self.deal.batches + batches)
+        self.segment = self.segment._replace(batches=self.segment.batches + batches)
 
     def end_epoch(self) -> None:
         self.epochs += 1
-        self.open = OpenEpoch()
+        self.open = EpochMeter()
 
     def drawn(self) -> int:
         """Images drawn over all ranks."""
-        return sum(world * batch_size * batches for world, batch_size, batches in [*self.deals, self.deal])
+        return sum(world * batch_size * batches for world, batch_size, batches in [*self.segments, self.segment])
 
     def state(self, epoch_iterations: int) -> dict[str, Any]:
         """For a checkpoint."""
@@ -73,11 +73,11 @@ class Progress:
             "epoch_iterations": epoch_iterations,
             "open_epoch": asdict(self.open),
             "sampler_position": self.drawn(),
-            "deals": [list(deal) for deal in [*self.deals, self.deal]],
+            "deals": [list(segment) for segment in [*self.segments, self.segment]],
         }
 
 
-def resumed_progress(state: dict[str, Any], now: Deal, batch_size: int, epoch_iterations: int) -> Progress:
+def resumed_progress(state: dict[str, Any], now: SamplerSegment, batch_size: int, epoch_iterations: int) -> Progress:
     """Inverse of `Progress.state`, for a run that may go on with other ranks, batches and epochs.
 
     An epoch that was begun is finished with as many steps as its remaining images need, rounded up.
@@ -86,19 +86,19 @@ def resumed_progress(state: dict[str, Any], now: Deal, batch_size: int, epoch_it
         state: of the checkpoint. now: ranks and batch of a rank, no batches yet.
         batch_size: images of a step from now on. epoch_iterations: steps of a whole epoch from now on.
     """
-    deals = [Deal(*deal) for deal in state["deals"]]
-    opened = OpenEpoch(**state["open_epoch"])
+    segments = [SamplerSegment(*segment) for segment in state["deals"]]
+    opened = EpochMeter(**state["open_epoch"])
     steps = state["iteration"] - state["epoch"] * state["epoch_iterations"]
     ended = opened.steps > 0 and steps >= state["epoch_iterations"]  # all steps done, evaluation and row missing
     if ended:
         steps = epoch_iterations
     elif (state["batch_size"], state["epoch_iterations"]) != (batch_size, epoch_iterations):
         steps = min(steps * state["batch_size"] // batch_size, epoch_iterations - 1)
-    same = deals[-1][:2] == now[:2]
+    same = segments[-1][:2] == now[:2]
     return Progress(
-        deal=deals[-1] if same else now,
+        segment=segments[-1] if same else now,
         iteration=state["epoch"] * epoch_iterations + steps,
         epochs=state["epoch"],
         open=opened,
-        deals=deals[:-1] if same else deals,
+        segments=segments[:-1] if same else segments,
     )

@@ -47,7 +47,7 @@ def describe_run(
     factors: of the images of `dataset`. iterations: of one epoch.
     """
     info = model_info(model, exp.test_size)
-    logger.info(f"{exp.exp_name}: {info} on {options.place.device}, {options.place.world} rank(s)")
+    logger.info(f"{exp.exp_name}: {info} on {options.process.device}, {options.process.world_size} rank(s)")
     store = dataset.store
     partners = partners_of(dataset.augment)
     summary = summarize(store.index, dataset.images, Sampling(factors, iterations, options.batch_size, partners))
@@ -69,8 +69,8 @@ def write_config(path: Path, exp: DetectorExp, options: TrainOptions) -> None:
     content: dict[str, Any] = {
         "exp": exp.attributes(),
         "batch_size": options.batch_size,
-        "world": options.place.world,
-        "device": device_name(options.place.device),
+        "world": options.process.world_size,
+        "device": device_name(options.process.device),
         "amp": str(options.amp).removeprefix("torch.") if options.amp else None,
         "checkpoint": options.checkpoint,
         "resume": options.resume,

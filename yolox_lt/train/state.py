@@ -16,7 +16,7 @@ from yolox_lt.checkpoint import (
     restore_random_states,
     save_checkpoint,
 )
-from yolox_lt.data.sampling.sampler import Deal
+from yolox_lt.data.sampling.sampler import SamplerSegment
 from yolox_lt.distributed.processes import batchnorm_statistics, broadcast, gather_to_main
 from yolox_lt.errors import UserError
 from yolox_lt.train.build import TrainerParts
@@ -58,16 +58,16 @@ class TrainerState(TrainerParts):
                 f"{path}: written by an earlier version, which resumed at the ends of epochs alone; finish the run "
                 "with that version, or start a new one from it without --resume"
             )
-        now = Deal(self.place.world, self.micro_batch, 0)
+        now = SamplerSegment(self.process.world_size, self.micro_batch, 0)
         self.progress = resumed_progress(checkpoint, now, self.options.batch_size, self.epoch_iterations)
         self.best = checkpoint["best"]
         self.metrics = checkpoint["metrics"]
         self.restore_rank(checkpoint["ranks"])
         self.saved = True
-        if checkpoint["world"] != self.place.world or checkpoint["batch_size"] != self.options.batch_size:
+        if checkpoint["world"] != self.process.world_size or checkpoint["batch_size"] != self.options.batch_size:
             logger.warning(
                 f"resuming a run of {checkpoint['world']} ranks and batch {checkpoint['batch_size']} with "
-                f"{self.place.world} and {self.options.batch_size}: the images left of the current pass are dealt anew"
+                f"{self.process.world_size} and {self.options.batch_size}: the images left of the current pass are dealt anew"
             )
         logger.info(f"{path}: resumed after iteration {self.iteration} of {self.total}")
 
@@ -76,14 +76,14 @@ class TrainerState(TrainerParts):
         same.
         """
         buffers = None
-        if self.progress.open.steps and self.place.world > 1:
+        if self.progress.open.steps and self.process.world_size > 1:
             models = [self.model, *([] if self.ema is None else [self.ema.model])]
             buffers = [t.cpu() for model in models for t in batchnorm_statistics(model)]
         return {"random": random_states(), "bad_images": dict(self.bad_images), "buffers": buffers}
 
     def restore_rank(self, ranks: list[dict[str, Any]]) -> None:
         """This rank's share of what the ranks of a checkpoint held apart; other ranks than then share it evenly."""
-        rank, world = self.place.rank, self.place.world
+        rank, world = self.process.rank, self.process.world_size
         restore_random_states(ranks[rank % len(ranks)]["random"])
         if len(ranks) == world:
             self.bad_images, buffers = ranks[rank]["bad_images"], ranks[rank]["buffers"]
@@ -130,7 +130,7 @@ class TrainerState(TrainerParts):
             **self.progress.state(self.epoch_iterations),
             "log_rows": self.log.rows,
             "seed": self.seed,
-            "world": self.place.world,
+            "world": self.process.world_size,
             "batch_size": self.options.batch_size,
             "random": ranks[0]["random"],
             "ranks": ranks,

@@ -19,7 +19,7 @@ from yolox_lt.train.state import TrainerState
 from yolox_lt.types import Batch
 
 if TYPE_CHECKING:
-    from yolox_lt.train.follow import Follower
+    from yolox_lt.train.follow import ReportCallback
 
 
 class TrainerStep(TrainerState):
@@ -28,7 +28,7 @@ class TrainerStep(TrainerState):
     follower: on rank 0 alone. dropped_in_a_row: steps just now whose loss was not finite.
     """
 
-    follower: Follower
+    follower: ReportCallback
     dropped_in_a_row = 0
 
     def step(self, batches: Iterator[Batch]) -> tuple[dict[str, float], float]:
@@ -42,7 +42,7 @@ class TrainerStep(TrainerState):
         kept = self.keep_batchnorm()
         for part in range(self.exp.accumulate):
             batch = next(batches)
-            if self.place.is_main and part == 0:
+            if self.process.is_main and part == 0:
                 self.follower.batch(batch, self.iteration)
             batch = batch.to(self.device)
             self.note_skipped(batch)

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 
 from loguru import logger
 
-from yolox_lt.data.sampling.sampler import DrawSampler, continued
+from yolox_lt.data.sampling.sampler import SampleSampler, resume_stream
 from yolox_lt.distributed.processes import any_rank, control_group, lost_rank, object_group
 from yolox_lt.distributed.signals import Stopped, StopSignals
 from yolox_lt.errors import UserError
 from yolox_lt.train.callbacks import call
 from yolox_lt.train.epoch import TrainerEpoch
-from yolox_lt.train.follow import Follower
+from yolox_lt.train.follow import ReportCallback
 from yolox_lt.train.log import RunLog, memory_megabytes
 from yolox_lt.train.memory import keep_large_blocks
 from yolox_lt.train.run_description import describe_run, write_config
@@ -53,7 +53,7 @@ class Trainer(TrainerEpoch):
                 if self.stop.received is not None and self.saved:  # another rank went first, in an evaluation
                     self.say_stopped()
                     raise Stopped from error
-                if self.place.world > 1 and lost_rank(error):
+                if self.process.world_size > 1 and lost_rank(error):
                     raise UserError(
                         f"another rank has ended or does not answer ({str(error).splitlines()[0]}); the last "
                         "checkpoint is whole, go on with --resume"
@@ -83,28 +83,28 @@ class Trainer(TrainerEpoch):
         else:
             self.load_pretrained()
         epoch = self.progress.epochs
-        main_folder = self.folder if self.place.is_main else None
+        main_folder = self.folder if self.process.is_main else None
         rows = checkpoint["log_rows"] if self.resuming and checkpoint is not None else None
         self.log = RunLog(main_folder, epoch, self.iteration, self.total, rows)
-        if self.place.is_main:
+        if self.process.is_main:
             summary = describe_run(
                 self.exp, self.model, self.dataset, self.factors, self.epoch_iterations, self.options
             )
             write_config(self.folder / "config.json", self.exp, self.options)
-            self.follower = Follower(self.exp, self.folder, summary, self.evaluator, self.criterion.cls_loss, epoch)
+            self.follower = ReportCallback(self.exp, self.folder, summary, self.evaluator, self.criterion.cls_loss, epoch)
         call(self.exp, "on_train_start", self)
 
     def batches(self) -> Iterator[Batch]:
-        exp, place, accumulate = self.exp, self.place, self.exp.accumulate
-        stream = exp.get_sampler(self.factors, self.seed, place.rank, place.world)
-        sampler = DrawSampler(
-            continued(stream, self.progress.deals, self.groups),
+        exp, process, accumulate = self.exp, self.process, self.exp.accumulate
+        stream = exp.get_sampler(self.factors, self.seed, process.rank, process.world_size)
+        sampler = SampleSampler(
+            resume_stream(stream, self.progress.segments, self.groups),
             self.micro_batch,
             self.iteration * accumulate,
             self.total * accumulate,
-            self.plain_from * accumulate,
+            self.no_aug_start * accumulate,
             self.groups,
-            self.progress.deal.batches,
+            self.progress.segment.batches,
         )
         return iter(exp.get_data_loader(self.dataset, sampler, self.device.type == "cuda"))
 
@@ -124,7 +124,7 @@ class Trainer(TrainerEpoch):
                 mark = window_start = time.perf_counter()
                 steps = 0
                 continue
-            if self.iteration >= self.plain_from and self.exp.l1 == "tail":
+            if self.iteration >= self.no_aug_start and self.exp.l1 == "tail":
                 self.criterion.use_l1 = True
             losses, lr = self.step(batches)
             done = self.iteration
@@ -141,7 +141,7 @@ class Trainer(TrainerEpoch):
                 }
                 window_start, steps = now, 0
             self.log.step(done - 1, values)
-            if self.place.is_main:
+            if self.process.is_main:
                 self.follower.step(done, values)
             call(self.exp, "on_iteration_end", self, losses)
             now = time.perf_counter()
@@ -159,7 +159,7 @@ class Trainer(TrainerEpoch):
             raise Stopped
 
     def say_stopped(self) -> None:
-        if self.place.is_main:
+        if self.process.is_main:
             asked = self.stop.received.name if self.stop.received is not None else "another rank"
             total = getattr(self, "total", 0)
             logger.info(f"stopped by {asked} after iteration {self.iteration} of {total}; go on with --resume")

@@ -28,7 +28,7 @@ class Source:
 
     paths: json files; VOC folders or lists of `ImageSets/Main`; YOLO's data.yaml (`data.yaml:test` for a split of its
         own), image folders or lists. Several are concatenated, see `concatenate`.
-    format: "coco", "voc", "yolo", or "auto": by looking, see `recognise`.
+    format: "coco", "voc", "yolo", or "auto": by looking, see `detect_format`.
     split: key of a data.yaml that names none itself.
     class_names: in the order of their labels, for VOC and for YOLO without a data.yaml; others know their names.
     category_map: json file, see `read_mapping`.
@@ -81,7 +81,7 @@ class Source:
     def is_plain(self) -> bool:
         """One json file and nothing done to it."""
         alone = len(self.paths) == 1 and not (self.category_map or self.subset or self.folders)
-        return alone and recognise(self.path, self.format) == "coco" and self.path.is_file()
+        return alone and detect_format(self.path, self.format) == "coco" and self.path.is_file()
 
     def settings(self) -> str:
         """Text that is equal for equal settings, wherever the data set lies."""
@@ -103,7 +103,7 @@ class Source:
     def find(self, path: str) -> Path | VocFolder | YoloSet:
         """What is to be read for one of the paths."""
         where, split = split_of(path, self.split)
-        kind = recognise(where, self.format)
+        kind = detect_format(where, self.format)
         if kind == "voc":
             return find_voc(where)
         if kind == "yolo":
@@ -143,7 +143,7 @@ def split_of(path: str, default: str) -> tuple[Path, str]:
     return (Path(name), split) if colon and is_yaml(Path(name)) else (Path(path), default)
 
 
-def recognise(path: Path, given: str = "auto") -> str:
+def detect_format(path: Path, given: str = "auto") -> str:
     """ "coco", "voc" or "yolo", by looking: json; a data.yaml; a list of image files (YOLO) or of names (VOC); a
     folder with xml files, with a data.yaml, with images, or with one json file.
 

@@ -4,7 +4,7 @@ Mosaic: four images, each fitted into the input size, meet at one point of a can
 Mixup: a second image is laid over the first, half and half, and brings its objects.
 Both as in official YOLOX and in the released models, which differ in fill, flip and in the boxes they keep.
 
-A `Scene` says where every image goes; `draw` then makes the picture, each source sampled once. The released order
+A `Scene` says where every image goes; `render_scene` then makes the picture, each source sampled once. The released order
 (resize, paste, warp, resize, blend) has the same geometry, but samples every source two to four times.
 """
 
@@ -212,7 +212,7 @@ def mixup(
     )
 
 
-def draw(scene: Scene, fill: int) -> np.ndarray:
+def render_scene(scene: Scene, fill: int) -> np.ndarray:
     """The picture, uint8 [height, width, 3].
 
     fill: grey level 0..255 of everything outside the images (zero outside the canvas of a mixup's partner).
@@ -223,12 +223,12 @@ def draw(scene: Scene, fill: int) -> np.ndarray:
     base = cv2.cvtColor(picture, cv2.COLOR_BGRA2BGR)
     if scene.overlay is None:
         return base
-    other = draw_overlay(scene.overlay, scene.size, fill)
+    other = render_overlay(scene.overlay, scene.size, fill)
     # Half grey levels must be cut, not rounded to even: a quarter below them, rounding always goes down.
     return cv2.addWeighted(base, 0.5, other, 0.5, -0.25, dst=base)
 
 
-def draw_overlay(overlay: Overlay, size: tuple[int, int], fill: int) -> np.ndarray:
+def render_overlay(overlay: Overlay, size: tuple[int, int], fill: int) -> np.ndarray:
     """The partner of a mixup alone, uint8 [height, width, 3]; borders lie between whole pixels."""
     picture = np.zeros((*size, 3), dtype=np.uint8)
     if fill:

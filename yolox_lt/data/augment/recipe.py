@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from yolox_lt.data.augment.mosaic import Scene, draw, mixup, mixup_slack, mosaic
+from yolox_lt.data.augment.mosaic import Scene, render_scene, mixup, mixup_slack, mosaic
 from yolox_lt.data.augment.transforms import (
     Sample,
     affine_matrix,
@@ -57,7 +57,7 @@ class AugmentRecipe:
     the names of its experiment attributes. A value out of range raises UserError.
     """
 
-    # probability of a mosaic, and with it of affine map and mixup, for a strong sample
+    # probability of a mosaic, and with it of affine map and mixup, for a use_mosaic sample
     mosaic_prob: float = 1.0
     # probability of mixup after a mosaic, if enable_mixup
     mixup_prob: float = 1.0
@@ -172,7 +172,7 @@ def finish_scene(
     final = final.select(larger_than(final.boxes, MIN_SIDE))
     if keep_last_boxes and len(final.boxes) == 0:
         final, colour = scene.fitted(size, truncate), None
-    image = draw(final, fill)
+    image = render_scene(final, fill)
     if colour is not None:
         image = colour(image)
     if final.size != size:
@@ -184,7 +184,7 @@ class Augment:
     """Turns an image index into a training sample by a recipe.
 
     Draws from `rng`, in this order (a number in brackets: draws):
-    1. strong only: mosaic gate (1). If it opens: centre y, x (2), the three other tiles (3, by `partner`), angle,
+    1. use_mosaic only: mosaic gate (1). If it opens: centre y, x (2), the three other tiles (3, by `partner`), angle,
        scale, shear x, y, translation x, y (6). If enable_mixup: mixup gate (1); if it opens: partner (by `partner`),
        scale, flip gate, offset y, x (4).
     2. Colour gate (1); if it opens: three strengths, and for "shift" three switches (6 or 3). Flip gate (1).
@@ -209,7 +209,7 @@ class Augment:
         self,
         index: int,
         rng: np.random.Generator,
-        strong: bool,
+        use_mosaic: bool,
         read: Callable[[int], Sample],
         partner: Callable[[np.random.Generator], int],
     ) -> Sample:
@@ -220,7 +220,7 @@ class Augment:
         recipe = self.recipe
         sample = read(index)
         scene = None
-        if strong and rng.random() < recipe.mosaic_prob:
+        if use_mosaic and rng.random() < recipe.mosaic_prob:
             scene = self._mosaic(sample, rng, read, partner)
             if recipe.enable_mixup and rng.random() < recipe.mixup_prob:
                 scene = self._mixup(scene, rng, read, partner)

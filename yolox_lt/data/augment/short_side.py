@@ -63,11 +63,11 @@ class ShortSideAugment:
         self,
         index: int,
         rng: np.random.Generator,
-        strong: bool,
+        use_mosaic: bool,
         read: Callable[[int], Sample],
         partner: Callable[[np.random.Generator], int],
     ) -> Sample:
-        """One sample. Draws: flip gate, shorter side. `strong` and `partner` belong to recipes with a mosaic."""
+        """One sample. Draws: flip gate, shorter side. `use_mosaic` and `partner` belong to recipes with a mosaic."""
         sample = read(index)
         boxes = sample.boxes - np.array([0, 0, 1, 1], np.float32) if self.legacy else sample.boxes
         sample = Sample(sample.image, boxes, sample.labels)

@@ -40,7 +40,7 @@ class DrawnGlyph:
     coverage: np.ndarray
 
 
-def draw_picture(
+def render_picture(
     rng: np.random.Generator,
     bitmaps: Sequence[np.ndarray],
     categories: Sequence[int],

@@ -34,7 +34,7 @@ from yolox_lt.data.glyphs.counts import (
     deal_categories,
     split_look_alikes,
 )
-from yolox_lt.data.glyphs.drawing import draw_picture
+from yolox_lt.data.glyphs.drawing import render_picture
 from yolox_lt.data.glyphs.spec import VERSION, GlyphSpec, Tail, fingerprint, glyph_spec, glyph_tail
 from yolox_lt.errors import UserError
 
@@ -205,7 +205,7 @@ def write_split(
         rng = np.random.default_rng([spec.seed, split, index + 1])
         negatives = sample_negatives(rng, shown, weights)
         hidden = [int(rng.choice(shown))] if shown and rng.random() < NOT_EXHAUSTIVE_SHARE else []
-        pixels, drawn = draw_picture(rng, bitmaps, [*shown, *hidden], spec.image_size, spec.object_range)
+        pixels, drawn = render_picture(rng, bitmaps, [*shown, *hidden], spec.image_size, spec.object_range)
         image_id = first_id + index
         file = f"{name}2017/{image_id:012d}.jpg"
         encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]

@@ -17,25 +17,25 @@ import numpy as np
 from torch.utils.data import Sampler
 
 
-class Draw(NamedTuple):
+class SampleRequest(NamedTuple):
     """One sample to make: position of the image in the data set, number of the draw over all ranks, strong
     augmentation.
     """
 
     image: int
     number: int
-    strong: bool
+    use_mosaic: bool
 
 
-class Deal(NamedTuple):
-    """A stretch of a run in which nothing changed: each of `world` ranks drew `batches` batches of `batch_size`."""
+class SamplerSegment(NamedTuple):
+    """A stretch of a run in which nothing changed: each of `world_size` ranks drew `batches` batches of `batch_size`."""
 
-    world: int
+    world_size: int
     batch_size: int
     batches: int
 
 
-def whole_pass(factors: np.ndarray, seed: int, number: int) -> np.ndarray:
+def epoch_permutation(factors: np.ndarray, seed: int, number: int) -> np.ndarray:
     """Image positions int64 of pass `number` over the repeated list, in the order in which they are dealt.
 
     As in the released models the repeated list is permuted by NumPy's RandomState(number). Integer factors repeat
@@ -52,15 +52,15 @@ def whole_pass(factors: np.ndarray, seed: int, number: int) -> np.ndarray:
     return repeated[state.permutation(len(repeated))]
 
 
-def share(order: np.ndarray, rank: int, world: int) -> np.ndarray:
+def share(order: np.ndarray, rank: int, world_size: int) -> np.ndarray:
     """The part of `rank`: the order, padded with its own head to a multiple of the ranks, in contiguous blocks."""
-    per_rank = math.ceil(len(order) / world)
-    return np.resize(order, per_rank * world)[rank * per_rank : (rank + 1) * per_rank]
+    per_rank = math.ceil(len(order) / world_size)
+    return np.resize(order, per_rank * world_size)[rank * per_rank : (rank + 1) * per_rank]
 
 
-def pass_indices(factors: np.ndarray, seed: int, number: int, rank: int = 0, world: int = 1) -> np.ndarray:
+def pass_indices(factors: np.ndarray, seed: int, number: int, rank: int = 0, world_size: int = 1) -> np.ndarray:
     """Image positions int64 that `rank` draws in pass `number`."""
-    return share(whole_pass(factors, seed, number), rank, world)
+    return share(epoch_permutation(factors, seed, number), rank, world_size)
 
 
 NOTHING = np.zeros(0, np.int64)
@@ -71,14 +71,14 @@ class SampleStream:
     """The endless stream of one rank: passes 0, 1, 2, ... one after the other.
 
     factors: int64 or float64 [images], see `repeat_factors`; ones for uniform sampling.
-    rest, first_pass, first_number: of a stream that goes on from another one, see `continued`: images int64 that all
+    rest, first_pass, first_number: of a stream that goes on from another one, see `resume_stream`: images int64 that all
         ranks draw first, the pass that comes after them, the number of the first draw.
     """
 
     factors: np.ndarray
     seed: int = 0
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
     rest: np.ndarray = field(default_factory=NOTHING.copy)
     first_pass: int = 0
     first_number: int = 0
@@ -89,59 +89,59 @@ class SampleStream:
 
     def from_position(self, position: int) -> Iterator[int]:
         """Image positions from the given place of the stream on."""
-        own = share(self.rest, self.rank, self.world)
+        own = share(self.rest, self.rank, self.world_size)
         yield from own[position:].tolist()
         position = max(position - len(own), 0)
         number = self.first_pass
         if np.issubdtype(self.factors.dtype, np.integer):
-            passes, position = divmod(position, math.ceil(int(self.factors.sum()) / self.world))
+            passes, position = divmod(position, math.ceil(int(self.factors.sum()) / self.world_size))
             number += passes
         while True:
-            indices = pass_indices(self.factors, self.seed, number, self.rank, self.world)
+            indices = pass_indices(self.factors, self.seed, number, self.rank, self.world_size)
             yield from indices[position:].tolist()
             position = max(position - len(indices), 0)
             number += 1
 
     def number_of(self, place: int) -> int:
         """Number of the draw at a place of this rank's stream, over all ranks and from the start of the run."""
-        return self.first_number + place * self.world + self.rank
+        return self.first_number + place * self.world_size + self.rank
 
 
-def continued(stream: SampleStream, deals: Iterable[Deal], groups: np.ndarray | None = None) -> SampleStream:
+def resume_stream(stream: SampleStream, segments: Iterable[SamplerSegment], groups: np.ndarray | None = None) -> SampleStream:
     """What `stream` becomes after stretches with other ranks or batch sizes: no image of a pass is lost or repeated.
 
     The images of the passes that were begun and that no batch has held come first, dealt to the ranks there are now;
-    then the passes that nobody had begun. groups: as in `DrawSampler`.
+    then the passes that nobody had begun. groups: as in `SampleSampler`.
     """
     rest, number, first = stream.rest, stream.first_pass, stream.first_number
-    for deal in deals:
-        before = SampleStream(stream.factors, stream.seed, 0, deal.world, rest, number, first)
-        used = [used_places(replace(before, rank=rank), deal, groups) for rank in range(deal.world)]
+    for segment in segments:
+        before = SampleStream(stream.factors, stream.seed, 0, segment.world_size, rest, number, first)
+        used = [used_places(replace(before, rank=rank), segment, groups) for rank in range(segment.world_size)]
         longest = max(map(len, used))
         offset, left = 0, [NOTHING]
         while offset < longest:
             order, rest = rest, NOTHING
             if len(order) == 0:
-                order, number = whole_pass(stream.factors, stream.seed, number), number + 1
-            length = math.ceil(len(order) / deal.world)
-            unused = np.ones((deal.world, length), dtype=bool)
+                order, number = epoch_permutation(stream.factors, stream.seed, number), number + 1
+            length = math.ceil(len(order) / segment.world_size)
+            unused = np.ones((segment.world_size, length), dtype=bool)
             for row, mask in zip(unused, used):
                 there = mask[offset : offset + length]
                 row[: len(there)] = ~there
-            # [world, length] -> [world * length], the order itself and then its padding
+            # [world_size, length] -> [world_size * length], the order itself and then its padding
             left.append(order[unused.reshape(-1)[: len(order)]])
             offset += length
         rest = np.concatenate([*left, rest])
-        first += longest * deal.world
+        first += longest * segment.world_size
     return replace(stream, rest=rest, first_pass=number, first_number=first)
 
 
-def used_places(stream: SampleStream, deal: Deal, groups: np.ndarray | None) -> np.ndarray:
+def used_places(stream: SampleStream, segment: SamplerSegment, groups: np.ndarray | None) -> np.ndarray:
     """bool [places]: which places of a rank's stream went into a batch, up to the last that did."""
     if groups is None:
-        return np.ones(deal.batches * deal.batch_size, dtype=bool)
-    sampler = DrawSampler(stream, deal.batch_size, 0, deal.batches, 0, groups)
-    batches = itertools.islice(sampler.grouped_batches(groups, 0), deal.batches)
+        return np.ones(segment.batches * segment.batch_size, dtype=bool)
+    sampler = SampleSampler(stream, segment.batch_size, 0, segment.batches, 0, groups)
+    batches = itertools.islice(sampler.grouped_batches(groups, 0), segment.batches)
     places = [place for batch in batches for _, place in batch]
     used = np.zeros(max(places, default=-1) + 1, dtype=bool)
     used[places] = True
@@ -149,8 +149,8 @@ def used_places(stream: SampleStream, deal: Deal, groups: np.ndarray | None) -> 
 
 
 @dataclass(frozen=True)
-class DrawSampler(Sampler[list[Draw]]):
-    """Batches of draws for iterations `start` to `stop` of a rank; from iteration `plain_from` on without mosaic and
+class SampleSampler(Sampler[list[SampleRequest]]):
+    """Batches of draws for iterations `start` to `stop` of a rank; from iteration `no_aug_start` on without mosaic and
     mixup.
 
     groups: int64 [images], a batch holds images of one group only (wide or tall, so that little is padding); each
@@ -162,19 +162,19 @@ class DrawSampler(Sampler[list[Draw]]):
     batch_size: int
     start: int
     stop: int
-    plain_from: int
+    no_aug_start: int
     groups: np.ndarray | None = None
     done: int | None = None
 
     def __len__(self) -> int:
         return self.stop - self.start
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[SampleRequest]]:
         done = self.start if self.done is None else self.done
         batches = self.plain_batches(done) if self.groups is None else self.grouped_batches(self.groups, done)
         for iteration, batch in zip(range(self.start, self.stop), batches):
-            strong = iteration < self.plain_from
-            yield [Draw(image, self.stream.number_of(place), strong) for image, place in batch]
+            use_mosaic = iteration < self.no_aug_start
+            yield [SampleRequest(image, self.stream.number_of(place), use_mosaic) for image, place in batch]
 
     def plain_batches(self, done: int) -> Iterator[list[tuple[int, int]]]:
         """Pairs (image, place in the stream) after `done` batches."""
@@ -203,9 +203,9 @@ class DrawSampler(Sampler[list[Draw]]):
                     yield batch
 
 
-def iterations_per_epoch(num_images: int, world: int, batch_size: int) -> int:
+def iterations_per_epoch(num_images: int, world_size: int, batch_size: int) -> int:
     """Iterations of one epoch: ceil(ceil(images / ranks) / images per rank), as in the released YOLOX models.
 
     `num_images` is the data set's own size, or the length of the repeated list when an epoch is to cover that.
     """
-    return math.ceil(math.ceil(num_images / world) / batch_size)
+    return math.ceil(math.ceil(num_images / world_size) / batch_size)

@@ -18,7 +18,7 @@ from yolox_lt.errors import UserError
 from yolox_lt.evaluate.metrics import Report
 from yolox_lt.evaluate.results import DetectionArrays
 from yolox_lt.report.analysis.picks import Pick, pick_false, pick_missed, pick_true, ranks_of
-from yolox_lt.report.analysis.thresholds import Judged, best_thresholds, f1_curves, mean_scores
+from yolox_lt.report.analysis.thresholds import ScoredDetections, best_thresholds, f1_curves, mean_scores
 from yolox_lt.report.analysis.tide import (
     CLASSIFICATION,
     KINDS,
@@ -160,11 +160,11 @@ def analyse(
         pictures_per_kind: best true positives, worst false positives and missed objects of each category.
     """
     num_categories = len(index.category_ids)
-    judged = Judged.of(index, detections, report)
-    threshold, best_f1 = best_thresholds(judged, report.box_counts)
-    counted = judged.scores >= threshold[judged.labels]  # NaN: nothing counts
+    scored = ScoredDetections.of(index, detections, report)
+    threshold, best_f1 = best_thresholds(scored, report.box_counts)
+    counted = scored.scores >= threshold[scored.labels]  # NaN: nothing counts
     objects = objects_of(index, report.protocol.startswith("LVIS"))
-    errors, confusion, picks = find_errors(judged, counted, objects, num_categories, pictures_per_kind)
+    errors, confusion, picks = find_errors(scored, counted, objects, num_categories, pictures_per_kind)
     analysis = Analysis(
         protocol=report.protocol,
         epoch=epoch,
@@ -177,12 +177,12 @@ def analyse(
         box_counts=report.box_counts,
         detection_counts=report.detection_counts,
         precision=report.precision[:, 0].astype(np.float32),
-        f1=f1_curves(judged, report.box_counts).astype(np.float32),
+        f1=f1_curves(scored, report.box_counts).astype(np.float32),
         threshold=threshold,
         best_f1=best_f1,
-        positive_score=mean_scores(judged, judged.hit),
-        negative_score=mean_scores(judged, ~judged.hit),
-        hits=np.bincount(judged.labels[judged.hit & counted], minlength=num_categories),
+        positive_score=mean_scores(scored, scored.hit),
+        negative_score=mean_scores(scored, ~scored.hit),
+        hits=np.bincount(scored.labels[scored.hit & counted], minlength=num_categories),
         errors=errors,
         confusion=confusion,
     )
@@ -190,15 +190,15 @@ def analyse(
 
 
 def find_errors(
-    judged: Judged, counted: Bools, objects: Objects, num_categories: int, pictures_per_kind: int
+    scored: ScoredDetections, counted: Bools, objects: Objects, num_categories: int, pictures_per_kind: int
 ) -> tuple[Ints, Ints, list[Pick]]:
     """(errors [C, 6], confusion [K, 3], picks), see `Analysis`; `counted` [K] are the detections that count."""
-    hits = np.flatnonzero(judged.hit)
-    claimed = claimed_objects(judged.images[hits], judged.labels[hits], judged.boxes[hits], objects)
+    hits = np.flatnonzero(scored.hit)
+    claimed = claimed_objects(scored.images[hits], scored.labels[hits], scored.boxes[hits], objects)
     # False positives below the threshold are looked at for pictures alone.
-    misses = np.flatnonzero(~judged.hit)
-    misses = misses[counted[misses] | (ranks_of(judged.labels[misses]) < pictures_per_kind)]
-    overlaps = overlaps_of(judged.images[misses], judged.labels[misses], judged.boxes[misses], objects)
+    misses = np.flatnonzero(~scored.hit)
+    misses = misses[counted[misses] | (ranks_of(scored.labels[misses]) < pictures_per_kind)]
+    overlaps = overlaps_of(scored.images[misses], scored.labels[misses], scored.boxes[misses], objects)
     kinds = kinds_of(overlaps)
     counts = counted[misses]
     wrong = counts & (kinds == CLASSIFICATION)
@@ -209,12 +209,12 @@ def find_errors(
         overlaps.other[wrong],
     )
     errors = np.zeros((num_categories, len(KINDS)), np.int64)
-    np.add.at(errors, (judged.labels[misses[counts]], kinds[counts]), 1)
+    np.add.at(errors, (scored.labels[misses[counts]], kinds[counts]), 1)
     errors[:, MISSED] = np.bincount(objects.labels[missed], minlength=num_categories)
-    confusion = confused_pairs(objects.labels[overlaps.other[wrong]], judged.labels[misses[wrong]], num_categories)
+    confusion = confused_pairs(objects.labels[overlaps.other[wrong]], scored.labels[misses[wrong]], num_categories)
     picks = [
-        *pick_true(judged, hits[ranks_of(judged.labels[hits]) < pictures_per_kind]),
-        *pick_false(judged, misses, kinds, overlaps, objects, pictures_per_kind),
+        *pick_true(scored, hits[ranks_of(scored.labels[hits]) < pictures_per_kind]),
+        *pick_false(scored, misses, kinds, overlaps, objects, pictures_per_kind),
         *pick_missed(objects, missed, pictures_per_kind),
     ]
     return errors, confusion, picks

@@ -8,7 +8,7 @@ from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.evaluate.metrics import Report
 from yolox_lt.evaluate.results import DetectionArrays
 from yolox_lt.losses import DenseLoss
-from yolox_lt.report.analysis.thresholds import Judged, best_thresholds
+from yolox_lt.report.analysis.thresholds import ScoredDetections, best_thresholds
 from yolox_lt.report.data.summary import DataSummary
 from yolox_lt.train.balance_history import balance_columns
 
@@ -37,4 +37,4 @@ def training_columns(summary: DataSummary | None, loss: DenseLoss | None) -> dic
 
 def threshold_column(index: AnnotationIndex, detections: DetectionArrays, report: Report) -> dict[str, np.ndarray]:
     """threshold: float64 [C], the score from which on F1 at IoU 0.5 is largest; see `thresholds.best_threshold`."""
-    return {"threshold": best_thresholds(Judged.of(index, detections, report), report.box_counts)[0]}
+    return {"threshold": best_thresholds(ScoredDetections.of(index, detections, report), report.box_counts)[0]}

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolox_lt.data.columns import Bools, Floats, Ints, run_positions
-from yolox_lt.report.analysis.thresholds import Judged
+from yolox_lt.report.analysis.thresholds import ScoredDetections
 from yolox_lt.report.analysis.tide import CLASSIFICATION, KINDS, Objects, Overlaps
 
 
@@ -39,29 +39,29 @@ def ranks_of(labels: Ints) -> Ints:
     return run_positions(np.diff(np.append(starts, len(labels))))
 
 
-def pick_true(judged: Judged, rows: Ints) -> list[Pick]:
+def pick_true(scored: ScoredDetections, rows: Ints) -> list[Pick]:
     """True positives at `rows`, ascending: the best of each category."""
     return [
-        Pick("tp", rank, int(judged.labels[k]), int(judged.images[k]), _box(judged.boxes[k]), float(judged.scores[k]))
-        for k, rank in zip(rows.tolist(), ranks_of(judged.labels[rows]).tolist())
+        Pick("tp", rank, int(scored.labels[k]), int(scored.images[k]), _box(scored.boxes[k]), float(scored.scores[k]))
+        for k, rank in zip(rows.tolist(), ranks_of(scored.labels[rows]).tolist())
     ]
 
 
 def pick_false(
-    judged: Judged, rows: Ints, kinds: NDArray[np.int8], overlaps: Overlaps, objects: Objects, most: int
+    scored: ScoredDetections, rows: Ints, kinds: NDArray[np.int8], overlaps: Overlaps, objects: Objects, most: int
 ) -> list[Pick]:
     """The `most` false positives of each category with the highest scores.
 
     Args:
         rows: ascending, false positives that contain them. kinds, overlaps: of `rows`.
     """
-    rank = ranks_of(judged.labels[rows])
+    rank = ranks_of(scored.labels[rows])
     picks = []
     for n in np.flatnonzero(rank < most).tolist():
         k = int(rows[n])
         other = int(objects.labels[overlaps.other[n]]) if kinds[n] == CLASSIFICATION else None
-        place = (int(rank[n]), int(judged.labels[k]), int(judged.images[k]), _box(judged.boxes[k]))
-        picks.append(Pick("fp", *place, float(judged.scores[k]), KINDS[kinds[n]], other))
+        place = (int(rank[n]), int(scored.labels[k]), int(scored.images[k]), _box(scored.boxes[k]))
+        picks.append(Pick("fp", *place, float(scored.scores[k]), KINDS[kinds[n]], other))
     return picks
 
 

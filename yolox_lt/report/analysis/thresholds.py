@@ -1,4 +1,4 @@
-"""Detections as an evaluation judged them at IoU 0.5, and where each category's score threshold is best."""
+"""Detections as an evaluation scored them at IoU 0.5, and where each category's score threshold is best."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ THRESHOLDS = np.linspace(0, 1, 101)
 
 
 @dataclass
-class Judged:
+class ScoredDetections:
     """The K true and false positives of an evaluation, sorted by label, then falling score, then image.
 
     labels, images: int64 [K], images as positions in the index. boxes: float64 [K, 4], x y width height.
@@ -32,7 +32,7 @@ class Judged:
     bounds: Ints
 
     @classmethod
-    def of(cls, index: AnnotationIndex, detections: DetectionArrays, report: Report) -> Judged:
+    def of(cls, index: AnnotationIndex, detections: DetectionArrays, report: Report) -> ScoredDetections:
         """From what was evaluated; detections that were dropped or ignored stay out."""
         labels, images = labels_and_images(detections, index, detections)
         kept = np.flatnonzero((report.status == TRUE_POSITIVE) | (report.status == FALSE_POSITIVE))
@@ -68,30 +68,30 @@ def best_threshold(scores: Floats, hit: Bools, boxes: int) -> tuple[float, float
     return float(scores[last[best]]), float(f1[best])
 
 
-def best_thresholds(judged: Judged, box_counts: Ints) -> tuple[Floats, Floats]:
+def best_thresholds(scored: ScoredDetections, box_counts: Ints) -> tuple[Floats, Floats]:
     """`best_threshold` of every category: thresholds [C], F1 [C]."""
     pairs = np.full((len(box_counts), 2), np.nan)
     for c in range(len(box_counts)):
-        rows = slice(judged.bounds[c], judged.bounds[c + 1])
-        pairs[c] = best_threshold(judged.scores[rows], judged.hit[rows], int(box_counts[c]))
+        rows = slice(scored.bounds[c], scored.bounds[c + 1])
+        pairs[c] = best_threshold(scored.scores[rows], scored.hit[rows], int(box_counts[c]))
     return pairs[:, 0], pairs[:, 1]
 
 
-def f1_curves(judged: Judged, box_counts: Ints) -> Floats:
+def f1_curves(scored: ScoredDetections, box_counts: Ints) -> Floats:
     """F1 at every one of THRESHOLDS, float64 [C, 101]; NaN for categories without boxes."""
     curves = np.full((len(box_counts), len(THRESHOLDS)), np.nan)
     for c in np.flatnonzero(box_counts).tolist():
-        rows = slice(judged.bounds[c], judged.bounds[c + 1])
+        rows = slice(scored.bounds[c], scored.bounds[c + 1])
         # Falling scores: so many are at least t.
-        passed = np.searchsorted(-judged.scores[rows], -THRESHOLDS, side="right")
-        hits = np.append(0, np.cumsum(judged.hit[rows]))[passed]
+        passed = np.searchsorted(-scored.scores[rows], -THRESHOLDS, side="right")
+        hits = np.append(0, np.cumsum(scored.hit[rows]))[passed]
         curves[c] = 2 * hits / (passed + box_counts[c])
     return curves
 
 
-def mean_scores(judged: Judged, chosen: Bools) -> Floats:
+def mean_scores(scored: ScoredDetections, chosen: Bools) -> Floats:
     """Mean score of the chosen detections [K] of every category, float64 [C]; NaN where there are none."""
-    count = len(judged.bounds) - 1
-    sums = np.bincount(judged.labels[chosen], judged.scores[chosen], count)
-    numbers = np.bincount(judged.labels[chosen], minlength=count)
+    count = len(scored.bounds) - 1
+    sums = np.bincount(scored.labels[chosen], scored.scores[chosen], count)
+    numbers = np.bincount(scored.labels[chosen], minlength=count)
     return np.divide(sums, numbers, out=np.full(count, np.nan), where=numbers > 0)

@@ -11,7 +11,7 @@ import numpy as np
 
 from yolox_lt.data.dataset import BadImageError, ImageStore
 from yolox_lt.errors import UserError
-from yolox_lt.render import draw_boxes
+from yolox_lt.render import render_boxes
 from yolox_lt.types import Batch, Detections
 
 CELL = 480
@@ -26,7 +26,7 @@ PAPER = (255, 255, 255)
 QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 88]
 
 
-def draw_samples(store: ImageStore, positions: np.ndarray, folder: Path, count: int, seed: int = 0) -> list[Path]:
+def render_samples(store: ImageStore, positions: np.ndarray, folder: Path, count: int, seed: int = 0) -> list[Path]:
     """Pictures of `count` random images of `positions` as on disk, with their boxes and names; unreadable ones are
     passed over.
     """
@@ -37,7 +37,7 @@ def draw_samples(store: ImageStore, positions: np.ndarray, folder: Path, count: 
         labels = store.index.labels_of(p)
         texts = [store.index.category_names[label] for label in labels]
         try:
-            picture = draw_boxes(store.read(p), store.index.boxes_of(p), labels, texts)
+            picture = render_boxes(store.read(p), store.index.boxes_of(p), labels, texts)
         except BadImageError:
             continue
         path = folder / f"labels_{int(store.index.image_ids[p])}.jpg"
@@ -45,7 +45,7 @@ def draw_samples(store: ImageStore, positions: np.ndarray, folder: Path, count: 
     return paths
 
 
-def draw_train_batch(
+def render_train_batch(
     batch: Batch, names: Sequence[str], path: str | Path, limit: int = 16, legacy: bool = False
 ) -> np.ndarray:
     """A training batch as the network sees it, on one sheet with boxes, names and image ids.
@@ -69,7 +69,7 @@ def draw_train_batch(
     return write_sheet(cells, titles, math.ceil(math.sqrt(len(cells))), path)
 
 
-def draw_val_pairs(
+def render_val_pairs(
     images: Sequence[np.ndarray],
     truth: Sequence[tuple[np.ndarray, np.ndarray]],
     detections: Sequence[Detections],
@@ -135,7 +135,7 @@ def cell(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, texts: list[s
     size = (max(round(image.shape[1] * factor), 1), max(round(image.shape[0] * factor), 1))
     resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
     ratio = np.array([size[0] / image.shape[1], size[1] / image.shape[0]] * 2)
-    return draw_boxes(resized, boxes * ratio, labels, texts, min_side=1)
+    return render_boxes(resized, boxes * ratio, labels, texts, min_side=1)
 
 
 def write_sheet(cells: list[np.ndarray], titles: list[str], columns: int, path: str | Path) -> np.ndarray:

@@ -46,7 +46,7 @@ BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13), 
 """Place of a legend that must not lie on the points."""
 
 
-def draw_figures(run: Run, others: Sequence[Run] = ()) -> dict[str, list[Chart]]:
+def render_figures(run: Run, others: Sequence[Run] = ()) -> dict[str, list[Chart]]:
     """Draw what the run's files allow below its folder's pictures/; the margins of `others` beside its own.
 
     Returns:
@@ -62,12 +62,12 @@ def draw_figures(run: Run, others: Sequence[Run] = ()) -> dict[str, list[Chart]]
     for name, keys in PICTURES.items():
         panels = [made[key] for key in keys if key in made]
         if panels:
-            draw(panels, folder / name)
+            render_panels(panels, folder / name)
             drawn[name] = panels
     return drawn
 
 
-def draw(panels: Sequence[Chart], path: Path) -> None:
+def render_panels(panels: Sequence[Chart], path: Path) -> None:
     """Charts side by side as one PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -77,10 +77,10 @@ def draw(panels: Sequence[Chart], path: Path) -> None:
     FigureCanvasAgg(figure)
     for axes, chart in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels):
         if chart.rows:
-            draw_shares(axes, chart)
+            render_shares(axes, chart)
         else:
             for series in chart.series:
-                draw_series(axes, series, chart)
+                render_series(axes, series, chart)
             if chart.x_log:
                 axes.set_xscale("log")
                 axes.xaxis.set_major_formatter("{x:,.0f}")
@@ -104,7 +104,7 @@ def draw(panels: Sequence[Chart], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def draw_series(axes: Axes, series: Series, chart: Chart) -> None:
+def render_series(axes: Axes, series: Series, chart: Chart) -> None:
     color = COLORS[series.color]
     if series.kind == "points":
         size, alpha = (28, 0.7) if len(series.x) < 150 else (9, 0.4)
@@ -117,7 +117,7 @@ def draw_series(axes: Axes, series: Series, chart: Chart) -> None:
         axes.fill_between(series.x, series.low, series.high, color=color, alpha=0.15, linewidth=0)
 
 
-def draw_shares(axes: Axes, chart: Chart) -> None:
+def render_shares(axes: Axes, chart: Chart) -> None:
     """Rows of stacked bars, the first on top, the kinds above them."""
     rows = np.arange(len(chart.rows))
     left = np.zeros(len(rows))

@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from yolox_lt.report.page.figures import draw_figures
+from yolox_lt.report.page.figures import render_figures
 from yolox_lt.report.page.page_data import page_data, picture_data
 from yolox_lt.report.page.run_files import Run, read_run
 
@@ -27,7 +27,7 @@ def write_report(folder: str | Path, others: Sequence[str | Path] = (), path: st
     """Draw the pictures of a run, and of those it is compared with, and write its page; see `write_page`."""
     runs = [read_run(each) for each in (folder, *others)]
     for position, run in enumerate(runs):
-        draw_figures(run, runs[1:] if position == 0 else ())
+        render_figures(run, runs[1:] if position == 0 else ())
     return write_page_of(runs, path)
 
 

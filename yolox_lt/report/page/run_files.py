@@ -38,7 +38,7 @@ class Run:
 
     name: of the folder. config: as in config.json. epochs: column -> one value per row of metrics.csv, NaN where empty.
     steps: likewise of metrics.jsonl. categories: column -> one value per row of per_category.csv, texts for name and
-    group, else floats. balance: arrays of balance.npz, see `train.gauge.Gauge`. missing: file names.
+    group, else floats. balance: arrays of balance.npz, see `train.gauge.BalanceHistory`. missing: file names.
     """
 
     name: str
