@@ -27,7 +27,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(PYTHON) -m pytest -n 2 --dist worksteal
 
-# Every detector with every loss learns eight pictures by heart: half an hour.
+# Every detector with every loss learns eight images by heart: half an hour.
 test-slow: $(STAMP)
 	$(PYTHON) -m pytest -n 2 -m slow
 
@@ -35,7 +35,7 @@ test-slow: $(STAMP)
 bench: $(STAMP)
 	$(PYTHON) -m benchmarks.run
 
-# The losses compared in miniature, docs/results.md: two CPU cores, half an hour; goes on where it stopped.
+# The losses compared in miniature, docs/results.md: two CPU cores, half an hour; continues where it stopped.
 study: $(STAMP)
 	OMP_NUM_THREADS=1 $(PYTHON) -m studies --set cpu --jobs 2
 	$(PYTHON) -m studies.page --print --from YOLOX_outputs/study

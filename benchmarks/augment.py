@@ -186,7 +186,7 @@ def spread(values: list[float], digits: int = 2) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, help="folder of jpg or png images (made-up glyph pictures)")
+    parser.add_argument("--images", type=Path, help="folder of jpg or png images (made-up glyph images)")
     parser.add_argument("--size", type=int, default=640)
     parser.add_argument("--samples", type=int, default=300)
     args = parser.parse_args()

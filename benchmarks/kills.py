@@ -8,7 +8,7 @@ run; half of them at random moments, half where a run is in the middle of someth
 them come signals that a run may answer: SIGTERM, SIGINT and SIGUSR1 at random moments; it has to save and to end with
 status 75. Compared are latest.pth (weights, average, statistic, optimiser, metrics, random states), best.pth,
 epoch_N.pth, metrics.csv, metrics.jsonl, balance.npz and per_category.csv, without measured times and memory. The report
-page is left out: it costs more than such a training, and is made anew from these files at any time.
+page is left out: it costs more than such a training, and is made again from these files at any time.
 """
 
 from __future__ import annotations
@@ -254,7 +254,7 @@ def print_result(experiment: Experiment, result: Result) -> None:
 
 
 def import_everything() -> None:
-    """What a training imports while it goes on."""
+    """What a training imports while it continues."""
     import yolox_lt.commands.train
     import yolox_lt.evaluate.evaluator
     import yolox_lt.report.analysis.evaluation_file

@@ -83,7 +83,7 @@ def write(path: Path, made: Made, polygons: bool = True, pictures: int | None = 
     """Write the annotations in the format of LVIS v1.
 
     Args:
-        pictures: the images refer to so many files in turn, train2017/000000000000.jpg and so on; None: each to its
+        images: the images refer to so many files in turn, train2017/000000000000.jpg and so on; None: each to its
             own.
     """
     rng = np.random.default_rng(seed)

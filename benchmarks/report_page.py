@@ -3,7 +3,7 @@
     python -m benchmarks.report_page [--categories 1203] [--epochs 60] [--repeats 5]
 
 Chromium and its driver have to be installed (Debian: apt-get install chromium chromium-driver). The run is made up,
-with as many pictures of every category as a real one has. A time ends with the second frame after the click or the
+with as many images of every category as a real one has. A time ends with the second frame after the click or the
 change of a filter: up to 33 ms of it are waiting for frames.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 from tests.report.chromium import installed, started
 from tests.report.made_run import make_run
 from yolox_lt.errors import UserError
-from yolox_lt.report.page.category_images import picture_plan
+from yolox_lt.report.page.category_images import image_plan
 from yolox_lt.report.page.page import write_page
 
 AFTER = """const done = arguments[arguments.length - 1];
@@ -44,12 +44,12 @@ def main() -> None:
         raise UserError("Chromium is not there; apt-get install chromium chromium-driver")
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
-        make_run(run, args.categories, args.epochs, pictures=picture_plan(args.categories)[0])
+        make_run(run, args.categories, args.epochs, images=image_plan(args.categories)[0])
         start = time.perf_counter()
         page = write_page(run)
         seconds = time.perf_counter() - start
         print(f"{args.categories:,} categories, {args.epochs} epochs: {page.stat().st_size / 1e6:.1f} MB")
-        print(f"written in {seconds:.1f} s (charts as pictures not counted)")
+        print(f"written in {seconds:.1f} s (charts as images not counted)")
         with started(Path(folder) / "profile") as browser:
             start = time.perf_counter()
             browser.get(page.as_uri())

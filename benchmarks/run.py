@@ -24,7 +24,7 @@ PACKAGES = ("torch", "numpy", "opencv-python", "lvis", "pycocotools", "hotcoco")
 INTRODUCTION = """# Performance
 
 Ours against a library or the textbook formulation, in turn in one run, after a check that both give the same. Every
-section that ends with its machine is what its command printed; `make bench` writes the page anew. Ratios are of one
+section that ends with its machine is what its command printed; `make bench` writes the page again. Ratios are of one
 machine, and these machines are noisy: brackets hold the quartiles, "reach" what was asked for and whether it was met.
 """
 

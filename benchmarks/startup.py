@@ -2,7 +2,7 @@
 
     python -m benchmarks.startup [-f exps/lvis/yolox_s_eqfl.py] [-b 64] [--repeats 5] [KEY VALUE ...]
 
-The annotation files have LVIS's numbers of images, boxes and categories; 600 glyph pictures stand for all images. Every
+The annotation files have LVIS's numbers of images, boxes and categories; 600 glyph images stand for all images. Every
 start is a process of its own that runs `train` until the first batch is in hand. The first of them reads the annotation
 files and writes their cache, the others find it. "path" is what had to be computed before the first batch: CPU seconds
 of the process itself and of the worker that made the batch, where the process waits for it. With a free core for each
@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 REACH = 5.0  # seconds with a warm cache
-PICTURES = 600
+IMAGES = 600
 PHASES = ("imports", "options, checks", "annotations", "model, optimizer", "log, description", "workers, first batch")
 
 
@@ -93,19 +93,19 @@ def cpu_of(pid: int) -> float:
 
 
 def prepare(folder: Path) -> None:
-    """Annotation files of LVIS's size and the pictures they refer to."""
+    """Annotation files of LVIS's size and the images they refer to."""
     from benchmarks import lvis_like  # not above: a child imports what the command imports, no more
     from yolox_lt.data.glyphs.make import write_glyphs
 
-    glyphs = write_glyphs(folder / "glyphs", train_images=PICTURES, image_size=(480, 640))
+    glyphs = write_glyphs(folder / "glyphs", train_images=IMAGES, image_size=(480, 640))
     (folder / "train2017").mkdir()
     (folder / "annotations").mkdir()
-    for number, picture in enumerate(sorted(glyphs.train_images.iterdir())):
-        picture.rename(folder / "train2017" / f"{number:012d}.jpg")
+    for number, image in enumerate(sorted(glyphs.train_images.iterdir())):
+        image.rename(folder / "train2017" / f"{number:012d}.jpg")
     for split, images in (("train", lvis_like.TRAIN_IMAGES), ("val", lvis_like.VAL_IMAGES)):
         made = lvis_like.make(images, same_size=True)
         path = folder / "annotations" / f"lvis_v1_{split}.json"
-        lvis_like.write(path, made, polygons=False, pictures=PICTURES)
+        lvis_like.write(path, made, polygons=False, pictures=IMAGES)
 
 
 def start_once(args: argparse.Namespace, folder: Path) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Run a study of the losses, go on where it stopped, and write its tables.
+"""Run a study of the losses, continue where it stopped, and write its tables.
 
     python -m studies --set cpu --jobs 2                  # make study: two cores, twenty minutes
     python -m studies --set full                          # make study-full: one GPU, hours

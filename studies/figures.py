@@ -179,6 +179,6 @@ def render_regime(regime: Rows) -> Figure | None:
         axes.set_yticks(range(len(categories)), [str(c) for c in categories])
         axes.set_xlabel("prior_prob")
         axes.set_ylabel("categories")
-        axes.set_title(f"share at g = 1, pictures of {side} px", fontsize=9)
+        axes.set_title(f"share at g = 1, images of {side} px", fontsize=9)
     figure.tight_layout()
     return figure

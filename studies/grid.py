@@ -41,7 +41,7 @@ class Set:
 
 
 BALANCED: Settings = {"glyph_profile": "lvis", "glyph_categories": "balanced", "glyph_seed": 1}
-"""Every category in equally many pictures; "balanced" becomes a file of equal counts when a run starts."""
+"""Every category in equally many images; "balanced" becomes a file of equal counts when a run starts."""
 
 RFS: Settings = {"sampler": "repeat_factor"}
 
@@ -117,7 +117,7 @@ FULL: Settings = {
     "repeat_thresh": 0.001,
     "data_num_workers": 8,
 }
-"""1203 glyphs with the image counts of LVIS, scaled to 60,000 pictures; the groups are LVIS's own."""
+"""1203 glyphs with the image counts of LVIS, scaled to 60,000 images; the groups are LVIS's own."""
 
 FULL_BALANCED: Settings = {"glyph_categories": "balanced", "glyph_seed": 2}
 

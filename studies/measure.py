@@ -105,7 +105,7 @@ def factors(loss: DenseLoss, g: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class QuietFollower(ReportCallback):
-    """Without the pictures and pages that nobody looks at in a study; they take seconds a run."""
+    """Without the images and pages that nobody looks at in a study; they take seconds a run."""
 
     def batch(self, batch: Batch, iteration: int) -> None:
         pass
@@ -150,7 +150,7 @@ def experiment(settings: Settings, folder: Path, name: str) -> DetectorExp:
 
 
 def balanced_counts(folder: Path, categories: int) -> Path:
-    """A table of equal counts, larger than any data set here: it is scaled down to what the pictures hold."""
+    """A table of equal counts, larger than any data set here: it is scaled down to what the images hold."""
     path = folder / f"balanced_{categories}.json"
     if not path.exists():
         content = {"categories": [{"id": i + 1, "image_count": 10_000} for i in range(categories)]}
@@ -246,7 +246,7 @@ def margins(trainer: StudyTrainer, report: Report) -> Row:
     """Mean score of true and of false positives at IoU 0.5, means over the categories of a group (paper, Figure 4)."""
     found = trainer.evaluator.detections
     assert found is not None
-    analysis, _ = analyse(trainer.evaluator.index, found, report, pictures_per_kind=0)
+    analysis, _ = analyse(trainer.evaluator.index, found, report, images_per_kind=0)
     row: Row = {}
     for group in GROUPS:
         of = analysis.groups == group

@@ -26,7 +26,7 @@ BLOCK = re.compile(r"(<!-- table ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def render(text: str, runs: Rows, regime: Rows, earlier: Rows) -> str:
-    """The page with every table made anew."""
+    """The page with every table made again."""
     return BLOCK.sub(lambda found: f"{found[1]}{TABLES[found[2]](runs, regime, earlier)}\n{found[3]}", text)
 
 

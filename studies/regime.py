@@ -1,4 +1,4 @@
-"""When g saturates: short trainings over a grid of categories, picture sizes and priors, beside what theory expects.
+"""When g saturates: short trainings over a grid of categories, image sizes and priors, beside what theory expects.
 
     python -m studies.regime [--iterations 60] [--list]
 
@@ -35,9 +35,9 @@ PRIORS = (0.1, 0.01, 0.001, 0.0001)
 
 
 LVIS_PRIOR = 0.001  # of the released models
-LVIS_PRIORS = 2 * (80**2 + 40**2 + 20**2)  # of a picture of 640 pixels, two anchors a cell
+LVIS_PRIORS = 2 * (80**2 + 40**2 + 20**2)  # of an image of 640 pixels, two anchors a cell
 POSITIVES_A_BOX = 7.5
-"""Priors that ATSS gives to a box on average: boxes of 100 pictures of LVIS's validation set at 640 pixels."""
+"""Priors that ATSS gives to a box on average: boxes of 100 images of LVIS's validation set at 640 pixels."""
 
 
 class ShortTrainer(StudyTrainer):
@@ -55,7 +55,7 @@ def resting_score(share: np.ndarray, alpha: float = 0.25, gamma: float = 2.0) ->
 def lvis_rest() -> list[Row]:
     """What the rule says of LVIS-train: rows of group, repeated or not, median pi and resting score, share above 0.001.
 
-    Repeated: with the repeat factor of the category (threshold 0.001), over an unrepeated number of pictures.
+    Repeated: with the repeat factor of the category (threshold 0.001), over an unrepeated number of images.
     """
     counts = json.loads(COUNTS.read_text(encoding="utf-8"))
     categories = counts["categories"]

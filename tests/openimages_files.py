@@ -61,8 +61,8 @@ def write_split(
     boxes, labels = [], []
     for k, image_id in enumerate(ids):
         height, width = side + 3 * k, side + k % 5
-        picture = rng.integers(0, 255, (height, width, 3), np.uint8)
-        cv2.imwrite(str(folder / name / f"{image_id}.jpg"), picture)
+        image = rng.integers(0, 255, (height, width, 3), np.uint8)
+        cv2.imwrite(str(folder / name / f"{image_id}.jpg"), image)
         for _ in range(6 if k < num_images - 1 else 0):
             category = int(rng.choice([0, 1, 2, 3, 5, 499, int(rng.integers(500))]))
             x, y = np.sort(rng.random(2)).round(6), np.sort(rng.random(2)).round(6)

@@ -1,4 +1,4 @@
-"""The Python API: every form of an image, lists, threads, pictures and JSON, errors."""
+"""The Python API: every form of an image, lists, threads, images and JSON, errors."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_pil__grey_equals_the_file_by_opencv(mode, tmp_path):
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 @pytest.mark.parametrize("orientation", [3, 6])
-def test_exif__pictures_stand_upright(colors, tmp_path, suffix, orientation):
+def test_exif__images_stand_upright(colors, tmp_path, suffix, orientation):
     """Tag 3: stored upside down. Tag 6: stored turned by 90 degrees to the left."""
     upright = PIL.Image.fromarray(picture()[:, :, ::-1])
     exif = PIL.Image.Exif()
@@ -236,7 +236,7 @@ def test_draw__frames_where_the_boxes_are(tmp_path):
         assert np.array_equal(some().draw(form), drawn)
 
 
-def test_draw__enlarges_small_pictures():
+def test_draw__enlarges_small_images():
     drawn = some().draw(np.zeros((100, 180, 3), np.uint8))  # shorter side to 400: four times
     assert drawn.shape == (400, 720, 3)
     assert drawn[300, 4 * 120].tolist() == list(color_of(2))

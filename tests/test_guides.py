@@ -148,7 +148,7 @@ class ProcessInfo:
             assert re.search(rf"^export {name}=\S", script, re.MULTILINE)
         (command,) = re.findall(r"^srun [a-z=1 -]*(python .*)$", script, re.MULTILINE)
         self.parse(command)
-        assert command.endswith(" auto_resume True")  # the job that is submitted again goes on
+        assert command.endswith(" auto_resume True")  # the job that is submitted again continues
 
     def follow(self, guide: str) -> None:
         """Everything that a guide tells one to do."""
@@ -184,7 +184,7 @@ def write_birds(source: Path, target: Path) -> None:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Iterator[ProcessInfo]:
-    """Where own_data.md has been followed to its end: the other guides go on with its run."""
+    """Where own_data.md has been followed to its end: the other guides continue with its run."""
     folder, glyphs = tmp_path_factory.mktemp("checkout"), tiny_data(tmp_path_factory)
     shutil.copytree(ROOT / "exps", folder / "exps")
     write_birds(glyphs, folder / "datasets/birds")

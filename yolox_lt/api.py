@@ -196,7 +196,7 @@ def check_device(device: str | torch.device) -> torch.device:
 def read_image(image: Image) -> np.ndarray:
     """uint8 [H, W, 3] BGR from a path, an array, or a PIL image.
 
-    Pictures stand upright: an EXIF orientation is applied to files, as OpenCV does, and to PIL images that still carry
+    Images stand upright: an EXIF orientation is applied to files, as OpenCV does, and to PIL images that still carry
     it, so a file and the PIL image opened from it give the same array. (Training and evaluation read files as they are
     stored, since that is what annotations refer to.) Of a file with transparency the colours count alone.
 

@@ -1,4 +1,4 @@
-"""Boxes and names on pictures, for any number of categories."""
+"""Boxes and names on images, for any number of categories."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def render_boxes(
 ) -> np.ndarray:
     """A copy of `image` (uint8 [H, W, 3] BGR) with boxes [N, 4] x1 y1 x2 y2 and a text on each.
 
-    A picture with a shorter side than `min_side` pixels is enlarged by a whole factor first, so that texts stay
+    An image with a shorter side than `min_side` pixels is enlarged by a whole factor first, so that texts stay
     legible.
     """
     factor = max(1, -(-min_side // min(image.shape[:2])))

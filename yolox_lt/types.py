@@ -143,9 +143,9 @@ class Detections:
         return self.names[label] if self.names else str(label)
 
     def draw(self, image: Image) -> np.ndarray:
-        """A picture of the detections: uint8 [H, W, 3] BGR, a copy with boxes, names and scores in percent.
+        """An image of the detections: uint8 [H, W, 3] BGR, a copy with boxes, names and scores in percent.
 
-        A picture with a shorter side below 400 pixels is enlarged by a whole factor, so that names stay legible.
+        An image with a shorter side below 400 pixels is enlarged by a whole factor, so that names stay legible.
 
         Args:
             image: the image in which they were found, in any form that the detector takes.

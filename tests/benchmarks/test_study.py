@@ -31,7 +31,7 @@ from yolox_lt.train.trainer import Trainer
 
 
 class Unwatched(StudyTrainer):
-    """The project's own trainer but for the pictures and pages."""
+    """The project's own trainer but for the images and pages."""
 
     build_model = Trainer.build_model
     step = Trainer.step

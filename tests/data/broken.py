@@ -1,6 +1,6 @@
 """Broken data sets as Hypothesis strategies: what is written to disk, and what has to come of it.
 
-Every picture and every box is of a kind; the kind decides whether it can be trained on. What the network has to see is
+Every image and every box is of a kind; the kind decides whether it can be trained on. What the network has to see is
 worked out here without the project: pixels by the arrays that were written or by Pillow's decoder, boxes by plain
 arithmetic on Python's numbers.
 """
@@ -21,8 +21,8 @@ import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
 
-GOOD_PICTURES = ("rgb png", "rgb jpeg", "cmyk", "16 bit", "grey", "grey jpeg", "alpha", "palette", "bilevel", "turned")
-BAD_PICTURES = {
+GOOD_IMAGES = ("rgb png", "rgb jpeg", "cmyk", "16 bit", "grey", "grey jpeg", "alpha", "palette", "bilevel", "turned")
+BAD_IMAGES = {
     "truncated": "cut off or damaged|not a readable image",
     "empty": "not a readable image",
     "text": "not a readable image",
@@ -185,8 +185,8 @@ def encoded(image: Image.Image, format: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def render_picture(kind: str, height: int, width: int, seed: int) -> tuple[bytes | None, np.ndarray | None, int]:
-    """(content of the file, BGR pixels or None, how far they may be off) of a kind of picture."""
+def render_image(kind: str, height: int, width: int, seed: int) -> tuple[bytes | None, np.ndarray | None, int]:
+    """(content of the file, BGR pixels or None, how far they may be off) of a kind of image."""
     rng = np.random.default_rng(seed)
     rgb = rng.integers(0, 256, (height, width, 3), np.uint8)
     grey = rgb[..., 0]
@@ -225,7 +225,7 @@ def bad_content(kind: str, image: Image.Image, rng: np.random.Generator) -> byte
         return encoded(image.resize((image.width + 1, image.height)), "PNG")
     if kind == "20000 x 20000":
         return png_header(20_000, 20_000)
-    return {"empty": b"", "text": b"# no picture\n" * 9, "noise": rng.bytes(500)}.get(kind)
+    return {"empty": b"", "text": b"# no image\n" * 9, "noise": rng.bytes(500)}.get(kind)
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -240,12 +240,12 @@ def png_header(width: int, height: int) -> bytes:
 
 @st.composite
 def pictures(draw: st.DrawFn, id: int, name: str) -> Picture:
-    kind = draw(st.sampled_from([*GOOD_PICTURES, *BAD_PICTURES]))
+    kind = draw(st.sampled_from([*GOOD_IMAGES, *BAD_IMAGES]))
     height, width = draw(st.sampled_from(SIZES))
     if kind == "20000 x 20000":
         height = width = 20_000
     shown = (9, 9) if kind == "20000 x 20000" else (height, width)
-    content, expected, tolerance = render_picture(kind, *shown, draw(st.integers(0, 99)))
+    content, expected, tolerance = render_image(kind, *shown, draw(st.integers(0, 99)))
     return Picture(id, name, kind, height, width, content, expected, tolerance)
 
 
@@ -275,7 +275,7 @@ def boxes(draw: st.DrawFn, picture: Picture, category: int) -> tuple[dict[str, A
 
 @st.composite
 def broken_sets(draw: st.DrawFn, defects: bool) -> BrokenSet:
-    """A data set of one to four pictures, with one defect of FILE_DEFECTS if `defects`."""
+    """A data set of one to four images, with one defect of FILE_DEFECTS if `defects`."""
     count = draw(st.integers(1, 4))
     ids = draw(st.lists(st.sampled_from(IDS), min_size=count, max_size=count, unique=True))
     names = draw(st.lists(st.sampled_from(NAMES), min_size=count, max_size=count, unique=True))

@@ -1,4 +1,4 @@
-"""A COCO json written anew as a VOC folder and as a YOLO set, with images of one colour in place of photographs."""
+"""A COCO json written again as a VOC folder and as a YOLO set, with images of one colour in place of photographs."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import torch
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from tests.data.broken import BAD_PICTURES, FILE_DEFECTS, BrokenSet, broken_sets
+from tests.data.broken import BAD_IMAGES, FILE_DEFECTS, BrokenSet, broken_sets
 from yolox_lt.commands.common import user_error
 from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.collate import Collate
@@ -43,8 +43,8 @@ def dataset_of(path: Path, skip: bool) -> TrainDataset:
     return TrainDataset(ImageStore(index, path.parent), np.arange(len(index)), AsItIs(), 0, skip)
 
 
-def check_picture(broken: BrokenSet, image_id: int, image: np.ndarray, boxes: np.ndarray) -> None:
-    """Pixels [H, W, 3] and boxes [G, 4] are those of the picture with this id."""
+def check_image(broken: BrokenSet, image_id: int, image: np.ndarray, boxes: np.ndarray) -> None:
+    """Pixels [H, W, 3] and boxes [G, 4] are those of the image with this id."""
     picture = next(p for p in broken.pictures if p.id == image_id)
     assert picture.expected is not None
     assert image.shape == picture.expected.shape
@@ -62,26 +62,26 @@ def check_every_image(broken: BrokenSet, path: Path) -> None:
         event(picture.kind)
         if picture.expected is not None:
             items.append(dataset[SampleRequest(position, 0, False)])
-            check_picture(broken, picture.id, items[-1].image, items[-1].boxes)
+            check_image(broken, picture.id, items[-1].image, items[-1].boxes)
             continue
         with pytest.raises(BadImageError) as refused:
             dataset[SampleRequest(position, 0, False)]
         sentence = str(refused.value)
         assert sentence.startswith(f"{path.parent / picture.name}: ")
         assert sentence.endswith(f"(image id {picture.id})")
-        assert re.search(BAD_PICTURES[picture.kind], sentence)
+        assert re.search(BAD_IMAGES[picture.kind], sentence)
         assert "\n" not in sentence
     if items:
         batch = Collate(fill=114)(items)
         for b, (image_id, (height, width)) in enumerate(zip(batch.image_ids.tolist(), batch.image_sizes.tolist())):
             shown = batch.images[b].permute(1, 2, 0).numpy()  # [3, H, W] -> [H, W, 3]
-            check_picture(broken, image_id, shown[:height, :width], batch.boxes[b].numpy())
+            check_image(broken, image_id, shown[:height, :width], batch.boxes[b].numpy())
             assert (shown[height:] == 114).all()
             assert (shown[:, width:] == 114).all()
 
 
 def check_skipping(broken: BrokenSet, path: Path) -> None:
-    """With skip_bad_images every draw gives a good picture and names the bad ones that it met."""
+    """With skip_bad_images every draw gives a good image and names the bad ones that it met."""
     dataset = dataset_of(path, skip=True)
     bad = {str(path.parent / p.name) for p in broken.pictures if p.expected is None}
     for position, picture in enumerate(sorted(broken.pictures, key=lambda picture: picture.id)):
@@ -90,13 +90,13 @@ def check_skipping(broken: BrokenSet, path: Path) -> None:
                 dataset[SampleRequest(position, 0, False)]
             continue
         item = dataset[SampleRequest(position, 0, False)]
-        check_picture(broken, item.image_id, item.image, item.boxes)
+        check_image(broken, item.image_id, item.image, item.boxes)
         assert set(item.skipped) <= bad
         assert bool(item.skipped) == (picture.expected is None)
 
 
 def check_evaluation(broken: BrokenSet, path: Path) -> None:
-    """Every picture has its place in an evaluation; a bad one is empty and named."""
+    """Every image has its place in an evaluation; a bad one is empty and named."""
     dataset = EvalDataset(ImageStore(AnnotationIndex.load(path), path.parent), Letterbox((32, 32), 114, True), True)
     for position, picture in enumerate(sorted(broken.pictures, key=lambda picture: picture.id)):
         item = dataset[position]
@@ -113,7 +113,7 @@ def run_case(broken: BrokenSet) -> None:
         check_evaluation(broken, path)
 
 
-def read_picture(path: Path, image_id: int) -> None:
+def read_image(path: Path, image_id: int) -> None:
     dataset = dataset_of(path, skip=False)
     dataset[SampleRequest(int(np.searchsorted(dataset.store.index.image_ids, image_id)), 0, False)]
 
@@ -123,7 +123,7 @@ def run_refused_file(broken: BrokenSet) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = broken.write(Path(folder) / "sub")
         with pytest.raises(UserError) as refused:
-            read_picture(path, broken.pictures[0].id)
+            read_image(path, broken.pictures[0].id)
         sentence = str(refused.value)
         assert sentence.startswith(f"{path}: ")
         wanted = FILE_DEFECTS[broken.defect].format(image=broken.pictures[0].id, category=broken.category)
@@ -133,7 +133,7 @@ def run_refused_file(broken: BrokenSet) -> None:
 
 @QUICK
 @given(broken_sets(defects=False))
-def test_pictures_and_boxes__are_right_or_refused_or_skipped(broken):
+def test_images_and_boxes__are_right_or_refused_or_skipped(broken):
     run_case(broken)
 
 
@@ -161,7 +161,7 @@ def test_duplicate_annotation_ids__are_trained_and_counted(tmp_path):
 
 
 def test_large_truncated_jpeg__is_refused_wherever_it_ends():
-    """Above the decoder's buffer a cut leaves whole rows of blocks behind, which must not pass for a picture."""
+    """Above the decoder's buffer a cut leaves whole rows of blocks behind, which must not pass for an image."""
     noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
     for options in ([cv2.IMWRITE_JPEG_PROGRESSIVE, 0], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]):
         content = cv2.imencode(".jpg", noise, options)[1].tobytes()

@@ -25,7 +25,11 @@ def drawn(stream: SampleStream, segment: SamplerSegment, groups=None) -> list[Sa
 
 
 def run(stream: SampleStream, segments: list[SamplerSegment], groups=None) -> list[SampleRequest]:
-    return [d for i, segment in enumerate(segments) for d in drawn(resume_stream(stream, segments[:i], groups), segment, groups)]
+    return [
+        d
+        for i, segment in enumerate(segments)
+        for d in drawn(resume_stream(stream, segments[:i], groups), segment, groups)
+    ]
 
 
 @pytest.mark.parametrize("deals", CHANGES)
@@ -42,16 +46,18 @@ def test_pass__every_image_once_whatever_changes_in_it(segments, after):
     numbers = [d.number for d in everything]
     assert len(set(numbers)) == len(numbers)
     # The pass after it is the ordinary next one.
-    assert sorted(d.image for d in run(stream, [*segments, SamplerSegment(ranks, 1, left // ranks + 30 // ranks)])) == sorted(
-        [*range(30)] * 2
-    )
+    assert sorted(
+        d.image for d in run(stream, [*segments, SamplerSegment(ranks, 1, left // ranks + 30 // ranks)])
+    ) == sorted([*range(30)] * 2)
 
 
 def test_one_rank__another_batch_goes_on_at_the_very_next_image():
     stream = SampleStream(np.array([1.0, 2.5, 1.2, 1.0, 1.7] * 4), seed=5)
     images = stream.from_position(0)
     want = [next(images) for _ in range(120)]
-    assert [d.image for d in run(stream, [SamplerSegment(1, 4, 7), SamplerSegment(1, 3, 9), SamplerSegment(1, 5, 13)])] == want
+    assert [
+        d.image for d in run(stream, [SamplerSegment(1, 4, 7), SamplerSegment(1, 3, 9), SamplerSegment(1, 5, 13)])
+    ] == want
 
 
 def test_repeats__counts_of_a_pass_hold_over_the_change():
@@ -69,7 +75,10 @@ def test_padding__of_the_pass_is_not_dealt_again():
     assert sorted([*(d.image for d in first), *rest.tolist()]) == list(range(5))
 
 
-@pytest.mark.parametrize(("segment", "then"), [(SamplerSegment(2, 3, 3), SamplerSegment(1, 4, 11)), (SamplerSegment(1, 4, 4), SamplerSegment(3, 2, 9))])
+@pytest.mark.parametrize(
+    ("segment", "then"),
+    [(SamplerSegment(2, 3, 3), SamplerSegment(1, 4, 11)), (SamplerSegment(1, 4, 4), SamplerSegment(3, 2, 9))],
+)
 def test_groups__waiting_images_of_every_rank_go_on_too(segment, then):
     """Images that a rank has drawn but that no full batch has held are not lost with the rank."""
     groups = np.arange(24) % 3 // 2  # 16 tall, 8 wide
@@ -85,7 +94,9 @@ def test_groups__waiting_images_of_every_rank_go_on_too(segment, then):
     begun = resume_stream(stream, [segment], groups)
     first = drawn(stream, segment, groups)
     assert Counter([*(d.image for d in first), *begun.rest.tolist()]) == Counter([*range(24)] * begun.first_pass)
-    for batch in SampleSampler(replace(begun, world_size=then.world_size), then.batch_size, 0, then.batches, 99, groups):
+    for batch in SampleSampler(
+        replace(begun, world_size=then.world_size), then.batch_size, 0, then.batches, 99, groups
+    ):
         assert len({groups[d.image] for d in batch}) == 1
 
 

@@ -14,7 +14,7 @@ import pytest
 from yolox_lt.data.glyphs import alphabet
 from yolox_lt.data.glyphs import counts as counts_module
 from yolox_lt.data.glyphs.alphabet import ROTATIONS, choose_glyphs, glyph_bitmap, open_face, shape_vector
-from yolox_lt.data.glyphs.drawing import MASK_THRESHOLD, MAX_ROTATION, render_picture, paint, turned_glyph
+from yolox_lt.data.glyphs.drawing import MASK_THRESHOLD, MAX_ROTATION, render_image, paint, turned_glyph
 from yolox_lt.data.glyphs.make import sample_negatives
 from yolox_lt.data.glyphs.spec import GlyphSpec, glyph_tail
 from yolox_lt.errors import UserError
@@ -50,17 +50,17 @@ def test_turned_glyph__longer_side_is_size(size: float) -> None:
     assert abs(width - size * (0.5 * cosine + sine)) <= 1 + size / 60
 
 
-def test_draw_picture__boxes_are_tight_and_inside() -> None:
+def test_draw_image__boxes_are_tight_and_inside() -> None:
     bitmaps = [bitmap_of(character) for character in "O8AQ"]
     for seed in range(20):
         categories = [0, 1, 2, 3, 3, 0]
-        picture, drawn = render_picture(np.random.default_rng(seed), bitmaps, categories, (97, 131), (10, 45))
-        assert picture.shape == (97, 131, 3)
-        assert picture.dtype == np.uint8
+        image, drawn = render_image(np.random.default_rng(seed), bitmaps, categories, (97, 131), (10, 45))
+        assert image.shape == (97, 131, 3)
+        assert image.dtype == np.uint8
         assert [glyph.category for glyph in drawn] == categories
         for glyph in drawn:
             # Painted white on black: the hull of what is brighter than half must be the box.
-            canvas = np.zeros_like(picture)
+            canvas = np.zeros_like(image)
             paint(canvas, glyph.coverage, glyph.left, glyph.top, np.full(3, 255.0))
             mask = (canvas[..., 0] >= 128).astype(np.uint8)
             assert glyph.box == cv2.boundingRect(mask)
@@ -72,28 +72,28 @@ def test_draw_picture__boxes_are_tight_and_inside() -> None:
             assert 10 * 0.9 <= max(width, height) <= 45 * 1.3
 
 
-def test_draw_picture__glyph_stands_out() -> None:
+def test_draw_image__glyph_stands_out() -> None:
     # Medians, because noise, distractors and a bar touch a part of the pixels.
     bitmaps = [bitmap_of("X")]
     for seed in range(10):
-        picture, (glyph,) = render_picture(np.random.default_rng(seed), bitmaps, [0], (128, 128), (40, 60))
+        image, (glyph,) = render_image(np.random.default_rng(seed), bitmaps, [0], (128, 128), (40, 60))
         height, width = glyph.coverage.shape
-        region = picture[glyph.top : glyph.top + height, glyph.left : glyph.left + width]
+        region = image[glyph.top : glyph.top + height, glyph.left : glyph.left + width]
         inside = np.median(region[glyph.coverage == 255], axis=0)
         outside = np.median(region[glyph.coverage == 0], axis=0)
         assert abs((inside - outside) @ [0.114, 0.587, 0.299]) > 40
 
 
-def test_draw_picture__no_objects() -> None:
-    picture, drawn = render_picture(np.random.default_rng(0), [bitmap_of("O")], [], (64, 51), (8, 20))
-    assert picture.shape == (64, 51, 3)
+def test_draw_image__no_objects() -> None:
+    image, drawn = render_image(np.random.default_rng(0), [bitmap_of("O")], [], (64, 51), (8, 20))
+    assert image.shape == (64, 51, 3)
     assert drawn == []
 
 
-def test_draw_picture__crowd_overlaps_little() -> None:
+def test_draw_image__crowd_overlaps_little() -> None:
     bitmaps = [bitmap_of("H")]
     for seed in range(10):
-        _, drawn = render_picture(np.random.default_rng(seed), bitmaps, [0] * 8, (128, 128), (14, 60))
+        _, drawn = render_image(np.random.default_rng(seed), bitmaps, [0] * 8, (128, 128), (14, 60))
         covered = np.zeros((128, 128), int)
         for glyph in drawn:
             x, y, width, height = (int(value) for value in glyph.box)

@@ -15,7 +15,7 @@ import pytest
 from yolox_lt.data.glyphs import counts as glyph_counts
 from yolox_lt.data.glyphs import make as glyphs
 from yolox_lt.data.glyphs.alphabet import choose_glyphs
-from yolox_lt.data.glyphs.drawing import render_picture
+from yolox_lt.data.glyphs.drawing import render_image
 from yolox_lt.data.glyphs.make import GlyphPaths, ensure_glyphs, sample_negatives, write_glyphs
 from yolox_lt.data.glyphs.spec import GlyphSpec
 from yolox_lt.errors import UserError
@@ -65,7 +65,7 @@ def test_write_glyphs__counts_and_groups(small: GlyphPaths) -> None:
 def test_write_glyphs__val_is_balanced(small: GlyphPaths) -> None:
     content = load(small.val_json)
     pairs = {(annotation["image_id"], annotation["category_id"]) for annotation in content["annotations"]}
-    # 60 pictures of 5.5 objects hold 165 pairs: 16 pictures for each of the 10 categories.
+    # 60 images of 5.5 objects hold 165 pairs: 16 images for each of the 10 categories.
     assert Counter(category for _, category in pairs) == dict.fromkeys(range(1, 11), 16)
 
 
@@ -100,17 +100,17 @@ def test_write_glyphs__federated_lists(tmp_path: Path, monkeypatch: pytest.Monke
 
     def recorded(rng: np.random.Generator, bitmaps: list[np.ndarray], categories: list[int], *rest: Any) -> Any:
         drawn.append([category + 1 for category in categories])
-        return render_picture(rng, bitmaps, categories, *rest)
+        return render_image(rng, bitmaps, categories, *rest)
 
-    monkeypatch.setattr(glyphs, "render_picture", recorded)
+    monkeypatch.setattr(glyphs, "render_image", recorded)
     paths = write_glyphs(tmp_path / "glyphs", **SMALL)
     left_out = 0
-    for path, pictures in ((paths.train_json, drawn[:220]), (paths.val_json, drawn[220:])):
+    for path, images in ((paths.train_json, drawn[:220]), (paths.val_json, drawn[220:])):
         content = load(path)
         annotated: dict[int, list[int]] = defaultdict(list)
         for annotation in content["annotations"]:
             annotated[annotation["image_id"]].append(annotation["category_id"])
-        for image, shown in zip(content["images"], pictures):
+        for image, shown in zip(content["images"], images):
             negative, partial = image["neg_category_ids"], image["not_exhaustive_category_ids"]
             assert len(negative) == len(set(negative)) == 3
             assert not set(negative) & set(shown)
@@ -121,7 +121,7 @@ def test_write_glyphs__federated_lists(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_write_glyphs__json_boxes_are_those_drawn(small: GlyphPaths) -> None:
-    # A picture depends on the seed, the split and its number alone: draw the last training picture afresh.
+    # An image depends on the seed, the split and its number alone: draw the last training image afresh.
     content = load(small.train_json)
     image = content["images"][-1]
     annotations = [entry for entry in content["annotations"] if entry["image_id"] == image["id"]]
@@ -133,7 +133,7 @@ def test_write_glyphs__json_boxes_are_those_drawn(small: GlyphPaths) -> None:
     assert [category + 1 for category in sample_negatives(rng, shown, weights)] == image["neg_category_ids"]
     hidden = [int(rng.choice(shown))] if rng.random() < glyphs.NOT_EXHAUSTIVE_SHARE else []
     bitmaps = glyphs.large_bitmaps(chosen, spec)
-    picture, drawn = render_picture(rng, bitmaps, shown + hidden, spec.image_size, spec.object_range)
+    picture, drawn = render_image(rng, bitmaps, shown + hidden, spec.image_size, spec.object_range)
     assert [list(glyph.box) for glyph in drawn[: len(shown)]] == [entry["bbox"] for entry in annotations]
     stored = read_image(small.train_images / f"{image['id']:012d}.jpg")
     assert np.abs(stored.astype(int) - picture).mean() < 8  # JPEG
@@ -224,7 +224,7 @@ def test_write_glyphs__nothing_is_left_after_a_failure(tmp_path: Path, monkeypat
     def fails(*_: Any) -> Any:
         raise RuntimeError("in the middle")
 
-    monkeypatch.setattr(glyphs, "render_picture", fails)
+    monkeypatch.setattr(glyphs, "render_image", fails)
     with pytest.raises(RuntimeError, match="in the middle"):
         write_glyphs(tmp_path / "glyphs", **TINY)
     assert list(tmp_path.iterdir()) == []

@@ -159,7 +159,7 @@ def test_load__says_that_it_writes_the_index_anew_and_only_then(path: Path) -> N
     AnnotationIndex.load(path)
     logger.remove(handle)
     assert len(said) == 2
-    assert all("train.json.index: of another file or version, or incomplete; it is written anew" in s for s in said)
+    assert all("train.json.index: of another file or version, or incomplete; it is written again" in s for s in said)
 
 
 def test_load__other_format_version_is_rebuilt(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,7 +85,7 @@ def test_mosaic__one_pixel_and_odd_tiles(fill: int) -> None:
         tile = image[y1:y2, x1:x2]
         assert tile.size > 0
         assert (tile == 200 + i).all()
-        around[y1 : y2 + 1, x1 : x2 + 1] = False  # a tile that another one follows goes on for a pixel
+        around[y1 : y2 + 1, x1 : x2 + 1] = False  # a tile that another one follows continues for a pixel
     assert (image[around] == fill).all()
     np.testing.assert_allclose(scene.boxes, np.round(scene.boxes), atol=1e-4)
 
@@ -142,7 +142,7 @@ def test_warped__no_boxes() -> None:
     assert draw(scene, fill=0).shape == (16, 24, 3)
 
 
-def test_flipped__mirrors_picture_and_boxes() -> None:
+def test_flipped__mirrors_image_and_boxes() -> None:
     sample = random_sample(33, 25, 3)
     scene = scene_of(sample).flipped()
     np.testing.assert_array_equal(draw(scene, fill=0), sample.image[:, ::-1])

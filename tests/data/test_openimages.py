@@ -95,7 +95,7 @@ def assert_same(a: AnnotationIndex, b: AnnotationIndex) -> None:
 @pytest.mark.parametrize("header", [CHALLENGE, V4])
 @pytest.mark.parametrize("labels", [True, False])
 def test_convert__equals_a_plain_reading(folder, monkeypatch, header, labels):
-    monkeypatch.setattr(csv_rows, "PIECE", 1000)  # images go on over the end of a piece
+    monkeypatch.setattr(csv_rows, "PIECE", 1000)  # images continue over the end of a piece
     boxes, verified = write_split(folder, "train", header, 0)
     index = convert(folder, labels=labels)
     assert_same(index, plain(folder, "train", boxes, verified if labels else None))

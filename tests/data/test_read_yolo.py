@@ -165,7 +165,7 @@ def test_bad_yaml__is_named(folder, text, message) -> None:
 
 
 def test_bad_image_and_missing_labels__are_named(folder) -> None:
-    (folder / "images/val/b.jpg").write_text("no picture")
+    (folder / "images/val/b.jpg").write_text("no image")
     with pytest.raises(UserError, match=r"b\.jpg: not a readable image; repair it, or take it out of the data set"):
         load(folder / "data.yaml")
     write_image(folder / "images/val/b.jpg", 40, 20)

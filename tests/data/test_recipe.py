@@ -47,7 +47,9 @@ def uniform_partner(count: int) -> Callable[[np.random.Generator], int]:
     return lambda rng: int(rng.integers(count))
 
 
-def run(recipe: AugmentRecipe, size: tuple[int, int], images: list[Sample], seed: int, use_mosaic: bool = True) -> Sample:
+def run(
+    recipe: AugmentRecipe, size: tuple[int, int], images: list[Sample], seed: int, use_mosaic: bool = True
+) -> Sample:
     partner = uniform_partner(len(images))
     return Augment(recipe, size)(0, np.random.default_rng(seed), use_mosaic, images.__getitem__, partner)
 
@@ -147,7 +149,7 @@ def test_augment__boxes_of_the_released_order(recipe: AugmentRecipe, size: tuple
 
 
 @pytest.mark.parametrize(("recipe", "mean"), [(OFFICIAL_RECIPE, 0.6), (RELEASED_RECIPE, 1.2)])
-def test_augment__smooth_pictures_of_the_released_order(recipe: AugmentRecipe, mean: float) -> None:
+def test_augment__smooth_images_of_the_released_order(recipe: AugmentRecipe, mean: float) -> None:
     """Slopes of 20 to 235 grey levels hardly change when they are interpolated again: what differs are one-pixel lines
     at the borders of the images, on 320 pixels 1 in 100 for every line, and roundings that the colour change enlarges.
     """
@@ -321,7 +323,7 @@ def test_augment__no_box_without_area_comes_back() -> None:
     assert len(sample.boxes) == 0
 
 
-def test_augment__mosaic_falls_back_to_the_picture_before_colour_and_flip() -> None:
+def test_augment__mosaic_falls_back_to_the_image_before_colour_and_flip() -> None:
     """Boxes of 3 pixels become 0.3 at scale 0.1: none stays, so official YOLOX takes all of them, as they were."""
     images = [Sample(random_image(64, 64, i), float_array([[30, 30, 33, 33]]), np.array([i])) for i in range(3)]
     recipe = replace(OFFICIAL_RECIPE, mosaic_scale=(0.1, 0.1), enable_mixup=False, flip_prob=1.0, hsv_kind="gain")

@@ -49,7 +49,15 @@ def test_length__counts_the_iterations_that_are_left():
     assert len(sampler) == 7
     batches = list(sampler)
     assert len(batches) == 7
-    assert [batch[0].use_mosaic for batch in batches] == [True, True, False, False, False, False, False]  # 5 is the first
+    assert [batch[0].use_mosaic for batch in batches] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+        False,
+        False,
+    ]  # 5 is the first
     assert [draw.number for draw in batches[0]] == [6, 7]
 
 

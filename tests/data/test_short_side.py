@@ -1,4 +1,4 @@
-"""The ResNet models' pictures: golden sizes and boxes, flips in the legacy convention, padding, grouped batches."""
+"""The ResNet models' images: golden sizes and boxes, flips in the legacy convention, padding, grouped batches."""
 
 from __future__ import annotations
 

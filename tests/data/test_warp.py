@@ -106,7 +106,7 @@ def test_paste__whole_shift_copies_the_image(height: int, width: int, edges: Edg
     picture = pasted(image, Affine.scaling(1, 1, 4, 3), (100, 100), edges, fill=60)
     np.testing.assert_array_equal(picture[3 : 3 + height, 4 : 4 + width], image)
     untouched = np.ones((100, 100), dtype=bool)
-    untouched[2 : 4 + height, 3 : 5 + width] = False  # repeated, the border goes on for a pixel
+    untouched[2 : 4 + height, 3 : 5 + width] = False  # repeated, the border continues for a pixel
     assert (picture[untouched] == 60).all()
 
 
@@ -119,7 +119,7 @@ def test_paste__equals_a_warp_of_the_whole(fill: int) -> None:
         assert grey_levels_apart(pasted(image, affine, (48, 64), ALONE, fill), expected) <= 2
 
 
-def test_paste__outside_leaves_the_picture() -> None:
+def test_paste__outside_leaves_the_image() -> None:
     image = random_image(20, 20)
     for x, y in [(-22, 0), (52, 0), (0, -22), (0, 42), (1e6, 1e6)]:
         assert (pasted(image, Affine.scaling(1, 1, x, y), (40, 50), REPEATED, fill=7) == 7).all()

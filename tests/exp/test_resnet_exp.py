@@ -127,7 +127,7 @@ def test_overrides__none_and_tuples():
 
 
 @pytest.mark.parametrize("base", [ResNetExp, RetinaNetExp, FCOSExp, PAAExp])
-def test_narrow_pictures_and_small_objects__train_and_predict(base):
+def test_narrow_images_and_small_objects__train_and_predict(base):
     # 20 x 33 pixels, narrower than the strides 64 and 128; an object of 3 pixels, smaller than every anchor.
     torch.manual_seed(0)
     exp = base()

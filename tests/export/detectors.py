@@ -1,4 +1,4 @@
-"""Small detectors with random weights that see differences between pictures, and pictures for them."""
+"""Small detectors with random weights that see differences between images, and images for them."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ KINDS: dict[str, tuple[type[DetectorExp], dict[str, Any]]] = {
 
 
 def pictures(folder: Path) -> list[np.ndarray]:
-    """Five pictures of characters, four of 64 x 64 pixels and a wide one of 60 x 90."""
+    """Five images of characters, four of 64 x 64 pixels and a wide one of 60 x 90."""
     paths = write_glyphs(folder, num_categories=4, train_images=200, val_images=12, image_size=64)
     images = [read_image(path) for path in sorted(paths.val_images.glob("*.jpg"))[:6]]
     return [*images[:4], np.concatenate(images[4:6], axis=1)[:60, :90].copy()]
 
 
 def random_detector(kind: str, images: list[np.ndarray]) -> LoadedDetector:
-    """Weights drawn with a fixed seed; logits are spread over the pictures as a trained detector's are."""
+    """Weights drawn with a fixed seed; logits are spread over the images as a trained detector's are."""
     torch.manual_seed(0)
     base, settings = KINDS[kind]
     exp = base()

@@ -1,4 +1,4 @@
-"""Exported files find what PyTorch finds: on real pictures, in any batch, at any size, for both families."""
+"""Exported files find what PyTorch finds: on real images, in any batch, at any size, for both families."""
 
 from __future__ import annotations
 
@@ -100,11 +100,11 @@ def test_dynamic_size__any_size_of_the_model(exported, images, kind, options):
         assert_same(detector(images), at_size(file.detector, size)(images), top=50)
 
 
-def test_fixed_size__of_a_resnet_pads_smaller_pictures_and_refuses_larger(exported, images):
+def test_fixed_size__of_a_resnet_pads_smaller_images_and_refuses_larger(exported, images):
     file = exported("resnet", batch=1)
     detector = load_onnx(file.path)
     assert detector.model.metadata.size == (64, 128)  # the test size rounded up to the multiple of the batches
-    # The file pads a picture of 64 x 64 pixels as a batch pads it that has the wide picture beside it.
+    # The file pads an image of 64 x 64 pixels as a batch pads it that has the wide image beside it.
     exp, transform = file.detector.exp, file.detector.exp.get_eval_transform()
     batch = exp.get_collate()([transform(images[0]), transform(images[4])])
     assert batch.images.shape[2:] == (64, 128)

@@ -15,7 +15,7 @@ from yolox_lt.report.page.category_images import FOLDER
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AR")
 
 
-def make_run(folder: Path, num_categories: int = 6, epochs: int = 4, seed: int = 0, pictures: int = 2) -> Analysis:
+def make_run(folder: Path, num_categories: int = 6, epochs: int = 4, seed: int = 0, images: int = 2) -> Analysis:
     """All files of a run; the evaluation is that of per_category.csv. Every second epoch was evaluated.
 
     Training images fall from category to category; the second last category has no boxes.
@@ -37,7 +37,7 @@ def make_run(folder: Path, num_categories: int = 6, epochs: int = 4, seed: int =
     columns = {"pos_grad": ratio * 8, "neg_grad": np.full_like(ratio, 8), "ratio": ratio, "focusing": gamma}
     np.savez(folder / "balance.npz", epochs=np.arange(1, epochs + 1), weight=gamma / 2, **columns)
     found = made_analysis(rng, num_categories)
-    found.pictures = write_jpegs(folder / FOLDER, rng, num_categories, pictures)
+    found.examples = write_jpegs(folder / FOLDER, rng, num_categories, images)
     found.save(folder / "evaluation.npz")
     write_categories(folder / "per_category.csv", found)
     return found

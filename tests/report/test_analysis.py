@@ -1,4 +1,4 @@
-"""Thresholds, margins, pictures and the file of an evaluation."""
+"""Thresholds, margins, images and the file of an evaluation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from yolox_lt.report.analysis.analysis import Analysis, analyse
 from yolox_lt.report.analysis.evaluation_file import record_evaluation
 from yolox_lt.report.analysis.picks import Pick, ranks_of
 from yolox_lt.report.analysis.thresholds import THRESHOLDS, best_threshold
-from yolox_lt.report.page.category_images import COLORS, FOLDER, crop, picture_plan
+from yolox_lt.report.page.category_images import COLORS, FOLDER, crop, image_plan
 
 
 def scored(*scores):
@@ -122,7 +122,7 @@ def test_one_category_without_groups(tmp_path):
 
 def test_file__comes_back_as_it_was(tmp_path):
     found = made_analysis(np.random.default_rng(0), 5)
-    found.pictures = [{"file": "ä_0.jpg", "kind": "tp", "label": 3, "score": None}]
+    found.examples = [{"file": "ä_0.jpg", "kind": "tp", "label": 3, "score": None}]
     found.save(tmp_path / "evaluation.npz")
     again = Analysis.load(tmp_path / "evaluation.npz")
     assert [p.name for p in tmp_path.iterdir()] == ["evaluation.npz"]
@@ -142,11 +142,11 @@ def test_file__unreadable_or_of_another_version_is_refused(tmp_path, monkeypatch
         Analysis.load(path)
 
 
-def test_plan__fewer_and_smaller_pictures_for_more_categories():
-    assert picture_plan(0) == picture_plan(1) == picture_plan(150) == (3, 160)
-    assert picture_plan(225) == (2, 160)
-    assert picture_plan(1203) == (1, 97)
-    assert picture_plan(100_000) == (1, 80)
+def test_plan__fewer_and_smaller_images_for_more_categories():
+    assert image_plan(0) == image_plan(1) == image_plan(150) == (3, 160)
+    assert image_plan(225) == (2, 160)
+    assert image_plan(1203) == (1, 97)
+    assert image_plan(100_000) == (1, 80)
 
 
 def test_crop__shows_the_box_in_its_surroundings():
@@ -170,7 +170,7 @@ def test_crop__at_the_edges_of_the_image(box):
     assert (canvas == COLORS["missed"]).all(axis=2).any()
 
 
-def test_record__files_pictures_and_one_warning_for_unreadable_images(tmp_path):
+def test_record__files_images_and_one_warning_for_unreadable_images(tmp_path):
     gt, results = random_case(2, num_images=8, num_categories=3)
     (tmp_path / "images").mkdir()
     for image in gt["images"]:
@@ -183,20 +183,20 @@ def test_record__files_pictures_and_one_warning_for_unreadable_images(tmp_path):
     (folder / FOLDER).mkdir(parents=True)
     (folder / FOLDER / "old.jpg").write_bytes(b"of an earlier evaluation")
     found = record_evaluation(folder, index, store, detections, report, {}, 3)
-    names = [entry["file"] for entry in found.pictures]
+    names = [entry["file"] for entry in found.examples]
     assert sorted(names) == sorted(p.name for p in (folder / FOLDER).iterdir())
-    assert Analysis.load(folder / "evaluation.npz").pictures == found.pictures
-    assert [entry["label"] for entry in found.pictures] == sorted(entry["label"] for entry in found.pictures)
-    assert {entry["kind"] for entry in found.pictures} == {"tp", "fp", "missed"}
+    assert Analysis.load(folder / "evaluation.npz").examples == found.examples
+    assert [entry["label"] for entry in found.examples] == sorted(entry["label"] for entry in found.examples)
+    assert {entry["kind"] for entry in found.examples} == {"tp", "fp", "missed"}
     assert all(max(cv2.imread(str(folder / FOLDER / name)).shape) == 160 for name in names)
 
-    gone = found.pictures[0]["image"]
+    gone = found.examples[0]["image"]
     (tmp_path / "images" / f"{gone}.png").unlink()
     lines: list[str] = []
     handler = logger.add(lambda message: lines.append(message.record["message"]), level="WARNING")
     fewer = record_evaluation(folder, index, store, detections, report)
     logger.remove(handler)
-    assert [entry["file"] for entry in fewer.pictures] == [e["file"] for e in found.pictures if e["image"] != gone]
+    assert [entry["file"] for entry in fewer.examples] == [e["file"] for e in found.examples if e["image"] != gone]
     assert len(lines) == 1
-    assert lines[0].startswith("no pictures for the report from 1 unreadable image(s): ")
+    assert lines[0].startswith("no images for the report from 1 unreadable image(s): ")
     assert (fewer.epoch, found.epoch) == (None, 3)

@@ -12,7 +12,14 @@ from yolox_lt.data.collate import Collate, Item
 from yolox_lt.data.dataset import ImageStore
 from yolox_lt.errors import UserError
 from yolox_lt.render import color_of
-from yolox_lt.report.data.batch_images import CELL, GAP, best_of_place, render_samples, render_train_batch, render_val_pairs
+from yolox_lt.report.data.batch_images import (
+    CELL,
+    GAP,
+    best_of_place,
+    render_samples,
+    render_train_batch,
+    render_val_pairs,
+)
 from yolox_lt.types import Batch, Detections
 
 BAR = 22  # pixels of a cell's title
@@ -63,7 +70,8 @@ def test_train_batch__is_a_view_of_bgr_channels(tmp_path):
 def test_train_batch__legacy_boxes_end_on_their_last_pixel(tmp_path):
     batch = batch_of(item(0, [[24, 16, 71, 47]], [0]))
     rows = [
-        render_train_batch(batch, NAMES, tmp_path / "b.jpg", legacy=legacy)[BAR + 160, :CELL] for legacy in (False, True)
+        render_train_batch(batch, NAMES, tmp_path / "b.jpg", legacy=legacy)[BAR + 160, :CELL]
+        for legacy in (False, True)
     ]
     factor = CELL / 96
     assert [columns_of(row, color_of(0))[1] for row in rows] == [

@@ -1,4 +1,4 @@
-"""The page in a real browser: sorting, filtering, a category's pictures, themes, a thousand categories."""
+"""The page in a real browser: sorting, filtering, a category's images, themes, a thousand categories."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def browser(tmp_path_factory):
 def run(tmp_path_factory):
     """Folder of a run of LVIS's size, the page written."""
     folder = tmp_path_factory.mktemp("runs") / "large"
-    make_run(folder, CATEGORIES, epochs=60, pictures=1)
+    make_run(folder, CATEGORIES, epochs=60, images=1)
     write_page(folder)
     return folder
 
@@ -97,7 +97,7 @@ def test_table__filters_by_text_id_and_group(browser, run):
     assert script(fill, "group", "", "change") == "1,203 of 1,203"
 
 
-def test_category__shows_numbers_pictures_and_balance(browser, run):
+def test_category__shows_numbers_images_and_balance(browser, run):
     script = opened(browser, run / "report.html")
     found = read_run(run).analysis
     click_heading(script, "AP")

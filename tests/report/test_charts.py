@@ -1,4 +1,4 @@
-"""Charts: the arrays they hold, and the pictures a run's folder gets."""
+"""Charts: the arrays they hold, and the images a run's folder gets."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from yolox_lt.losses.focal import focal_positive
 from yolox_lt.report.analysis.tide import KINDS
 from yolox_lt.report.page import charts
 from yolox_lt.report.page.chart import MOST_POINTS, Chart, Series, column_means, members, running_median, thinned
-from yolox_lt.report.page.figures import PICTURES, render_figures
+from yolox_lt.report.page.figures import IMAGES, render_figures
 from yolox_lt.report.page.run_charts import charts_of, comparison_charts
 from yolox_lt.report.page.run_files import read_run
 
 GROUPS = np.array(["f", "f", "c", "r", "r"])
-BALANCE_PICTURES = ["balance.png", "fig2_ratio.png", "fig3_loss.png", "fig5_derivative.png"]
+BALANCE_IMAGES = ["balance.png", "fig2_ratio.png", "fig3_loss.png", "fig5_derivative.png"]
 
 
 def by_name(chart: Chart) -> dict[str, Series]:
@@ -178,7 +178,7 @@ def test_figures__all_of_a_whole_run_with_the_margins_of_another(tmp_path):
     make_run(tmp_path / "b", 12, seed=1)
     runs = [read_run(tmp_path / name) for name in "ab"]
     drawn = render_figures(runs[0], runs[1:])
-    assert list(drawn) == list(PICTURES)
+    assert list(drawn) == list(IMAGES)
     for name in drawn:
         image = cv2.imread(str(tmp_path / "a/pictures" / name))
         assert image.shape[0] > 300
@@ -199,10 +199,10 @@ def test_figures__all_of_a_whole_run_with_the_margins_of_another(tmp_path):
 @pytest.mark.parametrize(
     ("num_categories", "gone", "expected"),
     [
-        (1, (), list(PICTURES)),
+        (1, (), list(IMAGES)),
         (3, ("balance.npz",), ["curves.png", "pr.png", "f1.png", "errors.png", "fig4_margin.png"]),
         (3, ("balance.npz", "evaluation.npz", "metrics.jsonl"), ["curves.png"]),
-        (3, ("metrics.csv", "metrics.jsonl", "evaluation.npz"), BALANCE_PICTURES),
+        (3, ("metrics.csv", "metrics.jsonl", "evaluation.npz"), BALANCE_IMAGES),
         (3, ("metrics.csv", "metrics.jsonl", "evaluation.npz", "balance.npz"), []),
     ],
 )  # fmt: skip

@@ -53,7 +53,7 @@ def broken(tmp_path):
     val = [box(0, 1, [1, 1, 4, 4]), box(1, 3, [1, 1, 4, 4])]
     write_data(tmp_path, [7, 2, 8], val, {1: "cat", 2: "wolf", 3: "eel"}, "val.json")
     (tmp_path / "images/1.png").unlink()
-    (tmp_path / "images/8.png").write_bytes(b"no picture")
+    (tmp_path / "images/8.png").write_bytes(b"no image")
     return tmp_path
 
 
@@ -105,7 +105,7 @@ def test_problems__every_count_of_the_reader_has_a_text(broken):
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
-    """Overrides that put exps/glyphs/*.py on the tiny data set, and the folder of pictures."""
+    """Overrides that put exps/glyphs/*.py on the tiny data set, and the folder of images."""
     output = tmp_path_factory.mktemp("inspect")
     values = {
         "num_classes": TINY["num_categories"],

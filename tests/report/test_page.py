@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def parts(path):
-    """(data, pictures) that a page holds."""
+    """(data, images) that a page holds."""
     found = re.findall(r'<script type="application/json" id="(\w+)">(.*?)</script>', path.read_text("utf-8"), re.DOTALL)
     assert [name for name, _ in found] == ["data", "pictures"]
     return [json.loads(text) for _, text in found]
@@ -60,7 +60,7 @@ def test_numbers__equal_the_csv_files(tmp_path):
 
 def test_numbers__equal_the_evaluation_and_the_balance(tmp_path):
     found = make_run(tmp_path / "run", 5, epochs=3)
-    data, pictures = parts(write_page(tmp_path / "run"))
+    data, images = parts(write_page(tmp_path / "run"))
     (run,) = data["runs"]
     assert run["protocol"] == found.protocol
     columns = {
@@ -74,8 +74,8 @@ def test_numbers__equal_the_evaluation_and_the_balance(tmp_path):
     np.testing.assert_allclose(columns["gamma"], balance["focusing"][-1], rtol=1e-4)
     curve = np.frombuffer(base64.b64decode(run["curves"]["f1"]), "<f4").reshape(5, 101)
     np.testing.assert_array_equal(curve, found.f1)
-    (shown,) = pictures
-    assert [{k: v for k, v in entry.items() if k != "data"} for entry in shown] == found.pictures
+    (shown,) = images
+    assert [{k: v for k, v in entry.items() if k != "data"} for entry in shown] == found.examples
     content = (tmp_path / "run/pictures/categories" / shown[0]["file"]).read_bytes()
     assert base64.b64decode(shown[0]["data"]) == content
 
@@ -155,8 +155,8 @@ def test_scripts__put_texts_into_the_page_as_texts_alone():
         )
 
 
-def test_pictures__too_many_are_left_out_first_ones_stay(tmp_path, monkeypatch):
-    make_run(tmp_path / "run", 4, pictures=3)
+def test_images__too_many_are_left_out_first_ones_stay(tmp_path, monkeypatch):
+    make_run(tmp_path / "run", 4, images=3)
     whole = write_page(tmp_path / "run").stat().st_size
     monkeypatch.setattr(page, "MOST_CHARACTERS", whole * 2 // 3)
     path = write_page(tmp_path / "run")
@@ -252,7 +252,7 @@ def test_folder__that_is_no_run(tmp_path):
         write_page(tmp_path)
 
 
-def test_command__page_and_pictures_of_all_runs(tmp_path, capsys):
+def test_command__page_and_images_of_all_runs(tmp_path, capsys):
     for name in ("a", "b"):
         make_run(tmp_path / name, 2, epochs=1)
         for file in ("balance.npz", "metrics.jsonl", "evaluation.npz"):

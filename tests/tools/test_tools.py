@@ -144,7 +144,7 @@ def test_demo__images_video_and_json(run, tmp_path):
     assert len(json.loads(record.read_text())) == 3
 
 
-def test_inspect__table_and_pictures(run, tmp_path):
+def test_inspect__table_and_images(run, tmp_path):
     _, settings, _ = run
     done = tool("inspect_data", "-f", "exps/glyphs/eqfl.py", *settings, "output_dir", tmp_path)
     assert "repeat_factor" in done.stdout

@@ -31,7 +31,7 @@ JPEG_TYPE = {"Content-Type": "image/jpeg"}
 
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory) -> LoadedDetector:
-    """An untrained detector of 64-pixel input: it finds 84 cells' worth of something in any picture."""
+    """An untrained detector of 64-pixel input: it finds 84 cells' worth of something in any image."""
     torch.manual_seed(0)
     exp = tiny_exp(tmp_path_factory.getbasetemp(), tmp_path_factory.getbasetemp())
     return LoadedDetector(exp.get_model().eval(), exp, NAMES, "cpu")
@@ -114,8 +114,8 @@ def test_detect__equals_the_detector_on_the_file(server, detector, tmp_path, suf
     assert answer["milliseconds"] > 0
 
 
-def test_detect__a_picture_that_lies_on_its_side_is_turned(server, detector, tmp_path):
-    """A file with an EXIF orientation: boxes refer to the picture as a browser shows it."""
+def test_detect__an_image_that_lies_on_its_side_is_turned(server, detector, tmp_path):
+    """A file with an EXIF orientation: boxes refer to the image as a browser shows it."""
     path, exif = tmp_path / "turned.jpg", Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(picture()).save(path, exif=exif)
@@ -140,7 +140,7 @@ def test_detect__several_clients_at_once(server, detector):
 
 
 @pytest.mark.parametrize(
-    "body", [b"# no picture\n" * 9, b"GIF89a" + bytes(60), b"\xff\xd8\xff\xe0" + bytes(20), b"\x89PNG\r\n\x1a\n"]
+    "body", [b"# no image\n" * 9, b"GIF89a" + bytes(60), b"\xff\xd8\xff\xe0" + bytes(20), b"\x89PNG\r\n\x1a\n"]
 )
 def test_not_an_image__is_refused(server, body):
     status, sentence = error_of(ask(server, "POST", "/detect", body, JPEG_TYPE))
@@ -148,7 +148,7 @@ def test_not_an_image__is_refused(server, body):
     assert "JPEG, PNG, WEBP, BMP" in sentence
 
 
-def test_cut_off_picture__is_refused(server):
+def test_cut_off_image__is_refused(server):
     status, sentence = error_of(ask(server, "POST", "/detect", encode(picture(), ".png")[:200], JPEG_TYPE))
     assert (status, "could not be decoded" in sentence) == (415, True)
 
@@ -163,7 +163,7 @@ def test_decompression_bomb__is_refused_by_its_header(server, width, height):
 def test_too_large__is_answered_while_it_is_sent(server):
     status, sentence = error_of(ask(server, "POST", "/detect", bytes(MAX_BYTES + 2**20), JPEG_TYPE))
     assert status == 413
-    assert sentence == "the file has 21.0 MB; give a picture of at most 20 MB"
+    assert sentence == "the file has 21.0 MB; give an image of at most 20 MB"
     # Who only says so gets the same answer at once.
     with socket.create_connection(("127.0.0.1", server.server_port), timeout=10) as raw:
         raw.sendall(b"POST /detect HTTP/1.1\r\nContent-Type: image/png\r\nContent-Length: 99999999999\r\n\r\n")

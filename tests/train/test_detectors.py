@@ -1,4 +1,4 @@
-"""Every detector of the paper with every loss: thirty steps in the suite, eight pictures by heart as a slow test."""
+"""Every detector of the paper with every loss: thirty steps in the suite, eight images by heart as a slow test."""
 
 from __future__ import annotations
 
@@ -103,8 +103,8 @@ def test_thirty_steps__finite_and_falling(data, detector, loss):
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("detector", DETECTORS)
-def test_eight_pictures__learnt_by_heart(tmp_path, detector, loss):
-    # The run trains on its own eight validation pictures, so its last evaluation is the answer.
+def test_eight_images__learnt_by_heart(tmp_path, detector, loss):
+    # The run trains on its own eight validation images, so its last evaluation is the answer.
     ensure_glyphs(tmp_path / "data", **{**TINY, "val_images": 8})
     exp = glyph_exp(
         detector,

@@ -168,7 +168,7 @@ class Exp(GlyphExp):
 @pytest.mark.slow
 @pytest.mark.parametrize("limit", [3_000, 60_000])
 def test_disk_full__a_run_ends_with_a_sentence_and_keeps_its_checkpoint(tmp_path_factory, tmp_path, limit):
-    """The whole command, first without a limit, then going on from its checkpoint with one."""
+    """The whole command, first without a limit, then resumed from its checkpoint with one."""
     exp = tiny_exp(tiny_data(tmp_path_factory), tmp_path)
     (tmp_path / "exp.py").write_text(EXP.format(settings=repr(vars(exp))))
     words = [sys.executable, "tools/train.py", "-f", str(tmp_path / "exp.py"), "-b", "4", "-d", "1", "--device", "cpu"]

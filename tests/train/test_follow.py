@@ -29,7 +29,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.open()))
 
 
-def pictures(folder: Path) -> set[str]:
+def images(folder: Path) -> set[str]:
     return {path.name for path in (folder / "pictures").iterdir() if path.is_file()}
 
 
@@ -107,7 +107,7 @@ def test_run__of_one_category_stopped_after_an_epoch_has_its_page(data, tmp_path
         Trainer(exp, TrainOptions(4)).train()
     (run,) = parts(folder / "report.html")[0]["runs"]
     assert len(run["categories"]["name"]) == 1
-    assert {"curves.png", "balance.png", "labels.png", "train_batch_0.jpg", "val_predictions.jpg"} <= pictures(folder)
+    assert {"curves.png", "balance.png", "labels.png", "train_batch_0.jpg", "val_predictions.jpg"} <= images(folder)
     assert {"losses", "ap", "pr", "f1", "balance"} <= {chart["key"] for chart in run["charts"]}
     main(["report", str(folder)])
 
@@ -123,7 +123,7 @@ def test_run__that_finds_nothing_has_its_page(data, tmp_path):
     assert found.errors[:, :5].sum() == 0
     assert found.errors[:, 5].sum() == found.box_counts.sum()  # everything is missed
     assert [row["threshold"] for row in rows_of(folder / "per_category.csv")] == ["nan"] * len(found.names)
-    assert {"curves.png", "balance.png", "errors.png", "val_predictions.jpg"} <= pictures(folder)
+    assert {"curves.png", "balance.png", "errors.png", "val_predictions.jpg"} <= images(folder)
 
 
 def test_run__stopped_before_any_evaluation_still_has_curves_and_balance(data, tmp_path):
@@ -139,4 +139,4 @@ def test_run__stopped_before_any_evaluation_still_has_curves_and_balance(data, t
     (run,) = parts(folder / "report.html")[0]["runs"]
     assert run["best"] == {}
     assert {"losses", "balance"} <= {chart["key"] for chart in run["charts"]}
-    assert {"curves.png", "balance.png"} <= pictures(folder)
+    assert {"curves.png", "balance.png"} <= images(folder)

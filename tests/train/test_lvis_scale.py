@@ -48,7 +48,7 @@ def run(folder, output, amp, iterations, *settings):
 
 @pytest.mark.parametrize("amp", [None, torch.bfloat16], ids=["float32", "bf16"])
 def test_epoch__of_a_few_iterations_trains_scores_and_saves(lvis_folder, tmp_path, amp):
-    # A CPU without bf16 arithmetic takes three times as long for it: smaller pictures show as much.
+    # A CPU without bf16 arithmetic takes three times as long for it: smaller images show as much.
     smaller = () if amp is None else ("input_size", "(96,96)", "multiscale_range", "1")
     trainer, folder = run(lvis_folder, tmp_path, amp, 3, *smaller)
     (row,) = csv.DictReader((folder / "metrics.csv").open())

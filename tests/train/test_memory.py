@@ -1,4 +1,4 @@
-"""Freed blocks are kept: a step does not fetch its matrices anew, page by page."""
+"""Freed blocks are kept: a step does not fetch its matrices again, page by page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fine-tuning: what is taken over from a checkpoint, what is repeated, what starts anew, and that the log says so."""
+"""Fine-tuning: what is taken over from a checkpoint, what is repeated, what is newly initialised, and that the log says so."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_official_yolox__starts_yolox_star_with_objectness_as_both_iou_branches(
             assert torch.equal(value, before[name]), name  # two anchors against one: other shapes
         else:
             assert torch.equal(value, theirs[name]), name
-    assert any("12 start anew (head.cls_preds.0.bias" in line for line in log)
+    assert any("12 are newly initialised (head.cls_preds.0.bias" in line for line in log)
     assert any("third branch repeated for each anchor (head.obj_preds.0.bias" in line for line in log)
 
 
@@ -47,7 +47,7 @@ def test_classifier__is_kept_for_the_same_categories_in_the_same_order_alone(nam
     start_from(model, None, {"model": source.state_dict(), "ema": None, "names": NAMES}, names, "x.pth")
     assert bool((model.head.cls_preds[2].weight == 3).all()) == kept
     assert (model.head.reg_preds[2].weight == 4).all()
-    assert any("the classifier starts anew" in line for line in log) != kept
+    assert any("the classifier is newly initialised" in line for line in log) != kept
 
 
 def test_resnet__other_categories_and_averaged_weights():

@@ -1,4 +1,4 @@
-"""A run that is asked to stop, or that is cut off inside an epoch, and what it does when it goes on."""
+"""A run that is asked to stop, or that is cut off inside an epoch, and what it does when it continues."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_signal__the_step_is_finished_and_the_run_goes_on_bit_for_bit(data, stra
     with pytest.raises(SystemExit) as stopped:
         Trainer(exp, TrainOptions(4)).train()
     assert stopped.value.code == EXIT_STATUS == 75
-    assert "stopped by SIGUSR1 after iteration 3 of 8; go on with --resume" in log
+    assert "stopped by SIGUSR1 after iteration 3 of 8; continue with --resume" in log
     content = load_checkpoint(tmp_path / "tiny/latest.pth")
     assert (content["epoch"], content["iteration"], content["sampler_position"]) == (0, 3, 12)
     Trainer(tiny_exp(data, tmp_path, **SETTINGS), TrainOptions(4, resume=True)).train()
@@ -57,7 +57,7 @@ def test_signal__the_step_is_finished_and_the_run_goes_on_bit_for_bit(data, stra
 
 def test_signal__inside_an_evaluation_ends_at_once_and_the_evaluation_is_done_again(data, straight, tmp_path):
     exp = tiny_exp(data, tmp_path, **SETTINGS)
-    exp.eval = lambda *arguments, **options: (os.kill(os.getpid(), signal.SIGINT), pytest.fail("went on"))
+    exp.eval = lambda *arguments, **options: (os.kill(os.getpid(), signal.SIGINT), pytest.fail("continued"))
     with pytest.raises(SystemExit) as stopped:
         Trainer(exp, TrainOptions(4)).train()
     assert stopped.value.code == EXIT_STATUS

@@ -84,7 +84,7 @@ def setup_process(process: ProcessInfo) -> None:
 def run(
     main: Callable[[argparse.Namespace], None], made: argparse.ArgumentParser, words: Sequence[str] | None = None
 ) -> None:
-    """Parse, run, and end with status 1 and one sentence on an error the user can mend.
+    """Parse, run, and end with status 1 and one sentence on an error the user can fix.
 
     Args:
         main: the command. made: its parser. words: its arguments; those of the command line if not given.

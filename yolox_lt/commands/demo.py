@@ -34,7 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--nms", type=float, default=0.45, help="overlap above which the weaker of two boxes goes")
     parser.add_argument("--all-labels", action="store_true", help="let several categories share a place")
     parser.add_argument("--tsize", type=int, help="side of a square test size; the checkpoint's if not given")
-    parser.add_argument("--save", metavar="DIR", default="demo_output", help="folder for pictures or the video")
+    parser.add_argument("--save", metavar="DIR", default="demo_output", help="folder for images or the video")
     parser.add_argument("--json", metavar="FILE", help="write every detection as json")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="a GPU if there is one")
     parser.add_argument("--host", default="127.0.0.1", help="address that the web page is offered on")
@@ -90,7 +90,7 @@ def run_images(detector: LoadedDetector, args: argparse.Namespace, folder: Path)
         if target.exists() and target.resolve() in sources:
             raise UserError(f"{target}: would overwrite an input image; give another folder with --save")
         if not cv2.imwrite(str(target), detections.draw(image)):
-            raise UserError(f"{target}: picture could not be written; check the folder given with --save")
+            raise UserError(f"{target}: image could not be written; check the folder given with --save")
         logger.info(f"{path}: {len(detections)} objects in {milliseconds:.0f} ms -> {target}")
         records.append({"source": str(path), "detections": detections.to_list()})
     return records

@@ -80,7 +80,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="AP-pool beside AP: the detections of AP-fixed, ranked in one list",
     )
     parser.add_argument(
-        "--report", metavar="DIR", help="folder for a page of this evaluation: curves, errors, thresholds, pictures"
+        "--report", metavar="DIR", help="folder for a page of this evaluation: curves, errors, thresholds, images"
     )
     common.add_overrides(parser)
     return parser

@@ -1,8 +1,8 @@
 """Write a detector as ONNX or TorchScript, and measure how far the file is from the model.
 
-The file takes float32 images [batch, 3, height, width], BGR, values 0 to 255, the picture top-left: normalisation is
+The file takes float32 images [batch, 3, height, width], BGR, values 0 to 255, the image top-left: normalisation is
 inside, BatchNorm is folded. Files of ResNet models have a second input, image_sizes int64 [batch, 2], the (height,
-width) of each picture. Category names, settings, thresholds and anchors are stored in the file as JSON.
+width) of each image. Category names, settings, thresholds and anchors are stored in the file as JSON.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Look at an experiment's data before training: frequencies, draws of an epoch, problems, pictures."""
+"""Look at an experiment's data before training: frequencies, draws of an epoch, problems, images."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def main(args: argparse.Namespace) -> None:
     if args.json != "-":
         print(data_report(summary, exp, args.rows, sys.stdout.isatty()))
         print(problem_list(problems, sys.stdout.isatty()))
-    pictures = render_pictures(exp, summary, args.pictures)
+    pictures = render_images(exp, summary, args.pictures)
     if args.json is not None:
         write_json(args.json, content(summary, exp, problems, pictures))
     if args.json != "-":
@@ -79,7 +79,7 @@ def write_json(target: str, values: dict[str, Any]) -> None:
         Path(target).write_text(text, encoding="utf-8")
 
 
-def render_pictures(exp: DetectorExp, summary: DataSummary, count: int) -> list[Path]:
+def render_images(exp: DetectorExp, summary: DataSummary, count: int) -> list[Path]:
     """labels.png, train_batch.jpg (as the network sees it) and `count` labelled images in the run's pictures/."""
     folder = Path(exp.output_dir) / exp.exp_name / "pictures"
     folder.mkdir(parents=True, exist_ok=True)

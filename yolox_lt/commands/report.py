@@ -1,4 +1,4 @@
-"""Write the page of a run, or of several side by side, and draw its pictures: report YOLOX_outputs/NAME"""
+"""Write the page of a run, or of several side by side, and draw its images: report YOLOX_outputs/NAME"""
 
 from __future__ import annotations
 

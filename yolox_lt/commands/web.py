@@ -1,6 +1,6 @@
-"""The demo page: a local web server on the standard library that detects objects in the pictures one gives it.
+"""The demo page: a local web server on the standard library that detects objects in the images one gives it.
 
-Pictures stay on the machine that runs it. The page comes from yolox_lt/report/page/web/ and loads nothing from elsewhere.
+Images stay on the machine that runs it. The page comes from yolox_lt/report/page/web/ and loads nothing from elsewhere.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from yolox_lt.errors import UserError
 
 MAX_BYTES = 20 * 2**20
 MAX_PIXELS = 50_000_000
-"""150 MB once decoded: larger than photographs, smaller than what a picture made to fill the memory needs."""
+"""150 MB once decoded: larger than photographs, smaller than what an image made to fill the memory needs."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 """What both browsers and OpenCV read."""
@@ -55,7 +55,7 @@ class RefusedError(Exception):
 
 
 class DemoServer(ThreadingHTTPServer):
-    """Serves the page, and detections of `detector`, one picture at a time: memory stays that of one."""
+    """Serves the page, and detections of `detector`, one image at a time: memory stays that of one."""
 
     daemon_threads = True
     allow_reuse_port = False  # a second server on the same port has to fail
@@ -76,7 +76,7 @@ class DemoServer(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """GET / (page), /app.js, /style.css, /model (names and settings); POST /detect (a picture as body)."""
+    """GET / (page), /app.js, /style.css, /model (names and settings); POST /detect (an image as body)."""
 
     server: DemoServer
     server_version = "yolox_lt"
@@ -115,8 +115,8 @@ class Handler(BaseHTTPRequestHandler):
         except ConnectionError:
             raise
         except Exception as error:
-            logger.exception("a picture could not be processed")
-            self.refuse(500, f"the picture could not be processed ({type(error).__name__}); see the server's log")
+            logger.exception("an image could not be processed")
+            self.refuse(500, f"the image could not be processed ({type(error).__name__}); see the server's log")
         else:
             milliseconds = round(1000 * (time.perf_counter() - start), 1)
             size = {"width": image.shape[1], "height": image.shape[0]}
@@ -125,20 +125,20 @@ class Handler(BaseHTTPRequestHandler):
     def read_upload(self) -> bytes:
         """The body of a request, checked before it is read."""
         if not self.unread:
-            raise RefusedError(411, "the request has no Content-Length or no body; send a picture as its body")
+            raise RefusedError(411, "the request has no Content-Length or no body; send an image as its body")
         if self.unread > MAX_BYTES:
             size, limit = self.unread / 2**20, MAX_BYTES // 2**20
-            raise RefusedError(413, f"the file has {size:.1f} MB; give a picture of at most {limit} MB")
+            raise RefusedError(413, f"the file has {size:.1f} MB; give an image of at most {limit} MB")
         # Of other sites' pages browsers send no such request without asking us first, which we refuse (OPTIONS).
         if not self.headers.get("Content-Type", "").startswith("image/"):
-            raise RefusedError(415, "the Content-Type of the request is not image/...; send a picture as its body")
+            raise RefusedError(415, "the Content-Type of the request is not image/...; send an image as its body")
         length, self.unread = self.unread, 0
         try:
             body = self.rfile.read(length)
         except TimeoutError as error:
-            raise RefusedError(408, f"no data came for {self.timeout} seconds; send the picture again") from error
+            raise RefusedError(408, f"no data came for {self.timeout} seconds; send the image again") from error
         if len(body) < length:
-            raise RefusedError(400, "the upload broke off; send the picture again")
+            raise RefusedError(400, "the upload broke off; send the image again")
         return body
 
     def wrong_method(self) -> None:
@@ -149,9 +149,9 @@ class Handler(BaseHTTPRequestHandler):
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Every refusal as json, also those of the standard library's parser."""
         if code == 404:
-            message = f"{self.path} is not here; open / in a browser, or send a picture to /detect"
+            message = f"{self.path} is not here; open / in a browser, or send an image to /detect"
         elif code == 405:
-            message = f"{self.command} does not work here; GET the page and /model, POST a picture to /detect"
+            message = f"{self.command} does not work here; GET the page and /model, POST an image to /detect"
         self.refuse(code, message or "the request could not be read")
 
     def refuse(self, status: int, sentence: str) -> None:
@@ -185,7 +185,7 @@ def decode(data: bytes) -> np.ndarray:
     """uint8 [H, W, 3] BGR from a file's content, upright as `read_image` gives it from the file.
 
     Raises:
-        RefusedError: no picture of FORMATS, or one of more than MAX_PIXELS; its header tells, before it is decoded.
+        RefusedError: no image of FORMATS, or one of more than MAX_PIXELS; its header tells, before it is decoded.
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as header:
@@ -193,17 +193,17 @@ def decode(data: bytes) -> np.ndarray:
     except Image.DecompressionBombError:
         width = height = MAX_PIXELS
     except Exception as error:  # broken headers make Pillow raise many kinds
-        raise RefusedError(415, f"the file is no readable picture; give one of {', '.join(FORMATS)}") from error
+        raise RefusedError(415, f"the file is no readable image; give one of {', '.join(FORMATS)}") from error
     if width * height > MAX_PIXELS:
         raise RefusedError(
-            413, f"the picture has more than {MAX_PIXELS // 10**6} million pixels; give one that is smaller"
+            413, f"the image has more than {MAX_PIXELS // 10**6} million pixels; give one that is smaller"
         )
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:
         image = None
     if image is None:
-        raise RefusedError(415, "the picture could not be decoded; it may be cut off or damaged")
+        raise RefusedError(415, "the image could not be decoded; it may be cut off or damaged")
     return image
 
 
@@ -233,7 +233,7 @@ def serve(detector: LoadedDetector, host: str = "127.0.0.1", port: int = 8000) -
     """
     with make_server(detector, host, port) as server:
         if not host.startswith("127.") and host != "localhost":
-            logger.warning(f"--host {host}: whoever reaches this machine can send it pictures")
+            logger.warning(f"--host {host}: whoever reaches this machine can send it images")
         logger.info(f"open http://{host}:{server.server_port} in a browser; stop with Ctrl-C")
         try:
             server.serve_forever()

@@ -209,7 +209,7 @@ class EvalDataset(Dataset[Item]):
     Args:
         store: images and annotations.
         transform: from an image to the network's input.
-        skip_bad_images: put an empty picture in the place of an unreadable one and name it, instead of stopping.
+        skip_bad_images: put an empty image in the place of an unreadable one and name it, instead of stopping.
     """
 
     def __init__(self, store: ImageStore, transform: EvalTransform, skip_bad_images: bool = False) -> None:

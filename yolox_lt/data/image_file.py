@@ -12,7 +12,7 @@ from PIL import Image
 from yolox_lt.errors import UserError
 
 MAX_PIXELS = 89_000_000
-"""267 MB once decoded, just below the size that Pillow warns of. Larger pictures are to be cut into tiles."""
+"""267 MB once decoded, just below the size that Pillow warns of. Larger images are to be cut into tiles."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000")
 """What OpenCV decodes and Pillow knows the headers of."""
@@ -32,7 +32,7 @@ class BadImageError(UserError):
 def read_image_file(path: Path, width: int, height: int, entry: str) -> np.ndarray:
     """uint8 [H, W, 3] BGR, without EXIF rotation: COCO's and LVIS's boxes refer to the pixels as stored.
 
-    Grey pictures fill three channels, alpha is dropped, 16 bits lose the lower 8, CMYK becomes BGR.
+    Grey images fill three channels, alpha is dropped, 16 bits lose the lower 8, CMYK becomes BGR.
 
     Args:
         path: of the file.

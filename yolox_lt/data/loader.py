@@ -75,7 +75,7 @@ def init_worker(worker: int) -> None:
 
 
 def ignore_first_sigterm() -> None:
-    """SLURM and a killed process group signal loader processes too, but the step that goes on still needs batches.
+    """SLURM and a killed process group signal loader processes too, but the step that continues still needs batches.
 
     The second SIGTERM ends the process.
     """
@@ -88,7 +88,7 @@ def ignore_first_sigterm() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep blocks of some megabytes for the next sample instead of fetching them anew, page by page.
+    """Let glibc keep blocks of some megabytes for the next sample instead of fetching them again, page by page.
 
     A sample allocates and frees about ten megabytes, which costs a quarter of its time, until one larger block has been
     freed: that raises glibc's limit for giving memory back.

@@ -133,7 +133,7 @@ def _join(context: torch.multiprocessing.ProcessContext) -> None:
         how = f"was ended by {error.signal_name}" if error.signal_name else f"ended with status {error.exit_code}"
         raise UserError(
             f"rank {error.error_index} {how}, so the others were ended; look for a full memory, "
-            "then go on with --resume"
+            "then continue with --resume"
         ) from error
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from yolox_lt.errors import UserError
 
 EXIT_STATUS = 75
-"""Of a run that was asked to stop and can go on with --resume: EX_TEMPFAIL of sysexits.h."""
+"""Of a run that was asked to stop and can continue with --resume: EX_TEMPFAIL of sysexits.h."""
 
 IMPATIENT = 1.0
 """Seconds after which a second SIGINT ends the process at once; a launcher may pass on what the terminal has sent."""

@@ -69,7 +69,7 @@ class DataExp(BaseExp):
     # partners of mosaic and mixup: uniform over the images (released models), or same, drawn as the sampler draws
     partners: str = "uniform"
     # at most so many iterations an epoch, None = all; a run is stated in iterations by epochs of a round number: with
-    # 10,000 it is max_epoch and milestones (in epochs) times 10,000 of them, while the images go on where they were
+    # 10,000 it is max_epoch and milestones (in epochs) times 10,000 of them, while the images continue where they were
     max_iter: int | None = None
 
     # batches of wide or of tall images only, so that little is padding

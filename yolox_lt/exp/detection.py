@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class DetectorExp(DataExp):
-    """Settings common to all detectors; `Exp` (YOLOX) and `ResNetExp` add network, boxes and pictures."""
+    """Settings common to all detectors; `Exp` (YOLOX) and `ResNetExp` add network, boxes and images."""
 
     family: ClassVar[str] = ""
     """Which class a checkpoint's settings belong to, see `exp_class`."""
@@ -58,7 +58,7 @@ class DetectorExp(DataExp):
     eval_interval: int = 10
     # iterations between two writings of latest.pth inside an epoch; None = at the ends of epochs alone
     checkpoint_interval: int | None = None
-    # go on from the folder's latest.pth when there is one, as with --resume
+    # continue from the folder's latest.pth when there is one, as with --resume
     auto_resume: bool = False
     # on these signals finish the step, save and end with status 75
     stop_signals: tuple[str, ...] = ("SIGTERM", "SIGINT", "SIGUSR1")

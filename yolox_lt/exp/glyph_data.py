@@ -18,7 +18,7 @@ class GlyphData(DataExp):
     glyph_image_size: int = 128
     glyph_train_images: int = 2400
     glyph_val_images: int = 400
-    # (smallest, largest) longer side of a glyph in pixels; None: 14 to 60 in pictures of 128
+    # (smallest, largest) longer side of a glyph in pixels; None: 14 to 60 in images of 128
     glyph_object_size: tuple[float, float] | None = None
     # zipf, or lvis: the image counts of the file glyph_categories
     glyph_profile: str = "zipf"

@@ -66,7 +66,7 @@ def load_class(path: Path) -> type[DetectorExp]:
             f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).name == path.name
         ]
         where = f"{path}, line {lines[-1]}" if lines else str(path)
-        raise UserError(f"{where}: {type(error).__name__}: {error}; mend the experiment file") from error
+        raise UserError(f"{where}: {type(error).__name__}: {error}; fix the experiment file") from error
     cls = getattr(module, "Exp", None)
     if not isinstance(cls, type) or not issubclass(cls, DetectorExp):
         raise UserError(f"{path}: has no class Exp derived from yolox_lt.exp.Exp")

@@ -174,7 +174,7 @@ class ResNetExp(DetectorExp):
             names=names,
         )
 
-    # ------------------------------------------------------------------------------------------- pictures
+    # ------------------------------------------------------------------------------------------- images
 
     def get_augment(self) -> ShortSideAugment:
         return ShortSideAugment(self.short_sides, self.long_side, self.flip_prob, self.legacy)

@@ -49,7 +49,7 @@ class Exp(DetectorExp):
     warmup_epochs = 5
     no_aug_epochs = 15
 
-    # --------------------------------------------------------------- pictures
+    # --------------------------------------------------------------- images
     # official (YOLOX's own) or released (the EFL models': see the recipes)
     recipe: str = "official"
     # (height, width); with multiscale_range 5 the actual training size is within [640 - 5*32, 640 + 5*32]
@@ -125,7 +125,7 @@ class Exp(DetectorExp):
             names=names,
         )
 
-    # ------------------------------------------------------------------------------------------- pictures
+    # ------------------------------------------------------------------------------------------- images
 
     def get_recipe(self) -> AugmentRecipe:
         """The augmentation recipe with this experiment's values."""
@@ -148,7 +148,7 @@ class Exp(DetectorExp):
         return Collate(self.get_recipe().fill)
 
     def random_resize(self, iteration: int) -> tuple[int, int] | None:
-        """Input size (height, width) of an iteration: drawn anew every ten, the same on every rank.
+        """Input size (height, width) of an iteration: drawn again every ten, the same on every rank.
 
         The released recipe draws a size for each image instead, so its batches stay as they are collated.
         """

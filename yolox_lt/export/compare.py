@@ -63,7 +63,7 @@ class Difference:
 
 
 def compare(detector: LoadedDetector, model: ExportedModel, images: Sequence[np.ndarray]) -> Difference:
-    """The largest differences over random pictures and `images` (uint8 [H, W, 3] BGR).
+    """The largest differences over random images and `images` (uint8 [H, W, 3] BGR).
 
     Without NMS the boxes and scores of all priors count, otherwise detections, see `detection_difference`. Boxes count
     as far as they lie inside the input: those of background priors can be many times as large, and so is their

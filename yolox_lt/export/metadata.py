@@ -20,9 +20,9 @@ FORMAT_VERSION = 1
 THRESHOLDS = ("score_threshold", "nms_threshold", "pre_nms", "max_detections", "multi_label", "clip")
 """Settings of a Predictor that a file with NMS fixes."""
 
-IMAGES = "images float32 [batch, 3, height, width], BGR, values 0 to 255, each picture top-left, "
+IMAGES = "images float32 [batch, 3, height, width], BGR, values 0 to 255, each image top-left, "
 IMAGE_SIZES = (
-    "image_sizes int64 [batch, 2], (height, width) of each picture inside the input; what lies outside is padding, "
+    "image_sizes int64 [batch, 2], (height, width) of each image inside the input; what lies outside is padding, "
     "whatever its values"
 )
 RAW_OUTPUTS = (
@@ -47,7 +47,7 @@ class Metadata:
     input, outputs: what goes in and comes out, in words.
     size: (height, width) of the input, None where any size will do; multiples of `size_divisor` in both cases.
     batch: images of a batch, None for any number.
-    needs_image_sizes: there is a second input, `image_sizes` int64 [batch, 2]: (height, width) of each picture inside
+    needs_image_sizes: there is a second input, `image_sizes` int64 [batch, 2]: (height, width) of each image inside
         the input; what is outside of it counts as padding.
     nms: decoding and NMS are inside.
     thresholds: of the experiment's Predictor; a file with NMS has them inside.

@@ -54,7 +54,7 @@ class Pixels(nn.Module):
 
     Args:
         mean, std: RGB, of values in [0, 1]; None for pixels as they are.
-        blank_padding: what lies outside of a picture becomes zero.
+        blank_padding: what lies outside of an image becomes zero.
     """
 
     def __init__(self, mean: Sequence[float] | None, std: Sequence[float] | None, blank_padding: bool) -> None:
@@ -126,7 +126,7 @@ class DetectionNetwork(ExportNetwork):
         return best_first(boxes, scores.masked_fill(~keep, DROPPED), labels, self.predictor.max_detections)
 
     def clip(self, boxes: Tensor, images: Tensor, image_sizes: Tensor | None) -> Tensor:
-        """Boxes [B, P, 4] inside the input or the pictures in it, as the predictor says."""
+        """Boxes [B, P, 4] inside the input or the images in it, as the predictor says."""
         if self.predictor.clip is None:
             return boxes
         if self.predictor.clip == "input":
@@ -163,7 +163,7 @@ class Grid(nn.Module):
 
 
 def takes_image_sizes(exp: DetectorExp) -> bool:
-    """Whether the network has to know where each picture ends: ResNet models blank the padding and clip boxes there."""
+    """Whether the network has to know where each image ends: ResNet models blank the padding and clip boxes there."""
     return exp.get_predictor().clip == "content"
 
 

@@ -42,7 +42,7 @@ class ExportedModel:
     def __call__(self, images: Tensor, image_sizes: Tensor | None = None) -> tuple[Predictions, Priors]:
         """As a Detector, for a file without NMS: float BGR 0..255 [B, 3, H, W] -> predictions and priors.
 
-        image_sizes: int64 [B, 2], (height, width) of the pictures inside; None: they fill the input.
+        image_sizes: int64 [B, 2], (height, width) of the images inside; None: they fill the input.
         """
         cls_logits, box_deltas, *quality = self.outputs(images, image_sizes)
         return Predictions(cls_logits, box_deltas, quality[0] if quality else None), self.priors(
@@ -193,7 +193,7 @@ def load_onnx(path: str | Path, device: str | torch.device = "cpu") -> ExportedD
         return [torch.from_numpy(values) for values in session.run(None, fed)]
 
     metadata = Metadata.from_strings(session.get_modelmeta().custom_metadata_map, path)
-    # The session keeps its tensors to itself: what comes back is on the CPU, where decoding and NMS go on.
+    # The session keeps its tensors to itself: what comes back is on the CPU, where decoding and NMS continue.
     return detector_of(ExportedModel(run, metadata, path), torch.device("cpu"))
 
 

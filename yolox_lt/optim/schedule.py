@@ -21,7 +21,7 @@ def released_yolox(iteration: int, lr: float, total: int, warmup: int, tail: int
     """Released EFL YOLOX models: lr (i / W)^2, then cosine to min_ratio of the peak, constant in the tail.
 
     The cosine starts from the last warm-up value lr ((W - 1) / W)^2, not from lr: the released code reads its base
-    anew there.
+    again there.
     """
     if iteration < warmup:
         return lr * (iteration / warmup) ** 2

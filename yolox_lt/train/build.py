@@ -28,7 +28,7 @@ class TrainerParts:
 
     objects: the ranks' group for Python objects, None for a single process. control: the same with the time-out of a
     step, for what the ranks decide together.
-    resuming: whether the run goes on from a checkpoint.
+    resuming: whether the run continues from a checkpoint.
     progress: position in the run. metrics: of the evaluation at the end of the last epoch, empty without one.
     bad_images: how often each unreadable image was met, on this rank since the last end of an epoch, on rank 0 before
     too.

@@ -33,5 +33,5 @@ def call(exp: Any, name: str, *arguments: Any) -> None:
         method(*arguments)
     except Exception as error:
         raise UserError(
-            f"callback {name} of {exp.exp_name} failed: {type(error).__name__}: {error}; mend it in the experiment file"
+            f"callback {name} of {exp.exp_name} failed: {type(error).__name__}: {error}; fix it in the experiment file"
         ) from error

@@ -28,7 +28,7 @@ class TrainerEpoch(TrainerStep):
     def end_epoch(self) -> None:
         """Evaluate if it is time, write the epoch's row and the checkpoints.
 
-        latest.pth is written last: a run that is killed before goes on from the end of the epoch's steps, or from an
+        latest.pth is written last: a run that is killed before continues from the end of the epoch's steps, or from an
         earlier step, and everything that was written here is written again.
         """
         epoch = self.progress.epochs + 1

@@ -1,4 +1,4 @@
-"""What a run shows beside its checkpoints: log, gauge, trackers, pictures and the report page. Rank 0 alone has one."""
+"""What a run shows beside its checkpoints: log, gauge, trackers, images and the report page. Rank 0 alone has one."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from yolox_lt.evaluate.results import DetectionArrays
     from yolox_lt.exp.detection import DetectorExp
 
-TRAIN_PICTURES = 3
+TRAIN_IMAGES = 3
 """Batches drawn at the start of a run."""
 
-VAL_PICTURES = 8
+VAL_IMAGES = 8
 """Validation images drawn after an evaluation."""
 
 DRAWING_SHARE = 0.01
-"""Largest share of a run's time so far that pictures and pages may have taken; what would take more waits for a later
+"""Largest share of a run's time so far that images and pages may have taken; what would take more waits for a later
 evaluation, or for the end of the training.
 """
 
@@ -46,7 +46,7 @@ FIRST_DRAWING = 10.0
 class ReportCallback:
     """Pictures, gauge, trackers and report of one run.
 
-    Pictures and pages never end a run: what fails is reported as a warning, with its traceback in train.log.
+    Images and pages never end a run: what fails is reported as a warning, with its traceback in train.log.
 
     Args:
         exp: the experiment. folder: of the run, which exists.
@@ -80,7 +80,7 @@ class ReportCallback:
 
     def batch(self, batch: Batch, iteration: int) -> None:
         """Draw the first batches of a run as the network sees them."""
-        if iteration >= TRAIN_PICTURES:
+        if iteration >= TRAIN_IMAGES:
             return
         from yolox_lt.report.data.batch_images import render_train_batch
 
@@ -109,7 +109,7 @@ class ReportCallback:
             self.render()
 
     def finish(self) -> None:
-        """When the training is over, also when it was interrupted: the last pictures and page."""
+        """When the training is over, also when it was interrupted: the last images and page."""
         self.trackers.finish()
         trained, drawn = time.perf_counter() - self.started, self.drawing_seconds
         if self.undrawn:
@@ -120,7 +120,7 @@ class ReportCallback:
         )
 
     def render(self) -> None:
-        """Everything that shows the latest state: record of the best evaluation, pictures, page."""
+        """Everything that shows the latest state: record of the best evaluation, images, page."""
         before = self.drawing_seconds
         with self.counted():
             if self.pending is not None:
@@ -147,7 +147,7 @@ class ReportCallback:
         report.write_csv(self.folder / "per_category.csv", columns)
 
     def keep_evaluation(self, epoch: int, report: Report, detections: DetectionArrays) -> None:
-        """evaluation.npz, which the report page reads, and pictures of some detections."""
+        """evaluation.npz, which the report page reads, and images of some detections."""
         from yolox_lt.report.analysis.evaluation_file import record_evaluation
 
         index = self.evaluator.index
@@ -162,7 +162,7 @@ class ReportCallback:
         from yolox_lt.report.data.batch_images import render_val_pairs
 
         index = self.evaluator.index
-        positions = np.unique(np.linspace(0, len(index) - 1, VAL_PICTURES).astype(int)).tolist()
+        positions = np.unique(np.linspace(0, len(index) - 1, VAL_IMAGES).astype(int)).tolist()
         images, truth, detections = [], [], []
         for position in positions:
             try:
@@ -190,7 +190,7 @@ class ReportCallback:
 
     @contextlib.contextmanager
     def never_fatal(self, path: Path) -> Iterator[None]:
-        """Report what fails while `path` is made; the training it tells of is worth more than the picture."""
+        """Report what fails while `path` is made; the training it tells of is worth more than the image."""
         try:
             yield
         except Exception as error:

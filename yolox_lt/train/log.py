@@ -1,4 +1,4 @@
-"""What a run leaves behind while it goes on: log file, csv, jsonl, TensorBoard, progress bar."""
+"""What a run leaves behind while it continues: log file, csv, jsonl, TensorBoard, progress bar."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a file anew, whole or not at all."""
+    """Write a file again, whole or not at all."""
     temporary = path.with_name(f".{path.name}.tmp")
     with open(temporary, "w", newline="") as file:
         file.write(text)

@@ -13,7 +13,7 @@ def keep_large_blocks() -> None:
     """Let glibc keep blocks of up to a GiB that this process frees, and up to a GiB at the end of its heap.
 
     By itself glibc gives every block above 32 MiB back to the system, so a step on the CPU fetches its logits and their
-    gradients anew, page by page: with 1203 categories a matrix for two pictures of 320 pixels has 39 MiB. Other C
+    gradients again, page by page: with 1203 categories a matrix for two images of 320 pixels has 39 MiB. Other C
     libraries are left as they are.
     """
     if platform.libc_ver()[0] == "glibc":

@@ -42,7 +42,7 @@ class Progress:
     """The position of a run.
 
     iteration: optimiser steps done. epochs: epochs ended, with evaluation and row. open: the epoch after them.
-    segments: stretches of the run with other ranks or batch sizes than now. segment: the stretch that goes on.
+    segments: stretches of the run with other ranks or batch sizes than now. segment: the stretch that continues.
     """
 
     segment: SamplerSegment
@@ -78,7 +78,7 @@ class Progress:
 
 
 def resumed_progress(state: dict[str, Any], now: SamplerSegment, batch_size: int, epoch_iterations: int) -> Progress:
-    """Inverse of `Progress.state`, for a run that may go on with other ranks, batches and epochs.
+    """Inverse of `Progress.state`, for a run that may continue with other ranks, batches and epochs.
 
     An epoch that was begun is finished with as many steps as its remaining images need, rounded up.
 

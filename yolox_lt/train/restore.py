@@ -41,9 +41,9 @@ def start_from(
         raise UserError(f"{path}: no tensor fits this model; use the exp file of that checkpoint")
     model.load_state_dict(fitting, strict=False)
     left = sorted(name for name in own if name not in fitting)
-    logger.info(f"{path}: {len(fitting)} tensors loaded, {len(left)} start anew{listing(left)}")
+    logger.info(f"{path}: {len(fitting)} tensors loaded, {len(left)} are newly initialised{listing(left)}")
     if not same_categories:
-        logger.info(f"{path}: its categories are not those of this run, so the classifier starts anew")
+        logger.info(f"{path}: its categories are not those of this run, so the classifier is newly initialised")
     if repeated:
         logger.info(f"{path}: third branch repeated for each anchor{listing(repeated)}")
     if ema is not None:

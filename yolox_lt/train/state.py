@@ -36,7 +36,7 @@ class TrainerState(TrainerParts):
     saved = False
 
     def read_checkpoint(self) -> dict[str, Any] | None:
-        """What the run starts or goes on from; None for a new run from nothing."""
+        """What the run starts or continues from; None for a new run from nothing."""
         latest = self.folder / "latest.pth"
         if self.exp.auto_resume and not self.options.resume:
             self.resuming = broadcast(latest.is_file(), self.objects)
@@ -67,7 +67,7 @@ class TrainerState(TrainerParts):
         if checkpoint["world"] != self.process.world_size or checkpoint["batch_size"] != self.options.batch_size:
             logger.warning(
                 f"resuming a run of {checkpoint['world']} ranks and batch {checkpoint['batch_size']} with "
-                f"{self.process.world_size} and {self.options.batch_size}: the images left of the current pass are dealt anew"
+                f"{self.process.world_size} and {self.options.batch_size}: the images left of the current pass are dealt again"
             )
         logger.info(f"{path}: resumed after iteration {self.iteration} of {self.total}")
 
@@ -101,7 +101,7 @@ class TrainerState(TrainerParts):
     def save(self, copies: Sequence[str] = ()) -> None:
         """Write latest.pth, on rank 0 also under the names `copies`, and first: what latest.pth tells of is there.
 
-        All ranks call it together, and none goes on before the files are there.
+        All ranks call it together, and none continues before the files are there.
         """
         content = self.checkpoint()
         if content is not None:
@@ -114,7 +114,7 @@ class TrainerState(TrainerParts):
         self.saved = True
 
     def checkpoint(self) -> dict[str, Any] | None:
-        """Everything needed to go on exactly, or to use the model without its exp file; plain numbers and tensors
+        """Everything needed to continue exactly, or to use the model without its exp file; plain numbers and tensors
         only. All ranks call it together; None on others than 0.
         """
         ranks = gather_to_main(self.rank_state(), self.objects)

@@ -56,12 +56,12 @@ class Trainer(TrainerEpoch):
                 if self.process.world_size > 1 and lost_rank(error):
                     raise UserError(
                         f"another rank has ended or does not answer ({str(error).splitlines()[0]}); the last "
-                        "checkpoint is whole, go on with --resume"
+                        "checkpoint is whole, continue with --resume"
                     ) from error
                 raise
             finally:
                 self.early = None  # loader processes end with their iterator, and not by signals
-                # The checkpoint is whole by now, so an interrupted run gets its last pictures too.
+                # The checkpoint is whole by now, so an interrupted run gets its last images too.
                 if hasattr(self, "follower"):
                     self.follower.finish()
                 if hasattr(self, "log"):
@@ -91,7 +91,9 @@ class Trainer(TrainerEpoch):
                 self.exp, self.model, self.dataset, self.factors, self.epoch_iterations, self.options
             )
             write_config(self.folder / "config.json", self.exp, self.options)
-            self.follower = ReportCallback(self.exp, self.folder, summary, self.evaluator, self.criterion.cls_loss, epoch)
+            self.follower = ReportCallback(
+                self.exp, self.folder, summary, self.evaluator, self.criterion.cls_loss, epoch
+            )
         call(self.exp, "on_train_start", self)
 
     def batches(self) -> Iterator[Batch]:
@@ -162,4 +164,4 @@ class Trainer(TrainerEpoch):
         if self.process.is_main:
             asked = self.stop.received.name if self.stop.received is not None else "another rank"
             total = getattr(self, "total", 0)
-            logger.info(f"stopped by {asked} after iteration {self.iteration} of {total}; go on with --resume")
+            logger.info(f"stopped by {asked} after iteration {self.iteration} of {total}; continue with --resume")

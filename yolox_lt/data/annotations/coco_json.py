@@ -97,7 +97,7 @@ def decode_json(source: Path | object, kind: type[T]) -> T:
         what, _, where = str(error).partition(" - at `$")
         where = where.strip(".`")  # "annotations[3].bbox"
         where = f"entry {where}" if where.startswith("[") else where or "top level"
-        raise UserError(f"{name_of(source)}: {where}: {what}; correct it or write the file anew") from error
+        raise UserError(f"{name_of(source)}: {where}: {what}; correct it or write the file again") from error
 
 
 def name_of(source: object) -> str:

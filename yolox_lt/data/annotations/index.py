@@ -151,12 +151,12 @@ class AnnotationIndex:
         columns = read_cache(path, key)
         if columns is None:
             if path.is_file():
-                logger.info(f"{path}: of another file or version, or incomplete; it is written anew")
+                logger.info(f"{path}: of another file or version, or incomplete; it is written again")
             columns = _read(source)
             try:
                 write_cache(path, key, columns)
             except OSError as error:
-                logger.warning(f"{path} cannot be written ({error.strerror}); the next start reads {source.path} anew")
+                logger.warning(f"{path} cannot be written ({error.strerror}); the next start reads {source.path} again")
                 return cls(columns, source)
             columns = read_cache(path, key)
             if columns is None:

@@ -101,7 +101,7 @@ def concatenate(parts: Sequence[Columns], sources: Sequence[str]) -> Columns:
             joined[name] = np.concatenate(columns)
     image_ids = np.concatenate([part["image_ids"] for part in parts])
     if len(distinct(image_ids)) < len(image_ids):
-        logger.warning(f"{' + '.join(sources)}: image ids occur in several files; images are numbered from 1 anew")
+        logger.warning(f"{' + '.join(sources)}: image ids occur in several files; images are numbered from 1 again")
         image_ids = np.arange(1, len(image_ids) + 1)
     if len(distinct(joined["annotation_ids"])) < len(joined["annotation_ids"]):
         joined["annotation_ids"] = np.arange(1, len(joined["annotation_ids"]) + 1)

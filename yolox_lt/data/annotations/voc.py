@@ -138,12 +138,12 @@ def parse(path: Path) -> VocImage:
         line, column = error.position
         raise UserError(
             f"{path}, line {line}, column {column + 1}: not well-formed xml ({str(error).partition(':')[0]}); "
-            "write the file anew"
+            "write the file again"
         ) from error
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except (ValueError, LookupError) as error:  # an unknown encoding
-        raise UserError(f"{path}: not readable as xml ({error}); write the file anew") from error
+        raise UserError(f"{path}: not readable as xml ({error}); write the file again") from error
     width, height = (_number(tree, f"size/{side}", str(path)) for side in ("width", "height"))
     if width < 1 or height < 1:
         raise UserError(f"{path}: size has width {width:g} and height {height:g}; write the image's size in pixels")

@@ -111,7 +111,7 @@ def read_yolo(found: YoloSet, root: Path) -> AnnotationFile:
     if rotated:
         logger.warning(
             f"{rotated[0]}: {len(rotated)} images have an EXIF rotation, which is not applied; store them upright if "
-            "their boxes were drawn on the rotated picture"
+            "their boxes were drawn on the rotated image"
         )
     _warn_of_orphans(found)
     return AnnotationFile(images, [CategoryEntry(k + 1, name) for k, name in sorted(found.names.items())], boxes)
@@ -127,7 +127,7 @@ def read_labels(path: Path, names: dict[int, str]) -> list[tuple[int, Box]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a text file ({error.reason}); write the labels anew") from error
+        raise UserError(f"{path}: not a text file ({error.reason}); write the labels again") from error
     for number, line in enumerate(lines, 1):
         words = line.split()
         if not words:

@@ -4,7 +4,7 @@ Mosaic: four images, each fitted into the input size, meet at one point of a can
 Mixup: a second image is laid over the first, half and half, and brings its objects.
 Both as in official YOLOX and in the released models, which differ in fill, flip and in the boxes they keep.
 
-A `Scene` says where every image goes; `render_scene` then makes the picture, each source sampled once. The released order
+A `Scene` says where every image goes; `render_scene` then makes the image, each source sampled once. The released order
 (resize, paste, warp, resize, blend) has the same geometry, but samples every source two to four times.
 """
 
@@ -40,11 +40,11 @@ than the warp would; above, a pixel of the image is too large to cut it along th
 class Tile:
     """One image of a mosaic.
 
-    image: uint8 [H, W, 3]; to_picture: from its coordinates to those of the picture; edges: see `paste`.
+    image: uint8 [H, W, 3]; to_picture: from its coordinates to those of the image; edges: see `paste`.
     """
 
     image: np.ndarray
-    to_picture: Affine
+    to_image: Affine
     edges: Edges
 
 
@@ -52,21 +52,21 @@ class Tile:
 class Overlay:
     """The second image of a mixup.
 
-    image: uint8 [H, W, 3]; to_picture: from its coordinates to those of the picture, scales, flips and shifts; canvas:
-    the rectangle in the picture of its letterboxed canvas, whose rest is fill.
+    image: uint8 [H, W, 3]; to_picture: from its coordinates to those of the image, scales, flips and shifts; canvas:
+    the rectangle in the image of its letterboxed canvas, whose rest is fill.
     """
 
     image: np.ndarray
-    to_picture: Affine
+    to_image: Affine
     canvas: Rectangle
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A picture before a pixel is drawn, with its objects.
+    """An image before a pixel is drawn, with its objects.
 
     size: (height, width) in pixels; tiles: in the order in which they are drawn; overlay: of the mixup, if any;
-    boxes: float32 [G, 4], x1 y1 x2 y2 in pixels of the picture; labels: int64 [G], 0..C-1.
+    boxes: float32 [G, 4], x1 y1 x2 y2 in pixels of the image; labels: int64 [G], 0..C-1.
     """
 
     size: tuple[int, int]
@@ -81,10 +81,10 @@ class Scene:
 
     def mapped(self, change: Affine, size: tuple[int, int], boxes: np.ndarray) -> Scene:
         """The scene after a map, with new size and boxes. With an overlay, it may only scale, flip and shift."""
-        tiles = tuple(Tile(tile.image, tile.to_picture.then(change), tile.edges) for tile in self.tiles)
+        tiles = tuple(Tile(tile.image, tile.to_image.then(change), tile.edges) for tile in self.tiles)
         overlay = self.overlay
         if overlay is not None:
-            overlay = Overlay(overlay.image, overlay.to_picture.then(change), change.hull(overlay.canvas))
+            overlay = Overlay(overlay.image, overlay.to_image.then(change), change.hull(overlay.canvas))
         return Scene(size, tiles, overlay, boxes, self.labels)
 
     def warped(self, matrix: np.ndarray, size: tuple[int, int]) -> Scene:
@@ -192,10 +192,10 @@ def mixup(
     canvas_height, canvas_width = canvas_size = max(1, int(height * scale)), max(1, int(width * scale))
     boxes = clip_boxes((partner.boxes * fitted.scale).astype(np.float32) * np.float32(scale), canvas_size)
     y, x = offset
-    to_picture = Affine.scaling(canvas_width / width, canvas_height / height, -x, -y)
+    to_image = Affine.scaling(canvas_width / width, canvas_height / height, -x, -y)
     if flipped:
         boxes = flip_boxes(boxes, canvas_width)
-        to_picture = Affine.scaling(-canvas_width / width, canvas_height / height, canvas_width - x, -y)
+        to_image = Affine.scaling(-canvas_width / width, canvas_height / height, canvas_width - x, -y)
 
     before = boxes - np.array([x, y, x, y], dtype=np.float32)
     after = clip_boxes(before, size)
@@ -205,7 +205,7 @@ def mixup(
     return replace(
         base,
         overlay=Overlay(
-            partner.image, Affine.scaling(*fitted.ratio).then(to_picture), to_picture.hull((0, 0, width, height))
+            partner.image, Affine.scaling(*fitted.ratio).then(to_image), to_image.hull((0, 0, width, height))
         ),
         boxes=np.concatenate([base.boxes, after[keep]]),
         labels=np.concatenate([base.labels, partner.labels[keep]]),
@@ -213,13 +213,13 @@ def mixup(
 
 
 def render_scene(scene: Scene, fill: int) -> np.ndarray:
-    """The picture, uint8 [height, width, 3].
+    """The image, uint8 [height, width, 3].
 
     fill: grey level 0..255 of everything outside the images (zero outside the canvas of a mixup's partner).
     """
     picture = np.full((*scene.size, 4), fill, dtype=np.uint8)
     for tile in scene.tiles:
-        paste(picture, tile.image, tile.to_picture, tile.edges, fill)
+        paste(picture, tile.image, tile.to_image, tile.edges, fill)
     base = cv2.cvtColor(picture, cv2.COLOR_BGRA2BGR)
     if scene.overlay is None:
         return base
@@ -234,5 +234,5 @@ def render_overlay(overlay: Overlay, size: tuple[int, int], fill: int) -> np.nda
     if fill:
         x1, y1, x2, y2 = nearest_pixels(overlay.canvas, size)
         picture[y1:y2, x1:x2] = fill
-    stretch(picture, overlay.image, overlay.to_picture)
+    stretch(picture, overlay.image, overlay.to_image)
     return picture

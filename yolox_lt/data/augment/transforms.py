@@ -124,7 +124,7 @@ _CUT = -0.5 + 2**-12  # Added to a number that is then rounded, this cuts it, up
 def _change_hsv(image: np.ndarray, gains: Sequence[float], terms: Sequence[float]) -> np.ndarray:
     """Hue (modulo 180), saturation and value (clipped to 0..255) become gain x level + term, cut to whole numbers.
 
-    A linear map of the whole picture takes a quarter of the time of three tables. The hue needs a table where it could
+    A linear map of the whole image takes a quarter of the time of three tables. The hue needs a table where it could
     leave 0..255; up to there OpenCV takes it as a turn more.
     """
     (hue_gain, saturation_gain, value_gain), (hue, saturation, value) = gains, terms

@@ -1,7 +1,7 @@
-"""Images drawn straight into a picture: each source is sampled once, whatever chain of maps leads to the picture.
+"""Images drawn straight into an image: each source is sampled once, whatever chain of maps leads to the image.
 
 Coordinates are continuous, as those of boxes: pixel i covers i to i + 1, so a resize is a pure scaling and a flip
-x -> width - x. Pure functions, but for `paste` and `stretch`, which draw into the picture they are given.
+x -> width - x. Pure functions, but for `paste` and `stretch`, which draw into the image they are given.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ Rectangle = tuple[float, float, float, float]
 
 
 class Edge(Enum):
-    """What lies beyond a side of an image that is pasted into a picture: half a pixel of it is mixed with the last one.
+    """What lies beyond a side of an image that is pasted into an image: half a pixel of it is mixed with the last one.
 
-    FILL: nothing but fill. REPEATED: an image pasted later; until then the last pixels go on. BARE: what the picture
+    FILL: nothing but fill. REPEATED: an image pasted later; until then the last pixels continue. BARE: what the image
     shows already; OpenCV before 5 leaves the last half pixel out.
     """
 
@@ -94,19 +94,19 @@ class Affine(NamedTuple):
 
 
 def nearest_pixels(rectangle: Rectangle, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The whole-pixel rectangle nearest to one, cut to a picture of `size` (height, width); it may be empty."""
+    """The whole-pixel rectangle nearest to one, cut to an image of `size` (height, width); it may be empty."""
     x1, y1, x2, y2 = (math.floor(value + 0.5) for value in rectangle)
     return max(x1, 0), max(y1, 0), min(x2, size[1]), min(y2, size[0])
 
 
 def touched_pixels(rectangle: Rectangle, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """All pixels that a rectangle touches, cut to a picture of `size` (height, width); it may be empty."""
+    """All pixels that a rectangle touches, cut to an image of `size` (height, width); it may be empty."""
     x1, y1, x2, y2 = rectangle
     return max(math.floor(x1), 0), max(math.floor(y1), 0), min(math.ceil(x2), size[1]), min(math.ceil(y2), size[0])
 
 
 def paste(picture: np.ndarray, image: np.ndarray, to_picture: Affine, edges: Edges, fill: int) -> None:
-    """Warp an image, uint8 [h, w, 3], into a picture, uint8 [H, W, 4], bilinearly; pixels around it stay as they are.
+    """Warp an image, uint8 [h, w, 3], into an image, uint8 [H, W, 4], bilinearly; pixels around it stay as they are.
 
     fill: grey level 0..255 into which the image fades at sides of the kind FILL.
     """
@@ -149,20 +149,20 @@ def framed(image: np.ndarray, edges: Edges, fill: int) -> tuple[np.ndarray, tupl
 
 
 SEARCHED_STARTS = 32
-"""Pixels before the visible part of an image among which `stretch` looks for a start on the grid of the picture."""
+"""Pixels before the visible part of an image among which `stretch` looks for a start on the grid of the image."""
 
 
 def stretch(picture: np.ndarray, image: np.ndarray, to_picture: Affine) -> None:
-    """Resize an image, uint8 [h, w, 3], into a picture, uint8 [H, W, 3], bilinearly; the map may scale, flip and shift.
+    """Resize an image, uint8 [h, w, 3], into an image, uint8 [H, W, 3], bilinearly; the map may scale, flip and shift.
 
-    A resize begins at a border between pixels, of the image and of the picture; the map rarely lets two such borders
+    A resize begins at a border between pixels, of the image and of the image; the map rarely lets two such borders
     meet. The resize begins where they nearly do: the image lies a fraction of a pixel off (0.03 in the mean, in a
     fiftieth of the samples more than a quarter, never more than a half).
     """
-    (height, width), picture_width = image.shape[:2], picture.shape[1]
+    (height, width), image_width = image.shape[:2], picture.shape[1]
     mirrored = to_picture.xx < 0
-    if mirrored:  # resized into the mirror image of the picture
-        to_picture = to_picture.then(Affine.scaling(-1, 1, picture_width, 0))
+    if mirrored:  # resized into the mirror image of the image
+        to_picture = to_picture.then(Affine.scaling(-1, 1, image_width, 0))
     x1, y1, x2, y2 = nearest_pixels(to_picture.hull((0, 0, width, height)), picture.shape[:2])
     if x1 >= x2 or y1 >= y2:
         return
@@ -178,15 +178,15 @@ def stretch(picture: np.ndarray, image: np.ndarray, to_picture: Affine) -> None:
         return
     y2, x2 = y1 + visible.shape[0], x1 + visible.shape[1]
     if mirrored:
-        cv2.flip(visible, 1, dst=picture[y1:y2, picture_width - x2 : picture_width - x1])
+        cv2.flip(visible, 1, dst=picture[y1:y2, image_width - x2 : image_width - x1])
     else:
         picture[y1:y2, x1:x2] = visible
 
 
 def resize_span(scale: float, shift: float, first: int, last: int, length: int) -> tuple[int, int, int]:
-    """Which pixels of an image axis of `length` to resize by `scale` for the picture's pixels from `first` to `last`.
+    """Which pixels of an image axis of `length` to resize by `scale` for the image's pixels from `first` to `last`.
 
-    Returns (start, picture pixel at which the start comes to lie, end).
+    Returns (start, image pixel at which the start comes to lie, end).
     """
     visible = min(max(math.floor((first - shift) / scale) - 1, 0), length - 1)
     end = min(math.ceil((last - shift) / scale) + 1, length)

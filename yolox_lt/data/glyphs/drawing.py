@@ -1,6 +1,6 @@
-"""Draws one picture of the glyph data set: textured background, distractors, glyphs, bars that hide a part of them.
+"""Draws one image of the glyph data set: textured background, distractors, glyphs, bars that hide a part of them.
 
-Everything random comes from the generator that is handed in, so a picture depends on its own seed alone.
+Everything random comes from the generator that is handed in, so an image depends on its own seed alone.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MASK_THRESHOLD = 128  # coverage from which a pixel belongs to the object: a hal
 
 @dataclass(frozen=True)
 class DrawnGlyph:
-    """A glyph in a picture.
+    """A glyph in an image.
 
     category: index into the alphabet. box: x, y, width, height in pixels, the tight hull of the mask. area: mask
     pixels, before anything hides them. left, top: corner at which the uint8 [h, w] `coverage` was painted; the mask is
@@ -40,19 +40,19 @@ class DrawnGlyph:
     coverage: np.ndarray
 
 
-def render_picture(
+def render_image(
     rng: np.random.Generator,
     bitmaps: Sequence[np.ndarray],
     categories: Sequence[int],
     image_size: tuple[int, int],
     object_size: tuple[float, float],
 ) -> tuple[np.ndarray, list[DrawnGlyph]]:
-    """A picture uint8 [height, width, 3] BGR with one glyph per entry of `categories`, in that order.
+    """An image uint8 [height, width, 3] BGR with one glyph per entry of `categories`, in that order.
 
     bitmaps: coverage uint8 [h, w] per category, larger than any object. image_size: (height, width).
     object_size: smallest and largest longer side of a glyph before rotation, pixels.
     """
-    unit = min(image_size) / 128  # the sizes of texture and strokes below are for a picture of 128 pixels
+    unit = min(image_size) / 128  # the sizes of texture and strokes below are for an image of 128 pixels
     image = background(rng, image_size, unit)
     add_distractors(rng, image, unit)
     drawn = place_glyphs(rng, bitmaps, categories, image_size, object_size)

@@ -1,4 +1,4 @@
-"""The glyph data set: small pictures of characters with a long tail, written on first use.
+"""The glyph data set: small images of characters with a long tail, written on first use.
 
 What a folder holds:
     train2017/000000000001.jpg ...      val2017/...
@@ -34,7 +34,7 @@ from yolox_lt.data.glyphs.counts import (
     deal_categories,
     split_look_alikes,
 )
-from yolox_lt.data.glyphs.drawing import render_picture
+from yolox_lt.data.glyphs.drawing import render_image
 from yolox_lt.data.glyphs.spec import VERSION, GlyphSpec, Tail, fingerprint, glyph_spec, glyph_tail
 from yolox_lt.errors import UserError
 
@@ -48,7 +48,7 @@ NEGATIVE_SHARE, MAX_NEGATIVES = 0.3, 12  # of the categories, per image: verifie
 
 @dataclass(frozen=True)
 class GlyphPaths:
-    """Where a glyph data set lies: its folder, the two annotation files, the two picture folders."""
+    """Where a glyph data set lies: its folder, the two annotation files, the two image folders."""
 
     folder: Path
     train_json: Path
@@ -130,7 +130,7 @@ def write_folder(folder: Path, spec: GlyphSpec, tail: Tail) -> None:
         if folder.exists() and any(folder.iterdir()):
             raise FileExistsError(errno.ENOTEMPTY, "not empty", str(folder))
         (temporary / "annotations").mkdir(parents=True)
-        logger.info(f"Writing the glyph data set, {spec.train_images} + {spec.val_images} pictures, to {folder}")
+        logger.info(f"Writing the glyph data set, {spec.train_images} + {spec.val_images} images, to {folder}")
         for split, plan in plans.items():
             write_split(temporary, spec, split, plan, glyphs, categories)
         text = json.dumps(fingerprint(spec, tail), indent=1)
@@ -145,20 +145,20 @@ def write_folder(folder: Path, spec: GlyphSpec, tail: Tail) -> None:
 
 
 def train_plan(spec: GlyphSpec, image_counts: np.ndarray) -> list[list[int]]:
-    """Categories of the objects of each training picture."""
+    """Categories of the objects of each training image."""
     rng = np.random.default_rng([spec.seed, TRAIN])
     return deal_categories(rng, image_counts, spec.train_images, spec.objects_per_image)
 
 
 def val_plan(spec: GlyphSpec) -> list[list[int]]:
-    """Categories of the objects of each val picture: all equally often, so that every AP rests on as much."""
+    """Categories of the objects of each val image: all equally often, so that every AP rests on as much."""
     pairs_per_image = PAIRS_PER_OBJECT * spec.mean_objects
     count = int(min(pairs_per_image * spec.val_images / spec.num_categories, MAX_IMAGE_SHARE * spec.val_images))
     if count < spec.min_val_images:
         needed = max(spec.min_val_images * spec.num_categories / pairs_per_image, spec.min_val_images / MAX_IMAGE_SHARE)
         raise UserError(
             f"glyphs: val_images is {spec.val_images}, too few for {spec.num_categories} categories in "
-            f"{spec.min_val_images} pictures each; ask for at least {int(needed) + 1}."
+            f"{spec.min_val_images} images each; ask for at least {int(needed) + 1}."
         )
     rng = np.random.default_rng([spec.seed, VAL])
     return deal_categories(rng, np.full(spec.num_categories, count), spec.val_images, spec.objects_per_image)
@@ -193,7 +193,7 @@ def write_split(
     glyphs: Sequence[Glyph],
     categories: list[dict[str, Any]],
 ) -> None:
-    """Draws and writes the pictures of a split (TRAIN or VAL) and its annotation file."""
+    """Draws and writes the images of a split (TRAIN or VAL) and its annotation file."""
     name = SPLIT_NAMES[split]
     (folder / f"{name}2017").mkdir()
     bitmaps = large_bitmaps(glyphs, spec)
@@ -205,7 +205,7 @@ def write_split(
         rng = np.random.default_rng([spec.seed, split, index + 1])
         negatives = sample_negatives(rng, shown, weights)
         hidden = [int(rng.choice(shown))] if shown and rng.random() < NOT_EXHAUSTIVE_SHARE else []
-        pixels, drawn = render_picture(rng, bitmaps, [*shown, *hidden], spec.image_size, spec.object_range)
+        pixels, drawn = render_image(rng, bitmaps, [*shown, *hidden], spec.image_size, spec.object_range)
         image_id = first_id + index
         file = f"{name}2017/{image_id:012d}.jpg"
         encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]

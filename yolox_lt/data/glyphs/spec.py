@@ -23,11 +23,11 @@ class GlyphSpec:
     """What a glyph data set is made of. Lengths in pixels.
 
     num_categories: at least 3.
-    train_images, val_images: number of pictures. Every category is in equally many of the val pictures.
+    train_images, val_images: number of images. Every category is in equally many of the val images.
     image_size: (height, width), or one number for a square.
     objects_per_image: fewest and most.
-    object_size: smallest and largest longer side of a glyph before rotation; None: 14 to 60 for pictures of 128.
-    min_val_images: val pictures that every category must be in; fewer are refused.
+    object_size: smallest and largest longer side of a glyph before rotation; None: 14 to 60 for images of 128.
+    min_val_images: val images that every category must be in; fewer are refused.
     profile: "zipf" (30 % rare, 40 % common, 30 % frequent by the rule of LVIS) or "lvis" (as in `categories_json`).
     categories_json: for "lvis", a path or dict whose "categories" hold image_count and, optionally, frequency.
     seed: of everything random, 0 or more.
@@ -52,7 +52,7 @@ class GlyphSpec:
 
     @property
     def mean_objects(self) -> float:
-        """Expected objects per picture."""
+        """Expected objects per image."""
         return sum(self.objects_per_image) / 2
 
 

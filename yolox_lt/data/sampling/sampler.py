@@ -2,7 +2,7 @@
 
 Nothing here has a position or a generator of its own. Iteration n of rank r is always the same batch, so a run resumes
 anywhere by asking for the iteration it stopped at, and any number of worker processes sees the same batches. A run that
-goes on with another number of ranks or another batch size asks for what the stretches before it have left.
+continues with another number of ranks or another batch size asks for what the stretches before it have left.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def epoch_permutation(factors: np.ndarray, seed: int, number: int) -> np.ndarray
     """Image positions int64 of pass `number` over the repeated list, in the order in which they are dealt.
 
     As in the released models the repeated list is permuted by NumPy's RandomState(number). Integer factors repeat
-    exactly; fractional ones are rounded up with a probability equal to their fraction, anew in each pass. Other seeds
+    exactly; fractional ones are rounded up with a probability equal to their fraction, again in each pass. Other seeds
     than 0 shift the state.
     """
     state = np.random.RandomState((number + 1_000_003 * seed) % 2**32)
@@ -71,7 +71,7 @@ class SampleStream:
     """The endless stream of one rank: passes 0, 1, 2, ... one after the other.
 
     factors: int64 or float64 [images], see `repeat_factors`; ones for uniform sampling.
-    rest, first_pass, first_number: of a stream that goes on from another one, see `resume_stream`: images int64 that all
+    rest, first_pass, first_number: of a stream that continues from another one, see `resume_stream`: images int64 that all
         ranks draw first, the pass that comes after them, the number of the first draw.
     """
 
@@ -107,7 +107,9 @@ class SampleStream:
         return self.first_number + place * self.world_size + self.rank
 
 
-def resume_stream(stream: SampleStream, segments: Iterable[SamplerSegment], groups: np.ndarray | None = None) -> SampleStream:
+def resume_stream(
+    stream: SampleStream, segments: Iterable[SamplerSegment], groups: np.ndarray | None = None
+) -> SampleStream:
     """What `stream` becomes after stretches with other ranks or batch sizes: no image of a pass is lost or repeated.
 
     The images of the passes that were begun and that no batch has held come first, dealt to the ranks there are now;

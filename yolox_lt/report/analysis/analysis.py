@@ -56,7 +56,7 @@ class Analysis:
         A category without a threshold has no false positives here; without boxes it has no errors at all.
     confusion: int64 [K, 3], (true label, predicted label, count) of classification errors, most frequent first. Where a
         file is federated only detections of categories that were verified in the image can be among them.
-    pictures: what `category_pictures.write_pictures` returned.
+    images: what `category_pictures.write_pictures` returned.
     """
 
     protocol: str
@@ -78,7 +78,7 @@ class Analysis:
     hits: Ints
     errors: Ints
     confusion: Ints
-    pictures: list[dict[str, Any]] = field(default_factory=list)
+    examples: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def margin(self) -> Floats:
@@ -98,7 +98,7 @@ class Analysis:
             "metrics": {name: _null(value) for name, value in self.metrics.items()},
             "names": list(self.names),
             "value_names": list(self.values),
-            "pictures": self.pictures,
+            "pictures": self.examples,
         }
         arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name in _ARRAYS}
         columns = np.stack(list(self.values.values()), axis=1)  # [C, names]
@@ -132,7 +132,7 @@ class Analysis:
             metrics={name: float("nan") if value is None else value for name, value in text["metrics"].items()},
             values={name: columns[:, i] for i, name in enumerate(text["value_names"])},
             names=tuple(text["names"]),
-            pictures=text["pictures"],
+            examples=text["pictures"],
             **arrays,
         )
 
@@ -149,9 +149,9 @@ def analyse(
     report: Report,
     train_counts: Mapping[int, int] | None = None,
     epoch: int | None = None,
-    pictures_per_kind: int = 3,
+    images_per_kind: int = 3,
 ) -> tuple[Analysis, list[Pick]]:
-    """Figures of every category, and the detections and objects worth a picture.
+    """Figures of every category, and the detections and objects worth an image.
 
     Args:
         index: the annotations. detections: what was scored. report: its result, `status` in the detections' order.
@@ -164,7 +164,7 @@ def analyse(
     threshold, best_f1 = best_thresholds(scored, report.box_counts)
     counted = scored.scores >= threshold[scored.labels]  # NaN: nothing counts
     objects = objects_of(index, report.protocol.startswith("LVIS"))
-    errors, confusion, picks = find_errors(scored, counted, objects, num_categories, pictures_per_kind)
+    errors, confusion, picks = find_errors(scored, counted, objects, num_categories, images_per_kind)
     analysis = Analysis(
         protocol=report.protocol,
         epoch=epoch,
@@ -190,14 +190,14 @@ def analyse(
 
 
 def find_errors(
-    scored: ScoredDetections, counted: Bools, objects: Objects, num_categories: int, pictures_per_kind: int
+    scored: ScoredDetections, counted: Bools, objects: Objects, num_categories: int, images_per_kind: int
 ) -> tuple[Ints, Ints, list[Pick]]:
     """(errors [C, 6], confusion [K, 3], picks), see `Analysis`; `counted` [K] are the detections that count."""
     hits = np.flatnonzero(scored.hit)
     claimed = claimed_objects(scored.images[hits], scored.labels[hits], scored.boxes[hits], objects)
-    # False positives below the threshold are looked at for pictures alone.
+    # False positives below the threshold are looked at for images alone.
     misses = np.flatnonzero(~scored.hit)
-    misses = misses[counted[misses] | (ranks_of(scored.labels[misses]) < pictures_per_kind)]
+    misses = misses[counted[misses] | (ranks_of(scored.labels[misses]) < images_per_kind)]
     overlaps = overlaps_of(scored.images[misses], scored.labels[misses], scored.boxes[misses], objects)
     kinds = kinds_of(overlaps)
     counts = counted[misses]
@@ -213,9 +213,9 @@ def find_errors(
     errors[:, MISSED] = np.bincount(objects.labels[missed], minlength=num_categories)
     confusion = confused_pairs(objects.labels[overlaps.other[wrong]], scored.labels[misses[wrong]], num_categories)
     picks = [
-        *pick_true(scored, hits[ranks_of(scored.labels[hits]) < pictures_per_kind]),
-        *pick_false(scored, misses, kinds, overlaps, objects, pictures_per_kind),
-        *pick_missed(objects, missed, pictures_per_kind),
+        *pick_true(scored, hits[ranks_of(scored.labels[hits]) < images_per_kind]),
+        *pick_false(scored, misses, kinds, overlaps, objects, images_per_kind),
+        *pick_missed(objects, missed, images_per_kind),
     ]
     return errors, confusion, picks
 

@@ -10,7 +10,7 @@ from yolox_lt.data.dataset import ImageStore
 from yolox_lt.evaluate.metrics import Report
 from yolox_lt.evaluate.results import DetectionArrays
 from yolox_lt.report.analysis.analysis import FILE, Analysis, analyse
-from yolox_lt.report.page.category_images import picture_plan, write_pictures
+from yolox_lt.report.page.category_images import image_plan, write_images
 
 
 def record_evaluation(
@@ -26,14 +26,14 @@ def record_evaluation(
 
     Args:
         folder: of the run; must exist.
-        index, store: annotations and images of the evaluated set; without images there are no pictures.
+        index, store: annotations and images of the evaluated set; without images there are no images.
         detections: all of them, as they were scored. report: their score; `status` is in their order.
         train_counts: category id -> training images with the category; None where unknown.
         epoch: after which the evaluation was made.
     """
-    per_kind, side = picture_plan(int((report.box_counts > 0).sum()))
+    per_kind, side = image_plan(int((report.box_counts > 0).sum()))
     analysis, picks = analyse(index, detections, report, train_counts, epoch, per_kind)
     if store is not None:
-        analysis.pictures = write_pictures(folder, store, picks, side)
+        analysis.examples = write_images(folder, store, picks, side)
     analysis.save(folder / FILE)
     return analysis

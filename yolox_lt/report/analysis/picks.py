@@ -1,4 +1,4 @@
-"""Which detections and objects of a category are worth a picture."""
+"""Which detections and objects of a category are worth an image."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from yolox_lt.report.analysis.tide import CLASSIFICATION, KINDS, Objects, Overla
 
 @dataclass(frozen=True)
 class Pick:
-    """One picture to be made.
+    """One image to be made.
 
     kind: "tp" true positive, "fp" false positive or "missed" object. rank: 0 for the first of its kind and category.
-    label: whose picture it is. image: position in the index. box: x y width height.
+    label: whose image it is. image: position in the index. box: x y width height.
     score: of the detection, None for an object.
     error: kind of a false positive's error, one of `errors.KINDS`, else "".
     other: label of the object that a classification error lies on, else None.

@@ -15,7 +15,7 @@ from yolox_lt.render import render_boxes
 from yolox_lt.types import Batch, Detections
 
 CELL = 480
-"""Longer side in pixels of one image of a sheet: 16 of them make a picture of 1920 pixels."""
+"""Longer side in pixels of one image of a sheet: 16 of them make an image of 1920 pixels."""
 
 FEW = 5
 """Detections shown of an image in which none has the score that is asked for."""
@@ -41,7 +41,7 @@ def render_samples(store: ImageStore, positions: np.ndarray, folder: Path, count
         except BadImageError:
             continue
         path = folder / f"labels_{int(store.index.image_ids[p])}.jpg"
-        paths.append(write_picture(path, picture))
+        paths.append(write_image(path, picture))
     return paths
 
 
@@ -153,12 +153,12 @@ def write_sheet(cells: list[np.ndarray], titles: list[str], columns: int, path: 
             strip[bar : bar + picture.shape[0], x : x + picture.shape[1]] = picture
         rows.append(strip)
     sheet = np.concatenate(rows)
-    write_picture(Path(path), sheet)
+    write_image(Path(path), sheet)
     return sheet
 
 
-def write_picture(path: Path, picture: np.ndarray) -> Path:
+def write_image(path: Path, picture: np.ndarray) -> Path:
     """Write a JPEG; UserError if that is not possible."""
     if not cv2.imwrite(str(path), picture, QUALITY):
-        raise UserError(f"{path}: picture could not be written; check that its folder exists and is writable")
+        raise UserError(f"{path}: image could not be written; check that its folder exists and is writable")
     return path

@@ -1,4 +1,4 @@
-"""What is wrong with a data set: found before the training, counted, and told apart by whether it must be mended."""
+"""What is wrong with a data set: found before the training, counted, and told apart by whether it must be fixed."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ REMARKS = {
     "unknown category in federated lists": "entries of the federated lists that name no category of the file",
     "non-exhaustive category without boxes": "categories listed as not exhaustive in an image without boxes of them",
 }
-"""The others: worth knowing, nothing to mend."""
+"""The others: worth knowing, nothing to fix."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """split: "train" or "val". error: has to be mended; otherwise a remark. examples: a few names, maybe none."""
+    """split: "train" or "val". error: has to be fixed; otherwise a remark. examples: a few names, maybe none."""
 
     split: str
     error: bool

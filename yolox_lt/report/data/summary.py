@@ -27,7 +27,7 @@ GROUP_RULES = {"r": f"1-{RARE_IMAGES}", "c": f"{RARE_IMAGES + 1}-{COMMON_IMAGES}
 
 GREY = "#6c757d"
 MOST_NAMES = 60
-"""Categories up to which the picture names them and writes their numbers."""
+"""Categories up to which the image names them and writes their numbers."""
 
 FEW_NAMES = 8
 """Categories up to which the names stand upright."""

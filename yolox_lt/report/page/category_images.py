@@ -1,4 +1,4 @@
-"""Small pictures of single detections and objects, for the pages of the categories."""
+"""Small images of single detections and objects, for the pages of the categories."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ MOST_PER_KIND = 3
 LONG_SIDE = 160
 SHORTEST_SIDE = 80
 
-FULL_SIZE_PICTURES = 1350
-"""As many pictures of LONG_SIDE as make about 6 MB: 150 categories with 9 pictures each."""
+FULL_SIZE_IMAGES = 1350
+"""As many images of LONG_SIDE as make about 6 MB: 150 categories with 9 images each."""
 
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 70, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
 
@@ -33,22 +33,22 @@ COLORS = {"tp": (80, 175, 76), "fp": (60, 60, 230), "missed": (0, 165, 255)}
 """BGR of the box: green, red, orange."""
 
 
-def picture_plan(num_categories: int) -> tuple[int, int]:
-    """(pictures per kind and category, long side in pixels) that keep all pictures together at about 6 MB.
+def image_plan(num_categories: int) -> tuple[int, int]:
+    """(images per kind and category, long side in pixels) that keep all images together at about 6 MB.
 
     3 of 160 pixels for up to 150 categories, 1 of 97 pixels for LVIS's 1203.
     """
-    per_kind = min(max(FULL_SIZE_PICTURES // (KIND_COUNT * max(num_categories, 1)), 1), MOST_PER_KIND)
+    per_kind = min(max(FULL_SIZE_IMAGES // (KIND_COUNT * max(num_categories, 1)), 1), MOST_PER_KIND)
     total = KIND_COUNT * per_kind * max(num_categories, 1)
-    shrink = min((FULL_SIZE_PICTURES / total) ** 0.5, 1.0)
+    shrink = min((FULL_SIZE_IMAGES / total) ** 0.5, 1.0)
     return per_kind, max(int(LONG_SIDE * shrink), SHORTEST_SIDE)
 
 
-def write_pictures(folder: Path, store: ImageStore, picks: Sequence[Pick], side: int) -> list[dict[str, Any]]:
+def write_images(folder: Path, store: ImageStore, picks: Sequence[Pick], side: int) -> list[dict[str, Any]]:
     """Write a JPEG of every pick below `folder`/FOLDER, in place of those of an earlier evaluation.
 
     Returns:
-        One entry per picture: file (below FOLDER), kind, label, image (id in the annotation file), score, error, other;
+        One entry per image: file (below FOLDER), kind, label, image (id in the annotation file), score, error, other;
         see `Pick`. By label, kind and rank. A pick whose image cannot be read has none and is warned of.
     """
     target = folder / FOLDER
@@ -76,7 +76,7 @@ def write_pictures(folder: Path, store: ImageStore, picks: Sequence[Pick], side:
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)
     if bad:
-        logger.warning(f"no pictures for the report from {len(bad):,} unreadable image(s): {next(iter(bad.values()))}")
+        logger.warning(f"no images for the report from {len(bad):,} unreadable image(s): {next(iter(bad.values()))}")
     return [entry for _, entry in sorted(entries, key=lambda pair: pair[0])]
 
 

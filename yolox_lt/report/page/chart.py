@@ -1,4 +1,4 @@
-"""A chart as data: built once from arrays, drawn by matplotlib for the pictures and by JavaScript for the page."""
+"""A chart as data: built once from arrays, drawn by matplotlib for the images and by JavaScript for the page."""
 
 from __future__ import annotations
 

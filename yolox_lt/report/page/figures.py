@@ -1,4 +1,4 @@
-"""The pictures of a run's report, by matplotlib without a display."""
+"""The images of a run's report, by matplotlib without a display."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from yolox_lt.report.page.run_files import Run
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PICTURES = {
+IMAGES = {
     "curves.png": ("losses", "rate", "ap"),
     "balance.png": ("balance", "balance_images"),
     "pr.png": ("pr",),
@@ -59,7 +59,7 @@ def render_figures(run: Run, others: Sequence[Run] = ()) -> dict[str, list[Chart
     folder = run.folder / "pictures"
     folder.mkdir(exist_ok=True)
     drawn = {}
-    for name, keys in PICTURES.items():
+    for name, keys in IMAGES.items():
         panels = [made[key] for key in keys if key in made]
         if panels:
             render_panels(panels, folder / name)

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from yolox_lt.report.page.figures import render_figures
-from yolox_lt.report.page.page_data import page_data, picture_data
+from yolox_lt.report.page.page_data import page_data, image_data
 from yolox_lt.report.page.run_files import Run, read_run
 
 FILE = "report.html"
 
 MOST_CHARACTERS = 14_500_000
-"""Of a page, whose pictures are cut to fit."""
+"""Of a page, whose images are cut to fit."""
 
 STYLES = ("page.css",)
 SCRIPTS = ("chart.js", "table.js", "category.js", "page.js")
@@ -24,7 +24,7 @@ SCRIPTS = ("chart.js", "table.js", "category.js", "page.js")
 
 
 def write_report(folder: str | Path, others: Sequence[str | Path] = (), path: str | Path | None = None) -> Path:
-    """Draw the pictures of a run, and of those it is compared with, and write its page; see `write_page`."""
+    """Draw the images of a run, and of those it is compared with, and write its page; see `write_page`."""
     runs = [read_run(each) for each in (folder, *others)]
     for position, run in enumerate(runs):
         render_figures(run, runs[1:] if position == 0 else ())
@@ -60,12 +60,12 @@ def page_text(runs: Sequence[Run]) -> str:
     """The whole page."""
     content = page_data(runs)
     room = max(MOST_CHARACTERS - len(embedded(content)), 0)
-    pictures, content["pictures_left_out"] = picture_data(runs, room)
+    images, content["pictures_left_out"] = image_data(runs, room)
     parts = {
         "TITLE": html.escape(content["title"]),
         "STYLE": "\n".join(map(_package_file, STYLES)),
         "DATA": embedded(content),
-        "PICTURES": embedded(pictures),
+        "PICTURES": embedded(images),
         "SCRIPT": "\n".join(map(_package_file, SCRIPTS)),
     }
     text = _package_file("page.html")

@@ -11,7 +11,7 @@ import numpy as np
 
 from yolox_lt.data.columns import Ints
 from yolox_lt.report.analysis.tide import KINDS
-from yolox_lt.report.page.category_images import FOLDER as PICTURES
+from yolox_lt.report.page.category_images import FOLDER as IMAGES
 from yolox_lt.report.page.chart import plain_numbers
 from yolox_lt.report.page.run_charts import charts_of, comparison_charts
 from yolox_lt.report.page.run_files import Run, missing_line
@@ -21,7 +21,7 @@ MOST_EPOCHS = 100
 """Of the balance of single categories; more are thinned."""
 
 ENTRY_CHARACTERS = 160
-"""Of the text beside a picture, at most as a rule."""
+"""Of the text beside an image, at most as a rule."""
 
 GROUP_MEANS = ("AP", "AR", "F1")
 GROUP_MEDIANS = ("train_images", "draws", "g", "gamma", "threshold")
@@ -30,7 +30,7 @@ SUMMARY_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf
 
 
 def page_data(runs: Sequence[Run]) -> dict[str, Any]:
-    """Everything the page shows but its pictures. The first run is the one the others are compared with."""
+    """Everything the page shows but its images. The first run is the one the others are compared with."""
     return {
         "title": " and ".join(run.name for run in runs),
         "runs": [run_data(run) for run in runs],
@@ -220,7 +220,7 @@ def stale_line(run: Run) -> str:
     threshold = "" if "threshold" in run.categories else "threshold, "
     return (
         f"{run.name}: AP and AR of the categories are those of another evaluation (per_category.csv); F1, {threshold}"
-        f"margin, errors, curves, pictures and 'AP best' are those of {which}."
+        f"margin, errors, curves, images and 'AP best' are those of {which}."
     )
 
 
@@ -233,7 +233,7 @@ def balance_history(run: Run) -> dict[str, Any] | None:
     return {"epochs": epochs[chosen].tolist(), "ratio": packed(run.balance["ratio"][chosen])}
 
 
-def picture_data(runs: Sequence[Run], room: int) -> tuple[list[list[dict[str, Any]]], int]:
+def image_data(runs: Sequence[Run], room: int) -> tuple[list[list[dict[str, Any]]], int]:
     """Pictures of every run with their files as base64, by category; and how many had to be left out.
 
     First of all kinds and categories come first; what exceeds `room` characters, shared evenly by the runs, is left
@@ -241,11 +241,11 @@ def picture_data(runs: Sequence[Run], room: int) -> tuple[list[list[dict[str, An
     """
     made, left_out = [], 0
     for run in runs:
-        entries = [] if run.analysis is None else run.analysis.pictures
+        entries = [] if run.analysis is None else run.analysis.examples
         rank = np.array([int(entry["file"].rsplit("_", 1)[1].removesuffix(".jpg")) for entry in entries], np.int64)
         budget, kept = room // len(runs), []
         for i in np.argsort(rank, kind="stable").tolist():
-            path = run.folder / PICTURES / entries[i]["file"]
+            path = run.folder / IMAGES / entries[i]["file"]
             text = base64.b64encode(path.read_bytes()).decode() if path.is_file() else ""
             budget -= len(text) + ENTRY_CHARACTERS
             if text and budget >= 0:

@@ -25,7 +25,7 @@ PURPOSES = {
     "metrics.jsonl": "losses inside the epochs",
     "per_category.csv": "AP of the categories",
     BALANCE: "balance of the categories, which plain losses do not have",
-    EVALUATION: "errors, thresholds, margins and pictures",
+    EVALUATION: "errors, thresholds, margins and images",
 }
 """File -> what a report takes from it."""
 
@@ -138,7 +138,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Header and complete rows: the last one may be half written while the run goes on."""
+    """Header and complete rows: the last one may be half written while the run continues."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
     if not rows:
@@ -157,7 +157,7 @@ def _numbers(path: Path) -> dict[str, list[float]]:
 def _read_categories(path: Path) -> dict[str, list[Any]]:
     header, rows = _rows(path)
     if not {"id", "name", "group", "AP"} <= set(header):
-        raise UserError(f"{path}: has not the columns id, name, group, AP; write it anew with tools/eval.py --csv")
+        raise UserError(f"{path}: has not the columns id, name, group, AP; write it again with tools/eval.py --csv")
     try:
         return {
             name: [row[i] if name in TEXT_COLUMNS else float(row[i]) for row in rows] for i, name in enumerate(header)
@@ -170,7 +170,7 @@ def _read_steps(path: Path) -> dict[str, list[float]]:
     rows = []
     try:
         for line in path.read_text(encoding="utf-8").splitlines():
-            if line.endswith("}"):  # the last line may be half written while the run goes on
+            if line.endswith("}"):  # the last line may be half written while the run continues
                 rows.append(json.loads(line))
     except ValueError as error:
         raise _unreadable(path, error) from error
