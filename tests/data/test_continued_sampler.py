@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from yolox_lt.data.sampling.sampler import SamplerSegment, SampleRequest, SampleSampler, SampleStream, resume_stream
+from yolox_lt.data.sampling.sampler import SampleRequest, SamplerSegment, SampleSampler, SampleStream, resume_stream
 
 CHANGES = [
     [SamplerSegment(2, 3, 2)],
@@ -32,7 +32,7 @@ def run(stream: SampleStream, segments: list[SamplerSegment], groups=None) -> li
     ]
 
 
-@pytest.mark.parametrize("deals", CHANGES)
+@pytest.mark.parametrize("segments", CHANGES)
 @pytest.mark.parametrize("after", [1, 2, 3])
 def test_pass__every_image_once_whatever_changes_in_it(segments, after):
     """30 images divide by every number of ranks here, so nothing is padded."""
@@ -62,9 +62,8 @@ def test_one_rank__another_batch_goes_on_at_the_very_next_image():
 
 def test_repeats__counts_of_a_pass_hold_over_the_change():
     factors = np.array([1, 3, 1, 2, 1])  # 8 in all
-    assert Counter(d.image for d in run(SampleStream(factors, 1), [SamplerSegment(2, 1, 3), SamplerSegment(1, 2, 1)])) == {
-        0: 1, 1: 3, 2: 1, 3: 2, 4: 1,
-    }  # fmt: skip
+    segments = [SamplerSegment(2, 1, 3), SamplerSegment(1, 2, 1)]
+    assert Counter(d.image for d in run(SampleStream(factors, 1), segments)) == {0: 1, 1: 3, 2: 1, 3: 2, 4: 1}
 
 
 def test_padding__of_the_pass_is_not_dealt_again():

@@ -14,7 +14,7 @@ import pytest
 from yolox_lt.data.glyphs import alphabet
 from yolox_lt.data.glyphs import counts as counts_module
 from yolox_lt.data.glyphs.alphabet import ROTATIONS, choose_glyphs, glyph_bitmap, open_face, shape_vector
-from yolox_lt.data.glyphs.drawing import MASK_THRESHOLD, MAX_ROTATION, render_image, paint, turned_glyph
+from yolox_lt.data.glyphs.drawing import MASK_THRESHOLD, MAX_ROTATION, paint, render_image, turned_glyph
 from yolox_lt.data.glyphs.make import sample_negatives
 from yolox_lt.data.glyphs.spec import GlyphSpec, glyph_tail
 from yolox_lt.errors import UserError

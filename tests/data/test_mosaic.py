@@ -14,7 +14,7 @@ import pytest
 
 from tests.data import released_order
 from tests.data.test_augment import float_array, golden_sample, grey_levels_apart, random_image, random_sample
-from yolox_lt.data.augment.mosaic import Scene, Tile, draw, mixup, mixup_slack, mosaic, tile_placement
+from yolox_lt.data.augment.mosaic import Scene, Tile, mixup, mixup_slack, mosaic, render_scene, tile_placement
 from yolox_lt.data.augment.transforms import Sample, affine_matrix, surviving
 from yolox_lt.data.augment.warp import ALONE, Affine
 
@@ -51,7 +51,7 @@ def test_mosaic__golden(golden: Golden) -> None:
     plain = released_order.mosaic(samples, (int(x), int(y)), (64, 64), fill=0)
     assert grey_levels_apart(plain.image, arrays["mosaic_image"]) <= 1
     scene = mosaic(samples, (int(x), int(y)), (64, 64))
-    assert grey_levels_apart(draw(scene, fill=0), arrays["mosaic_image"]) <= 3
+    assert grey_levels_apart(render_scene(scene, fill=0), arrays["mosaic_image"]) <= 3
     for boxes, labels in ((plain.boxes, plain.labels), (scene.boxes, scene.labels)):
         np.testing.assert_allclose(boxes, arrays["mosaic_box"][:, :4], atol=1e-4)
         np.testing.assert_array_equal(labels + 1, arrays["mosaic_box"][:, 4])
@@ -62,7 +62,7 @@ def test_mosaic__golden(golden: Golden) -> None:
 def test_mosaic__four_equal_tiles_at_the_centre() -> None:
     sample = random_sample(32, 48, 2)
     scene = mosaic([sample] * 4, (48, 32), (32, 48))
-    np.testing.assert_array_equal(draw(scene, fill=114), np.tile(sample.image, (2, 2, 1)))
+    np.testing.assert_array_equal(render_scene(scene, fill=114), np.tile(sample.image, (2, 2, 1)))
     for quadrant, (x, y) in enumerate([(0, 0), (48, 0), (0, 32), (48, 32)]):
         part = slice(2 * quadrant, 2 * quadrant + 2)
         np.testing.assert_allclose(scene.boxes[part], sample.boxes + float_array([x, y, x, y]), rtol=1e-6)
@@ -78,7 +78,7 @@ def test_mosaic__one_pixel_and_odd_tiles(fill: int) -> None:
         for i, (h, w) in enumerate(sizes)
     ]
     scene = mosaic(samples, (50, 70), (64, 64))
-    image = draw(scene, fill)
+    image = render_scene(scene, fill)
     assert image.shape == (128, 128, 3)
     around = np.ones((128, 128), dtype=bool)
     for i, (x1, y1, x2, y2) in enumerate(np.round(scene.boxes).astype(int)):
@@ -113,7 +113,7 @@ def test_warped__golden(golden: Golden) -> None:
     assert grey_levels_apart(expected.image, arrays["persp_image"]) <= 1
     scene = mosaic(samples, (int(x), int(y)), (64, 64))
     warped = scene.warped(matrix, (64, 64))
-    assert mean_distance(draw(warped, fill=0), arrays["persp_image"]) < 0.5
+    assert mean_distance(render_scene(warped, fill=0), arrays["persp_image"]) < 0.5
     np.testing.assert_array_equal(warped.boxes, expected.boxes)
     kept = warped.select(surviving(scene.boxes, warped.boxes, scale, min_side=2))
     np.testing.assert_allclose(kept.boxes, arrays["persp_box"][:, :4], atol=1e-4)
@@ -124,13 +124,13 @@ def test_warped__golden(golden: Golden) -> None:
 def test_warped__identity(height: int, width: int) -> None:
     sample = random_sample(height, width, 4)
     scene = scene_of(sample).warped(affine_matrix(0.0, 1.0, (0.0, 0.0), (0.0, 0.0)), (height, width))
-    np.testing.assert_array_equal(draw(scene, fill=114), sample.image)
+    np.testing.assert_array_equal(render_scene(scene, fill=114), sample.image)
     np.testing.assert_allclose(scene.boxes, sample.boxes, rtol=1e-6)
 
 
 def test_warped__outside_is_fill_and_leaves_no_area() -> None:
     scene = scene_of(random_sample(20, 20, 3)).warped(affine_matrix(0.0, 1.0, (0.0, 0.0), (100.0, 0.0)), (30, 40))
-    assert (draw(scene, fill=114) == 114).all()
+    assert (render_scene(scene, fill=114) == 114).all()
     np.testing.assert_array_equal(scene.boxes[:, 0], [40, 40, 40])
     np.testing.assert_array_equal(scene.boxes[:, 2], [40, 40, 40])
 
@@ -139,13 +139,13 @@ def test_warped__no_boxes() -> None:
     scene = scene_of(random_sample(20, 30, 0)).warped(affine_matrix(5.0, 1.0, (1.0, 0.0), (3.0, 4.0)), (16, 24))
     assert scene.boxes.shape == (0, 4)
     assert scene.boxes.dtype == np.float32
-    assert draw(scene, fill=0).shape == (16, 24, 3)
+    assert render_scene(scene, fill=0).shape == (16, 24, 3)
 
 
 def test_flipped__mirrors_image_and_boxes() -> None:
     sample = random_sample(33, 25, 3)
     scene = scene_of(sample).flipped()
-    np.testing.assert_array_equal(draw(scene, fill=0), sample.image[:, ::-1])
+    np.testing.assert_array_equal(render_scene(scene, fill=0), sample.image[:, ::-1])
     np.testing.assert_allclose(scene.boxes[:, [2, 1, 0, 3]], [25, 0, 25, 0] - sample.boxes * [1, -1, 1, -1], atol=1e-5)
 
 
@@ -156,7 +156,7 @@ def test_fitted__same_size_and_boxes_as_a_letterbox(truncate: bool) -> None:
     expected, scale = released_order.fit(sample.image, (64, 80), truncate)
     assert scene.size == expected.shape[:2]
     np.testing.assert_array_equal(scene.boxes, (sample.boxes * scale).astype(np.float32))
-    assert mean_distance(draw(scene, fill=0)[2:-2, 2:-2], expected[2:-2, 2:-2]) < 0.5
+    assert mean_distance(render_scene(scene, fill=0)[2:-2, 2:-2], expected[2:-2, 2:-2]) < 0.5
     assert scene.fitted(scene.size, truncate) is scene
 
 
@@ -174,7 +174,7 @@ def test_mixup__golden(golden: Golden, case: str) -> None:
     plain = released_order.mixup(base, partner, scale, False, (y, x), fill=0, filter_boxes=True)
     assert grey_levels_apart(plain.image, arrays[f"mixup_{case}_image"]) <= 1
     scene = mixup(scene_of(base), partner, scale, flipped=False, offset=(y, x), filter_boxes=True)
-    assert mean_distance(draw(scene, fill=0), arrays[f"mixup_{case}_image"]) < 0.6
+    assert mean_distance(render_scene(scene, fill=0), arrays[f"mixup_{case}_image"]) < 0.6
     for boxes, labels in ((plain.boxes, plain.labels), (scene.boxes, scene.labels)):
         np.testing.assert_allclose(boxes, arrays[f"mixup_{case}_box"][:, :4], atol=1e-4)
         np.testing.assert_array_equal(labels + 1, arrays[f"mixup_{case}_box"][:, 4])
@@ -185,7 +185,7 @@ def test_mixup__mean_is_cut_to_whole_grey_levels() -> None:
     base = Sample(one, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
     partner = Sample(other, float_array([[1, 2, 30, 40]]), np.array([1202]))
     scene = mixup(scene_of(base), partner, 1.0, flipped=False, offset=(0, 0), filter_boxes=False)
-    np.testing.assert_array_equal(draw(scene, fill=114), (one.astype(int) + other) // 2)
+    np.testing.assert_array_equal(render_scene(scene, fill=114), (one.astype(int) + other) // 2)
     np.testing.assert_array_equal(scene.boxes, partner.boxes)
     np.testing.assert_array_equal(scene.labels, [1202])
 
@@ -201,7 +201,7 @@ def test_mixup__flipped_partner_by_hand() -> None:
         (scene, slice(10, 20), slice(0, 10)),
         (scene.flipped(), slice(20, 30), slice(30, 40)),
     ):
-        drawn = draw(picture, fill=60)
+        drawn = render_scene(picture, fill=60)
         assert (drawn[:20, content] == 50).all()  # half of the partner
         assert (drawn[:20, rest] == 30).all()  # half of the fill around it
         assert (drawn[20:] == 0).all()  # beyond its canvas
@@ -214,7 +214,7 @@ def test_mixup__official_crop_clips_boxes() -> None:
     scene = mixup(scene_of(base), partner, 1.5, flipped=False, offset=(15, 9), filter_boxes=False)
     np.testing.assert_allclose(scene.boxes, [[0, 0, 0, 0], [6, 0, 32, 32]], atol=1e-5)
     expected = released_order.mixup(base, partner, 1.5, False, (15, 9), fill=114, filter_boxes=False)
-    assert grey_levels_apart(draw(scene, fill=114), expected.image) <= 1
+    assert grey_levels_apart(render_scene(scene, fill=114), expected.image) <= 1
 
 
 def test_mixup__no_surviving_box_returns_the_base() -> None:
@@ -232,7 +232,7 @@ def test_mixup__one_pixel_partner() -> None:
     partner = Sample(random_image(1, 500), float_array([[0, 0, 250, 1]]), np.array([3]))
     scene = mixup(scene_of(base), partner, 0.01, flipped=True, offset=(0, 0), filter_boxes=False)
     assert len(scene.boxes) == 2
-    drawn = draw(scene, fill=114)
+    drawn = render_scene(scene, fill=114)
     np.testing.assert_array_equal(drawn[1:], base.image[1:] // 2)  # the partner's canvas is one pixel
 
 

@@ -191,7 +191,7 @@ def test_augment__geometry_of_the_released_order() -> None:
 # -- output ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("strong", [True, False])
+@pytest.mark.parametrize("use_mosaic", [True, False])
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_augment__same_state_same_sample(recipe: AugmentRecipe, use_mosaic: bool) -> None:
     images = [random_sample(30 + 11 * i, 70 - 7 * i, 5 - i, seed=i) for i in range(6)]

@@ -86,7 +86,7 @@ def test_train_batch__shows_at_most_the_limit_and_images_without_boxes(tmp_path)
 
 
 def test_train_batch__a_folder_that_is_not_there_is_an_error(tmp_path):
-    with pytest.raises(UserError, match="picture could not be written"):
+    with pytest.raises(UserError, match="image could not be written"):
         render_train_batch(batch_of(item(0, [], [])), NAMES, tmp_path / "no/batch.jpg")
 
 

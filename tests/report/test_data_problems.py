@@ -87,7 +87,7 @@ def test_problems__reading_finds_broken_files(broken):
     extra = {k: v for k, v in found(broken, read=True).items() if k not in found(broken)}
     (((split, text), (error, count, (example,))),) = extra.items()
     assert (split, text, error, count) == ("val", "unreadable images", True, 1)
-    assert example == f"{broken / 'images/8.png'}: not a readable image (10 bytes)"
+    assert example == f"{broken / 'images/8.png'}: not a readable image (8 bytes)"
 
 
 def test_problems__other_categories(tmp_path):

@@ -16,7 +16,7 @@ import torch
 from tests.tiny import tiny_exp
 from tests.train.rank_cases import GLYPHS
 from yolox_lt.checkpoint import load_checkpoint
-from yolox_lt.data.sampling.sampler import share, epoch_permutation
+from yolox_lt.data.sampling.sampler import epoch_permutation, share
 from yolox_lt.distributed.processes import batchnorm_statistics
 from yolox_lt.distributed.signals import EXIT_STATUS
 from yolox_lt.train.options import TrainOptions

@@ -1,4 +1,4 @@
-"""Fine-tuning: what is taken over from a checkpoint, what is repeated, what is newly initialised, and that the log says so."""
+"""Fine-tuning: what is taken over from a checkpoint, what is repeated, what is newly initialised; the log says it."""
 
 from __future__ import annotations
 

@@ -50,8 +50,8 @@ class TrainerParts:
         share = self.process.world_size * exp.accumulate
         if options.batch_size % share or options.batch_size < share:
             raise UserError(
-                f"-b {options.batch_size}: not a multiple of {self.process.world_size} devices x accumulate {exp.accumulate}; "
-                f"use -b {max(options.batch_size // share, 1) * share}"
+                f"-b {options.batch_size}: not a multiple of {self.process.world_size} devices x accumulate "
+                f"{exp.accumulate}; use -b {max(options.batch_size // share, 1) * share}"
             )
         self.micro_batch = options.batch_size // share
         self.progress = Progress(SamplerSegment(self.process.world_size, self.micro_batch, 0))

@@ -67,7 +67,8 @@ class TrainerState(TrainerParts):
         if checkpoint["world"] != self.process.world_size or checkpoint["batch_size"] != self.options.batch_size:
             logger.warning(
                 f"resuming a run of {checkpoint['world']} ranks and batch {checkpoint['batch_size']} with "
-                f"{self.process.world_size} and {self.options.batch_size}: the images left of the current pass are dealt again"
+                f"{self.process.world_size} and {self.options.batch_size}: the images left of the current pass are "
+                "dealt again"
             )
         logger.info(f"{path}: resumed after iteration {self.iteration} of {self.total}")
 

@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from yolox_lt.data.augment.mosaic import Scene, render_scene, mixup, mixup_slack, mosaic
+from yolox_lt.data.augment.mosaic import Scene, mixup, mixup_slack, mosaic, render_scene
 from yolox_lt.data.augment.transforms import (
     Sample,
     affine_matrix,

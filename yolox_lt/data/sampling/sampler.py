@@ -28,7 +28,7 @@ class SampleRequest(NamedTuple):
 
 
 class SamplerSegment(NamedTuple):
-    """A stretch of a run in which nothing changed: each of `world_size` ranks drew `batches` batches of `batch_size`."""
+    """A stretch of a run without change: each of `world_size` ranks drew `batches` batches of `batch_size`."""
 
     world_size: int
     batch_size: int
@@ -71,8 +71,8 @@ class SampleStream:
     """The endless stream of one rank: passes 0, 1, 2, ... one after the other.
 
     factors: int64 or float64 [images], see `repeat_factors`; ones for uniform sampling.
-    rest, first_pass, first_number: of a stream that continues from another one, see `resume_stream`: images int64 that all
-        ranks draw first, the pass that comes after them, the number of the first draw.
+    rest, first_pass, first_number: of a stream that continues another one, see `resume_stream`: images int64 that
+        all ranks draw first, the pass that comes after them, the number of the first draw.
     """
 
     factors: np.ndarray

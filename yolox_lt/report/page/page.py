@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from yolox_lt.report.page.figures import render_figures
-from yolox_lt.report.page.page_data import page_data, image_data
+from yolox_lt.report.page.page_data import image_data, page_data
 from yolox_lt.report.page.run_files import Run, read_run
 
 FILE = "report.html"
