@@ -70,16 +70,16 @@ def between_best_and_latest(now: Occurrence) -> None:
 
 def between_row_and_checkpoint(now: Occurrence) -> None:
     """The epoch has its row in metrics.csv, and latest.pth does not know."""
-    from yolox_lt.train.log import RunLog
+    from yolox_lt.train.callbacks.log import RunLog
 
-    original = RunLog.epoch
+    original = RunLog.on_epoch_record
 
-    def epoch(self: RunLog, row: dict[str, float]) -> None:
-        original(self, row)
+    def on_epoch_record(self: RunLog, *arguments: Any) -> None:
+        original(self, *arguments)
         if now():
             die()
 
-    RunLog.epoch = epoch  # type: ignore[method-assign]
+    RunLog.on_epoch_record = on_epoch_record  # type: ignore[method-assign]
 
 
 def inside_evaluation(now: Occurrence) -> None:
@@ -103,7 +103,7 @@ def inside_evaluation(now: Occurrence) -> None:
 
 def while_rows_are_cut(now: Occurrence) -> None:
     """A resumed run has half-written the shortened metrics.csv or metrics.jsonl."""
-    from yolox_lt.train import log
+    from yolox_lt.train.callbacks import log
 
     original = log.replace_text
 

@@ -108,7 +108,7 @@ def run_rank(rank: int, ranks: int, port: int, words: list[str], log: Path, mome
 
 
 def leave_out_report() -> None:
-    from yolox_lt.train.follow import ReportCallback
+    from yolox_lt.train.callbacks.report import ReportCallback
 
     ReportCallback.write_report = lambda self: None  # type: ignore[method-assign]
 
@@ -260,7 +260,7 @@ def import_everything() -> None:
     import yolox_lt.report.analysis.evaluation_file
     import yolox_lt.report.data.batch_images
     import yolox_lt.report.page.page
-    import yolox_lt.train.trainer  # noqa: F401
+    import yolox_lt.train.engine  # noqa: F401
 
 
 def main() -> None:

@@ -47,32 +47,30 @@ def child(start: float, words: list[str]) -> None:
     clock = Clock(start)
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command does before it loads torch
     from yolox_lt.commands import run_command, train  # noqa: F401
-    from yolox_lt.train.trainer import Trainer
+    from yolox_lt.train import engine
 
     clock.end("imports")
-    build_data, build_model = Trainer.build_data, Trainer.build_model
-    start_workers, run = Trainer.batches, Trainer.run
+    build_data, build_run, build_batches = engine.build_data, engine.build_run, engine.build_batches
     cpu_at_start_of_workers = 0.0
 
-    def timed_data(trainer: Trainer) -> None:
+    def timed_data(*arguments: Any) -> Any:
         clock.end("options, checks")
-        build_data(trainer)
+        data = build_data(*arguments)
         clock.end("annotations")
+        return data
 
-    def timed_model(trainer: Trainer) -> None:
-        build_model(trainer)
+    def timed_run(*arguments: Any) -> Any:
+        run = build_run(*arguments)
         clock.end("model, optimizer")
+        return run
 
-    def timed_workers(trainer: Trainer) -> Any:
+    def timed_workers(*arguments: Any) -> Any:
         nonlocal cpu_at_start_of_workers
         cpu_at_start_of_workers = time.process_time()
-        return start_workers(trainer)
+        return build_batches(*arguments)
 
-    def timed_run(trainer: Trainer, *arguments: Any) -> None:
+    def first_step(trainer: engine.Trainer, batches: Any) -> NoReturn:
         clock.end("log, description")
-        run(trainer, *arguments)
-
-    def first_step(trainer: Trainer, batches: Any) -> NoReturn:
         next(batches).to(trainer.device)
         workers = getattr(batches, "_workers", [])
         meanwhile = time.process_time() - cpu_at_start_of_workers
@@ -80,9 +78,8 @@ def child(start: float, words: list[str]) -> None:
         print(json.dumps(clock.phases), flush=True)
         raise KeyboardInterrupt  # ends the command quietly, workers included
 
-    Trainer.build_data, Trainer.build_model = timed_data, timed_model  # type: ignore[assignment, method-assign]
-    Trainer.batches, Trainer.run = timed_workers, timed_run  # type: ignore[assignment, method-assign]
-    Trainer.step = first_step  # type: ignore[assignment, method-assign]
+    engine.build_data, engine.build_run, engine.build_batches = timed_data, timed_run, timed_workers
+    engine.Trainer.step = first_step  # type: ignore[assignment, method-assign]
     run_command("train", words)
 
 

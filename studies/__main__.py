@@ -25,7 +25,7 @@ from loguru import logger
 from studies.grid import EXP_FILE, SETS, Case, Set, Settings, chosen
 from studies.records import COURSES, RUNS, append_rows, key_of, read_rows
 from yolox_lt.exp import get_exp
-from yolox_lt.train.log import setup_console
+from yolox_lt.train.callbacks.log import setup_console
 
 FOLDER = Path("YOLOX_outputs/study")
 

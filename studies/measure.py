@@ -21,12 +21,14 @@ from yolox_lt.losses import DenseLoss, EQLv2FocalLoss
 from yolox_lt.losses.equalized import EqualizedLoss
 from yolox_lt.losses.kernel import DenseResult
 from yolox_lt.report.analysis.analysis import analyse
-from yolox_lt.train.follow import ReportCallback
+from yolox_lt.train.callbacks.base import Callback
+from yolox_lt.train.callbacks.report import ReportCallback
+from yolox_lt.train.engine import Trainer
 from yolox_lt.train.options import TrainOptions
 from yolox_lt.train.restore import CLASSIFIERS
 from yolox_lt.train.run_description import git_state
-from yolox_lt.train.trainer import Trainer
-from yolox_lt.types import IGNORED, Batch
+from yolox_lt.train.state import RunState
+from yolox_lt.types import IGNORED
 
 CAPS = (300, 100, 20)
 METRICS = ("AP", "AP50", "APr", "APc", "APf")
@@ -37,7 +39,7 @@ PLACES = ("output_dir", "data_dir")
 Row = dict[str, Any]
 
 
-class Watch:
+class Watch(Callback):
     """Sums of absolute gradients by category of any dense loss, and their course at 1, 2, 5, 10, 20, 50 ... iterations.
 
     pos, neg: float64 [C], over all iterations so far, as the loss itself computes them.
@@ -65,6 +67,11 @@ class Watch:
 
         loss.update_balance = update_balance  # type: ignore[method-assign]
         loss.register_forward_hook(count)
+
+    def on_iteration_end(self, run: RunState, losses: dict[str, float]) -> None:
+        done = run.iteration
+        if str(done).rstrip("0") in ("1", "2", "5") or done == run.total:
+            self.note(done)
 
     def note(self, iteration: int) -> None:
         """Keep the sums after so many iterations."""
@@ -104,36 +111,15 @@ def factors(loss: DenseLoss, g: Tensor) -> tuple[Tensor, Tensor]:
     return torch.full_like(g, getattr(loss, "gamma", 0.0)), torch.ones_like(g)
 
 
-class QuietFollower(ReportCallback):
-    """Without the images and pages that nobody looks at in a study; they take seconds a run."""
-
-    def batch(self, batch: Batch, iteration: int) -> None:
-        pass
-
-    def draw(self) -> None:
-        pass
-
-
 class StudyTrainer(Trainer):
-    """The trainer, watched: nothing of what it computes is changed."""
+    """The trainer, watched: nothing of what it computes is changed. Images and pages, which nobody looks at in a study
+    and which take seconds a run, are left out.
+    """
 
-    def run(self) -> None:
-        self.follower = QuietFollower(
-            self.exp, self.folder, self.follower.summary, self.evaluator, self.criterion.cls_loss, 0
-        )
-        super().run()
-
-    def build_model(self) -> None:
-        super().build_model()
-        self.watch = Watch(self.criterion.cls_loss, self.exp.num_classes)
-
-    def step(self, batches: Iterator[Batch]) -> tuple[dict[str, float], float]:
-        losses, lr = super().step(batches)
-        done = self.iteration
-        if str(done).rstrip("0") in ("1", "2", "5") or done == self.total:
-            self.watch.note(done)
-        self.recent = losses
-        return losses, lr
+    def prepare(self) -> None:
+        super().prepare()
+        self.watch = Watch(self.run.criterion.cls_loss, self.exp.num_classes)
+        self.callbacks = [c for c in self.callbacks if not isinstance(c, ReportCallback)] + [self.watch]
 
 
 def experiment(settings: Settings, folder: Path, name: str) -> DetectorExp:
@@ -209,16 +195,16 @@ def run(
     wall, processor = time.perf_counter(), time.process_time()
     trainer.train()
     row = {
-        "iterations": trainer.total,
+        "iterations": trainer.run.total,
         "seconds": round(time.perf_counter() - wall, 1),
         "processor_seconds": round(time.process_time() - processor, 1),
         "device": device.type,
         "torch": torch.__version__,
         "commit": git_state(),
     }
-    found = trainer.evaluator.detections
+    found = trainer.run.evaluator.detections
     assert found is not None  # the last epoch is always evaluated
-    index, groups = trainer.evaluator.index, trainer.evaluator.groups
+    index, groups = trainer.run.evaluator.index, trainer.run.evaluator.groups
     assert groups is not None
     for cap in CAPS:
         report = evaluate_lvis(index, found, cap, groups)
@@ -244,9 +230,9 @@ def metrics_of(report: Report, suffix: str) -> Row:
 
 def margins(trainer: StudyTrainer, report: Report) -> Row:
     """Mean score of true and of false positives at IoU 0.5, means over the categories of a group (paper, Figure 4)."""
-    found = trainer.evaluator.detections
+    found = trainer.run.evaluator.detections
     assert found is not None
-    analysis, _ = analyse(trainer.evaluator.index, found, report, images_per_kind=0)
+    analysis, _ = analyse(trainer.run.evaluator.index, found, report, images_per_kind=0)
     row: Row = {}
     for group in GROUPS:
         of = analysis.groups == group

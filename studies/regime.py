@@ -26,7 +26,7 @@ from studies.grid import COUNTS, LOSSES, Settings
 from studies.measure import GROUPS, StudyTrainer, experiment
 from studies.records import REGIME, Row, append_rows, read_rows
 from yolox_lt.evaluate.metrics import Report
-from yolox_lt.train.log import setup_console
+from yolox_lt.train.callbacks.log import setup_console
 from yolox_lt.train.options import TrainOptions
 
 CATEGORIES = (30, 90, 300, 1203)
@@ -97,7 +97,7 @@ def measure(categories: int, side: int, prior: float, iterations: int, folder: P
     exp = experiment(settings_of(categories, side, prior, iterations), folder, f"regime_{categories}_{side}_{prior}")
     trainer = ShortTrainer(exp, TrainOptions(exp.batch_size))
     trainer.train()
-    watch, groups = trainer.watch, trainer.evaluator.groups
+    watch, groups = trainer.watch, trainer.run.evaluator.groups
     assert groups is not None
     share = watch.positives.numpy() / watch.priors
     rows = []

@@ -71,7 +71,7 @@ def blocks(guide: str) -> list[Block]:
     return [Block(*found) for found in re.findall(r"^```(.+)\n((?:.*\n)*?)```$", text, re.MULTILINE)]
 
 
-class ProcessInfo:
+class Checkout:
     """A checkout with data: exps/, datasets/birds/ as own_data.md wants it; commands run in it."""
 
     def __init__(self, folder: Path, glyphs: Path) -> None:
@@ -183,7 +183,7 @@ def write_birds(source: Path, target: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Iterator[ProcessInfo]:
+def place(tmp_path_factory) -> Iterator[Checkout]:
     """Where own_data.md has been followed to its end: the other guides continue with its run."""
     folder, glyphs = tmp_path_factory.mktemp("checkout"), tiny_data(tmp_path_factory)
     shutil.copytree(ROOT / "exps", folder / "exps")
@@ -192,7 +192,7 @@ def place(tmp_path_factory) -> Iterator[ProcessInfo]:
     before = Path.cwd()
     os.chdir(folder)
     try:
-        made = ProcessInfo(folder, glyphs)
+        made = Checkout(folder, glyphs)
         made.follow("own_data")
         yield made
     finally:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from yolox_lt.errors import UserError
+from yolox_lt.version import __version__
 
 if TYPE_CHECKING:
     from yolox_lt.api import LoadedDetector, load
 
-__all__ = ["LoadedDetector", "UserError", "load"]
-__version__ = "0.1.0"
+__all__ = ["LoadedDetector", "UserError", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -17,7 +17,7 @@ from studies.claims import CLAIMS, CONTROLS, Claim
 from studies.compare import Estimate, estimate, paired, verdict
 from studies.figures import render_all
 from studies.grid import EXP_FILE, SETS, STARTS, Case, Set
-from studies.measure import CAPS, StudyTrainer, experiment, make_start, run
+from studies.measure import CAPS, experiment, make_start, run
 from studies.records import COURSES, EARLIER, REGIME, RUNS, append_rows, key_of, read_rows
 from studies.regime import LVIS_PRIORS, POSITIVES_A_BOX, lvis_rest, resting_score
 from studies.tables import TABLES, agreement_of_levels, agreement_table, by_seed, difference, number, signed
@@ -26,16 +26,8 @@ from yolox_lt.checkpoint import load_checkpoint
 from yolox_lt.exp import get_exp
 from yolox_lt.losses import EqualizedFocalLoss
 from yolox_lt.models.priors import AnchorGrid
+from yolox_lt.train.engine import Trainer
 from yolox_lt.train.options import TrainOptions
-from yolox_lt.train.trainer import Trainer
-
-
-class Unwatched(StudyTrainer):
-    """The project's own trainer but for the images and pages."""
-
-    build_model = Trainer.build_model
-    step = Trainer.step
-
 
 CPU = torch.device("cpu")
 TINY = {
@@ -196,7 +188,7 @@ def test_run__row_has_every_setting_and_every_measurement(efl, tiny):
     trainer, row, _ = efl
     for cap in (*CAPS, "fixed"):
         assert all(0 <= row[f"{name}_{cap}"] <= 100 for name in ("AP", "AP50", "APr", "APc", "APf"))
-    report = trainer.evaluator.score(trainer.evaluator.detections)
+    report = trainer.run.evaluator.score(trainer.run.evaluator.detections)
     assert row["AP_300"] == pytest.approx(100 * report.metrics["AP"], abs=1e-3)
     assert {**trainer.exp.attributes()}.keys() - row.keys() == {"output_dir", "data_dir"}
     assert (row["cls_loss"], row["num_classes"], row["iterations"]) == ("efl", 3, 2)
@@ -207,15 +199,15 @@ def test_run__row_has_every_setting_and_every_measurement(efl, tiny):
 
 def test_watch__sums_are_those_of_the_loss_and_groups_share_all_of_them(efl):
     trainer, row, course = efl
-    balance = trainer.criterion.cls_loss.balance
+    balance = trainer.run.criterion.cls_loss.balance
     assert torch.allclose(trainer.watch.pos.float(), balance.pos_grad, rtol=1e-5)
     assert torch.allclose(trainer.watch.neg.float(), balance.neg_grad, rtol=1e-5)
-    of = trainer.evaluator.groups == "f"
+    of = trainer.run.evaluator.groups == "f"
     assert row["g_f"] == pytest.approx(float(balance.ratio[torch.from_numpy(of)].mean()), abs=1e-4)
     shares = [row[f"{kind}_share_{group}"] for kind in ("pos", "neg") for group in "rcf"]
     assert sum(shares) == pytest.approx(1, abs=1e-4)
     assert [(r["iteration"], r["group"]) for r in course] == [(i, g) for i in (1, 2) for g in "rcf"]
-    exponent, weight = trainer.criterion.cls_loss.category_factors()
+    exponent, weight = trainer.run.criterion.cls_loss.category_factors()
     assert row["gamma_f"] == pytest.approx(float(exponent[torch.from_numpy(of)].mean()), abs=1e-3)
     assert row["weight_f"] == pytest.approx(float(weight[torch.from_numpy(of)].mean()), abs=1e-3)
 
@@ -223,9 +215,9 @@ def test_watch__sums_are_those_of_the_loss_and_groups_share_all_of_them(efl):
 def test_watch__changes_nothing_of_the_training(efl, tiny, folder):
     """A plain run of the project's own trainer ends with the same weights."""
     exp = experiment({**tiny, "cls_loss": "efl", "seed": 0}, folder, "plain")
-    trainer = Unwatched(exp, TrainOptions(exp.batch_size))
+    trainer = Trainer(exp, TrainOptions(exp.batch_size))
     trainer.train()
-    for (name, ours), theirs in zip(efl[0].model.state_dict().items(), trainer.model.state_dict().values()):
+    for (name, ours), theirs in zip(efl[0].run.model.state_dict().items(), trainer.run.model.state_dict().values()):
         assert torch.equal(ours, theirs), name
 
 
@@ -239,7 +231,7 @@ def test_start__has_no_classifier_and_a_run_takes_the_rest(tiny, folder, monkeyp
     assert {n for n in trained if n not in kept} == {n for n in trained if ".cls_preds." in n}
     still = {"cls_loss": "efl", "basic_lr_per_img": 0.0, "prior_prob": 0.02}
     trainer, _, _ = run(Case("x", still, 1), 0, tiny, folder, CPU, "from_start", start)
-    state = trainer.model.state_dict()
+    state = trainer.run.model.state_dict()
     assert all(torch.equal(state[n], v) for n, v in kept.items() if n.endswith(("weight", "bias")))
     biases = torch.cat([v for n, v in state.items() if ".cls_preds." in n and n.endswith("bias")])
     assert torch.allclose(biases, torch.tensor(math.log(0.02 / 0.98)))

@@ -6,7 +6,7 @@ import pytest
 from loguru import logger
 
 from tests.tiny import tiny_data
-from yolox_lt.train.follow import ReportCallback
+from yolox_lt.train.callbacks.report import ReportCallback
 
 
 @pytest.fixture(scope="module")

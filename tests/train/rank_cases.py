@@ -24,9 +24,9 @@ from tests.tiny import tiny_exp
 from yolox_lt.commands.common import user_error
 from yolox_lt.data.glyphs.make import ensure_glyphs
 from yolox_lt.distributed.processes import ProcessInfo, free_port
-from yolox_lt.train.follow import ReportCallback
+from yolox_lt.train.callbacks.report import ReportCallback
+from yolox_lt.train.engine import Trainer
 from yolox_lt.train.options import TrainOptions
-from yolox_lt.train.trainer import Trainer
 
 SHORT = datetime.timedelta(seconds=8)
 """Time-out of a collective where a case needs one."""
@@ -38,11 +38,11 @@ GLYPHS = {"glyph_train_images": SIZES["train_images"], "glyph_val_images": SIZES
 class Noting(Trainer):
     """Notes the statistic's contributions of every step, before they are summed over the ranks."""
 
-    def build_model(self) -> None:
-        super().build_model()
+    def prepare(self) -> None:
+        super().prepare()
         self.contributions: list[list[list[float]]] = []
         self.commits = 0
-        (balance,) = self.criterion.balances()
+        (balance,) = self.run.criterion.balances()
         commit, accumulate = balance.commit, balance.accumulate
 
         def noted_commit() -> None:
@@ -131,23 +131,22 @@ class NoPositives(Case):
 
     def trainer(self, exp, process):
         class Emptied(Noting):
-            def batches(self):
-                for batch in super().batches():
+            def batches(self, *position):
+                for batch in super().batches(*position):
                     if process.rank == 1:
                         none = [b[:0] for b in batch.boxes], [x[:0] for x in batch.labels]
                         batch = replace(batch, boxes=none[0], labels=none[1])
                     yield batch
 
             def step(self, batches):
-                losses, lr = super().step(batches)
-                self.losses = losses
-                return losses, lr
+                self.losses = super().step(batches)
+                return self.losses
 
         return Emptied(exp, TrainOptions(self.batch_size, process))
 
     def note(self, trainer):
-        balance = trainer.criterion.balances()[0]
-        weights = torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+        balance = trainer.run.criterion.balances()[0]
+        weights = torch.cat([p.detach().flatten() for p in trainer.run.model.parameters()])
         return {
             "losses": trainer.losses,
             "contributions": trainer.contributions,
@@ -181,19 +180,19 @@ class Skipping(Case):
         class Poisoned(Noting):
             def forward(self, batch):
                 losses = super().forward(batch)
-                if self.iteration == 1 and process.rank == 1:
+                if self.run.iteration == 1 and process.rank == 1:
                     losses["box"] = losses["box"] * float("nan")
                 return losses
 
             def step(self, batches):
-                losses, lr = super().step(batches)
+                losses = super().step(batches)
                 self.steps = [*getattr(self, "steps", []), self.commits]
-                return losses, lr
+                return losses
 
         return Poisoned(exp, TrainOptions(self.batch_size, process))
 
     def note(self, trainer):
-        weights = torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+        weights = torch.cat([p.detach().flatten() for p in trainer.run.model.parameters()])
         return {"commits": trainer.steps, "weights": float(weights.double().sum())}
 
 

@@ -9,8 +9,8 @@ import torch
 
 from tests.tiny import tiny_data, tiny_exp
 from yolox_lt.checkpoint import load_checkpoint
+from yolox_lt.train.engine import Trainer
 from yolox_lt.train.options import TrainOptions
-from yolox_lt.train.trainer import Trainer
 
 
 @pytest.mark.slow

@@ -15,8 +15,8 @@ from tests.tiny import TINY, tiny_data
 from yolox_lt.data.glyphs.make import ensure_glyphs
 from yolox_lt.data.sampling.sampler import SampleSampler
 from yolox_lt.exp import ATSSExp, DetectorExp, FCOSExp, GlyphResNetExp, PAAExp, ResNetExp, RetinaNetExp
+from yolox_lt.train.engine import Trainer
 from yolox_lt.train.options import TrainOptions
-from yolox_lt.train.trainer import Trainer
 
 DETECTORS: dict[str, type[ResNetExp]] = {
     "retinanet": RetinaNetExp,

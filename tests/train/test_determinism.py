@@ -9,8 +9,8 @@ from benchmarks.run_difference import differences
 from tests.tiny import tiny_data, tiny_exp
 from yolox_lt.models import build_resnet, build_yolox
 from yolox_lt.train.build import settle_buckets
+from yolox_lt.train.engine import Trainer
 from yolox_lt.train.options import TrainOptions
-from yolox_lt.train.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("without_report")
 

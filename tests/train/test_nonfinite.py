@@ -10,8 +10,8 @@ import torch
 
 from tests.tiny import tiny_exp
 from yolox_lt.errors import UserError
+from yolox_lt.train.engine import Trainer
 from yolox_lt.train.options import TrainOptions
-from yolox_lt.train.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("without_report")
 
@@ -23,25 +23,25 @@ class Poisoned(Trainer):
 
     def forward(self, batch):
         losses = super().forward(batch)
-        if self.iteration in self.bad:
-            self.model.backbone.backbone.stem.conv.bn.running_mean.fill_(math.nan)
+        if self.run.iteration in self.bad:
+            self.run.model.backbone.backbone.stem.conv.bn.running_mean.fill_(math.nan)
             losses["box"] = losses["box"] * math.nan
         return losses
 
     def step(self, batches):
         before = everything(self)
         values = super().step(batches)
-        if self.iteration - 1 in self.bad:
+        if self.run.iteration - 1 in self.bad:
             assert_same(before, everything(self))
         return values
 
 
 def everything(trainer):
     """Copies of weights, BatchNorm statistics, average, statistic of the loss, state of the optimiser."""
-    states = {"model": trainer.model, "ema": trainer.ema.model, "criterion": trainer.criterion}
+    states = {"model": trainer.run.model, "ema": trainer.run.ema.model, "criterion": trainer.run.criterion}
     copies = {f"{n}.{k}": v.clone() for n, part in states.items() for k, v in part.state_dict().items()}
     copies = {k: v for k, v in copies.items() if not k.endswith("num_batches_tracked")}
-    slots = trainer.optimizer.state_dict()["state"]
+    slots = trainer.run.optimizer.state_dict()["state"]
     return copies | {f"slot.{i}": s["momentum_buffer"].clone() for i, s in slots.items()}
 
 
@@ -57,7 +57,7 @@ def test_stop__says_everything_and_leaves_the_statistic(data, tmp_path):
     with pytest.raises(UserError) as error:
         trainer.train()
     message = str(error.value)
-    index = trainer.train_index
+    index = trainer.run.data.index
     assert message.startswith("the loss is not finite at iteration 3 (cls ")
     assert "box nan" in message
     assert "; lr 0.00125, loss scale 1; images " in message
@@ -65,7 +65,7 @@ def test_stop__says_everything_and_leaves_the_statistic(data, tmp_path):
     known = {f"{index.file_name(i)} (id {index.image_ids[i]})" for i in range(len(index))}
     assert len(listed.split(", ")) == 2
     assert set(listed.split(", ")) <= known
-    balance = trainer.criterion.balances()[0]
+    balance = trainer.run.criterion.balances()[0]
     assert balance._pending is None
     assert int(balance.skipped) == 0
     assert torch.isfinite(balance.ratio).all()
@@ -79,7 +79,7 @@ def test_skip__leaves_the_step_out_and_goes_on(data, tmp_path, log):
     assert sum("step left out: the loss is not finite at iteration" in line for line in log) == 3
     (row,) = csv.DictReader((tmp_path / "tiny/metrics.csv").open())
     assert math.isfinite(float(row["loss"]))  # the mean of the two good steps
-    assert trainer.progress.deal.batches == 5  # the batches were used up
+    assert trainer.run.progress.segment.batches == 5  # the batches were used up
 
 
 def test_skip__ends_after_so_many_in_a_row(data, tmp_path):
@@ -97,32 +97,32 @@ def test_policy__unknown_is_refused(data, tmp_path):
 
 def test_overflow__of_scaled_gradients_leaves_weights_average_and_statistic(data, tmp_path):
     """A real scaler whose scale is too large for float32 gradients at first: it halves until they fit."""
-    trainer = Trainer(tiny_exp(data, tmp_path, max_iter=6, max_epoch=1, warmup_epochs=0), TrainOptions(2))
-    build, step = trainer.build_model, trainer.step
+    exp = tiny_exp(data, tmp_path, max_iter=6, max_epoch=1, warmup_epochs=0)
+    trainer = Trainer(exp, TrainOptions(2))
+    step = trainer.step
     seen = []
 
-    def with_scaler():
-        build()
-        trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**126, backoff_factor=2.0**-60)
+    def with_scaler(run):
+        run.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**126, backoff_factor=2.0**-60)
 
     def noted(batches):
-        before, scale, updates = everything(trainer), trainer.scaler.get_scale(), trainer.ema.next
+        before, scale, updates = everything(trainer), trainer.run.scaler.get_scale(), trainer.run.ema.next
         values = step(batches)
-        overflowed = trainer.scaler.get_scale() < scale
+        overflowed = trainer.run.scaler.get_scale() < scale
         seen.append(overflowed)
         if overflowed:
             kept = {k: v for k, v in before.items() if "running_" not in k or k.startswith("ema")}
             assert_same(kept, everything(trainer))
-            assert trainer.ema.next == updates
-            assert trainer.criterion.balances()[0]._pending is None
+            assert trainer.run.ema.next == updates
+            assert trainer.run.criterion.balances()[0]._pending is None
         else:
-            assert trainer.ema.next == updates + 1
+            assert trainer.run.ema.next == updates + 1
             assert not torch.equal(
-                before["criterion.cls_loss.balance.neg_grad"], trainer.criterion.balances()[0].neg_grad
+                before["criterion.cls_loss.balance.neg_grad"], trainer.run.criterion.balances()[0].neg_grad
             )
         return values
 
-    trainer.build_model, trainer.step = with_scaler, noted
+    exp.on_train_start, trainer.step = with_scaler, noted
     trainer.train()
     assert seen[0]
     assert not seen[-1]

@@ -17,10 +17,10 @@ from tests.tiny import tiny_exp
 from tests.train.rank_cases import GLYPHS
 from yolox_lt.checkpoint import load_checkpoint
 from yolox_lt.data.sampling.sampler import epoch_permutation, share
-from yolox_lt.distributed.processes import batchnorm_statistics
+from yolox_lt.distributed.collectives import batchnorm_statistics
 from yolox_lt.distributed.signals import EXIT_STATUS
+from yolox_lt.train.engine import Trainer
 from yolox_lt.train.options import TrainOptions
-from yolox_lt.train.trainer import Trainer
 
 SECONDS = 30.0
 """Within which a rank ends after another one has."""
@@ -114,9 +114,9 @@ def test_stop__asked_of_one_rank_stops_both_after_the_same_step(folder):
 class Noting(Trainer):
     """Keeps the ids of the images of every step."""
 
-    def batches(self):
+    def batches(self, *position):
         self.seen: list[int] = []
-        for batch in super().batches():
+        for batch in super().batches(*position):
             self.seen += batch.image_ids.tolist()
             yield batch
 
@@ -134,8 +134,8 @@ def test_resume__of_two_ranks_with_one_draws_what_they_left(folder, tmp_path):
     assert len(started) > 0
     for own, x, y in zip(started, a, b):  # those of the average come after those of the model
         torch.testing.assert_close(own, (x + y) / 2)
-    ids = trainer.train_index.image_ids[trainer.dataset.images]
-    order = epoch_permutation(trainer.factors, 0, 0)
+    ids = trainer.run.data.index.image_ids[trainer.run.data.dataset.images]
+    order = epoch_permutation(trainer.run.data.factors, 0, 0)
     blocks = [share(order, rank, 2)[:4] for rank in (0, 1)]  # two steps of two images on each rank
     before = ids[np.concatenate(blocks)].tolist()
     assert len(trainer.seen) == 8 * 4

@@ -15,8 +15,8 @@ from yolox_lt.checkpoint import load_checkpoint
 from yolox_lt.errors import UserError
 from yolox_lt.evaluate.collect import to_arrays
 from yolox_lt.exp import GlyphResNetExp
+from yolox_lt.train.engine import Trainer
 from yolox_lt.train.options import TrainOptions
-from yolox_lt.train.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_loaded__detects_as_the_evaluator_does(data, tmp_path):
     exp = small_exp(data, tmp_path, max_epoch=1)
     trainer = Trainer(exp, TrainOptions(batch_size=2))
     trainer.train()
-    evaluated = trainer.evaluator.detect(trainer.model, torch.device("cpu"))
+    evaluated = trainer.run.evaluator.detect(trainer.run.model, torch.device("cpu"))
     detector = yolox_lt.load(tmp_path / "resnet" / "latest.pth")
     assert type(detector.exp) is yolox_lt.exp.ResNetExp
     store = exp.get_store("val")

@@ -13,8 +13,8 @@ from yolox_lt.checkpoint import load_checkpoint
 from yolox_lt.data.sampling.sampler import SampleStream
 from yolox_lt.distributed.signals import EXIT_STATUS, StopSignals
 from yolox_lt.errors import UserError
+from yolox_lt.train.engine import Trainer
 from yolox_lt.train.options import TrainOptions
-from yolox_lt.train.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("without_report")
 
@@ -91,9 +91,9 @@ def test_auto_resume__starts_anew_where_there_is_nothing(data, tmp_path):
 class Noting(Trainer):
     """Keeps the ids of the images of every step."""
 
-    def batches(self):
+    def batches(self, *position):
         self.seen = getattr(self, "seen", [])
-        for batch in super().batches():
+        for batch in super().batches(*position):
             self.seen += batch.image_ids.tolist()
             yield batch
 
@@ -109,8 +109,8 @@ def test_resume__with_another_batch_goes_on_at_the_next_image(data, tmp_path, lo
     second.train()
     # 3 of 6 steps of 4 images are 6 steps of 2 images; one step is left, that the epoch may end.
     assert any("resuming a run of 1 ranks and batch 4 with 1 and 2" in line for line in log)
-    images = SampleStream(first.factors, 0).from_position(0)
-    ids = first.train_index.image_ids[first.dataset.images]
+    images = SampleStream(first.run.data.factors, 0).from_position(0)
+    ids = first.run.data.index.image_ids[first.run.data.dataset.images]
     drawn = [*first.seen[:12], *second.seen]
     assert drawn == [int(ids[next(images)]) for _ in drawn]
     content = load_checkpoint(tmp_path / "tiny/latest.pth")
@@ -143,7 +143,7 @@ def test_stop_signals__are_given_back_and_a_second_sigint_is_obeyed(monkeypatch)
 
 
 def test_row_counts__of_the_log_are_cut_whatever_the_iterations_say(tmp_path):
-    from yolox_lt.train.log import keep_csv_rows, keep_json_rows
+    from yolox_lt.train.callbacks.log import keep_csv_rows, keep_json_rows
 
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"iteration": 9}\n{"iteration": 4}\n{"iteration": 5}\n{"iterat')

@@ -11,8 +11,8 @@ import pytest
 from loguru import logger
 
 from yolox_lt.errors import UserError
-from yolox_lt.train import trackers
-from yolox_lt.train.trackers import MlflowTracker, Trackers, WandbTracker, check_trackers, make_trackers
+from yolox_lt.train.callbacks import trackers
+from yolox_lt.train.callbacks.trackers import MlflowTracker, Trackers, WandbTracker, check_trackers, make_trackers
 
 
 class Recorder:

@@ -19,8 +19,8 @@ from yolox_lt.data.sampling.sampler import SampleSampler
 from yolox_lt.distributed.processes import ProcessInfo, free_port
 from yolox_lt.errors import UserError
 from yolox_lt.losses import EqualizedQualityFocalLoss
+from yolox_lt.train.engine import Trainer
 from yolox_lt.train.options import TrainOptions
-from yolox_lt.train.trainer import Trainer
 
 CPU = torch.device("cpu")
 
@@ -88,20 +88,21 @@ def test_resume__twenty_steps_equal_ten_and_ten_bit_for_bit(data, tmp_path, work
 class SharedBatches(Trainer):
     """Every rank takes its share of the same global batches of four; BatchNorm stays frozen."""
 
-    def batches(self):
-        stream = self.exp.get_sampler(self.factors, self.seed, 0, 1)
-        share = 4 // self.process.world_size
-        for draws in SampleSampler(stream, 4, 0, self.total, self.total):
-            mine = draws[self.process.rank * share : (self.process.rank + 1) * share]
-            yield Collate(0)([self.dataset[d] for d in mine])
+    def batches(self, data, progress, seed):
+        process = self.options.process
+        stream = self.exp.get_sampler(data.factors, seed, 0, 1)
+        share = 4 // process.world_size
+        for draws in SampleSampler(stream, 4, 0, data.total, data.total):
+            mine = draws[process.rank * share : (process.rank + 1) * share]
+            yield Collate(0)([data.dataset[d] for d in mine])
 
     def step(self, batches):
-        for module in self.model.modules():
+        for module in self.run.model.modules():
             if isinstance(module, _BatchNorm):
                 module.eval()
-        losses, lr = super().step(batches)
+        losses = super().step(batches)
         self.history = [*getattr(self, "history", []), losses["loss"]]
-        return losses, lr
+        return losses
 
 
 def run_rank(rank, world, port, data, output, queue):
@@ -154,13 +155,12 @@ def test_bf16__statistic_is_exact_for_the_logits_that_the_network_gives(data, tm
     def forward(logits, labels, quality, normalizer):
         seen.append(logits.dtype)
         shadow(logits.detach().double(), labels, quality.double(), normalizer.double())
-        return EqualizedQualityFocalLoss.forward(trainer.criterion.cls_loss, logits, labels, quality, normalizer)
+        return EqualizedQualityFocalLoss.forward(trainer.run.criterion.cls_loss, logits, labels, quality, normalizer)
 
-    original = Trainer.build_model
-    trainer.build_model = lambda: (original(trainer), setattr(trainer.criterion.cls_loss, "forward", forward))
+    exp.on_train_start = lambda run: setattr(run.criterion.cls_loss, "forward", forward)
     trainer.train()
     assert seen == [torch.bfloat16] * 20
-    balance = trainer.criterion.balances()[0]
+    balance = trainer.run.criterion.balances()[0]
     assert balance.pos_grad.dtype == balance.neg_grad.dtype == torch.float32
     for name in ("pos_grad", "neg_grad", "ratio"):
         want = getattr(shadow.balance, name)
@@ -199,7 +199,7 @@ def test_accumulation__counts_the_statistic_once_a_step(data, tmp_path):
     seen = []
     trainer.evaluate = lambda: None
     original = Trainer.update
-    trainer.update = lambda: (seen.append(trainer.criterion.balances()[0].ratio.clone()), original(trainer))
+    trainer.update = lambda: (seen.append(trainer.run.criterion.balances()[0].ratio.clone()), original(trainer))[1]
     trainer.train()
     assert trainer.micro_batch == 4
     assert (seen[0] == 1).all()  # both parts of the first step still saw the initial ratio
@@ -210,19 +210,16 @@ def test_fine_tuning__loads_what_fits_and_starts_the_classifier_anew(data, tmp_p
     Trainer(tiny_exp(data, tmp_path, max_iter=1, max_epoch=1), TrainOptions(4)).train()
     source = tmp_path / "tiny/latest.pth"
     exp = tiny_exp(data, tmp_path / "other", anchor_scales=(3,), max_iter=1, max_epoch=1)
+    torch.manual_seed(exp.seed)
+    before = exp.get_model().head.cls_preds[0].weight.clone()
     trainer = Trainer(exp, TrainOptions(4, checkpoint=str(source)))
-    trainer.objects = None
-    trainer.read_checkpoint()
-    trainer.choose_seed(None)
-    trainer.build_data()
-    trainer.build_model()
-    before = trainer.model.head.cls_preds[0].weight.clone()
-    trainer.restore(load_checkpoint(source))
+    trainer.prepare()
+    model, average = trainer.run.model, trainer.run.ema.model
     content = load_checkpoint(source)
     stem = "backbone.backbone.stem.conv.conv.weight"
-    assert torch.equal(trainer.model.state_dict()[stem], content["ema"]["model"][stem])
-    assert torch.equal(trainer.model.head.cls_preds[0].weight, before)
-    assert torch.equal(trainer.ema.model.state_dict()[stem], content["ema"]["model"][stem])
+    assert torch.equal(model.state_dict()[stem], content["ema"]["model"][stem])
+    assert torch.equal(model.head.cls_preds[0].weight, before)
+    assert torch.equal(average.state_dict()[stem], content["ema"]["model"][stem])
 
 
 def test_non_finite_loss__stops_with_the_losses_and_leaves_the_statistic(data, tmp_path):
@@ -232,12 +229,12 @@ def test_non_finite_loss__stops_with_the_losses_and_leaves_the_statistic(data, t
 
     def poisoned(batch):
         losses = original(trainer, batch)
-        return losses | {"box": losses["box"] * math.nan} if trainer.iteration == 2 else losses
+        return losses | {"box": losses["box"] * math.nan} if trainer.run.iteration == 2 else losses
 
     trainer.forward = poisoned
     with pytest.raises(UserError, match=r"not finite at iteration 3 \(cls .*box nan.*images"):
         trainer.train()
-    assert torch.isfinite(trainer.criterion.balances()[0].ratio).all()
+    assert torch.isfinite(trainer.run.criterion.balances()[0].ratio).all()
 
 
 def test_resume__with_other_precision_or_average(data, tmp_path):

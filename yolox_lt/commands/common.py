@@ -14,7 +14,7 @@ from yolox_lt.data.annotations.source import FORMATS, Source
 from yolox_lt.data.loader import worker_failure
 from yolox_lt.distributed.processes import ProcessInfo
 from yolox_lt.errors import UserError
-from yolox_lt.train.log import setup_console
+from yolox_lt.train.callbacks.log import setup_console
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Errors of a full disk, quota or file; writing, unlike opening, gives no file name with them."""

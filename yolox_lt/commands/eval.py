@@ -16,14 +16,8 @@ from yolox_lt.checkpoint import load_weights
 from yolox_lt.commands import common
 from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.dataset import ImageStore
-from yolox_lt.distributed.processes import (
-    ProcessInfo,
-    count_processes,
-    gather_to_main,
-    launch,
-    launched_externally,
-    object_group,
-)
+from yolox_lt.distributed.collectives import gather_to_main, rank_groups
+from yolox_lt.distributed.processes import ProcessInfo, count_processes, launch, launched_externally
 from yolox_lt.errors import UserError
 from yolox_lt.evaluate import DetectionArrays, Report, evaluate_lvis, evaluate_openimages
 from yolox_lt.evaluate.coco import evaluate_coco
@@ -115,7 +109,7 @@ def evaluate(process: ProcessInfo, args: argparse.Namespace) -> None:
     if index.category_ids.tolist() != content["category_ids"]:
         raise UserError(f"{checkpoint}: was trained on other categories than those of {index.path}")
     found = evaluator.detect(model, process.device, common.amp_type(args), process.is_main, limits)
-    parts = gather_to_main(found, object_group())
+    parts = gather_to_main(found, rank_groups().objects)
     if parts is None:
         return
     everything = DetectionArrays.concatenate(parts)

@@ -12,8 +12,8 @@ from yolox_lt.api import read_checkpoint
 from yolox_lt.commands import common
 from yolox_lt.distributed.processes import ProcessInfo, count_processes, launch, launched_externally
 from yolox_lt.exp import get_exp
+from yolox_lt.train.callbacks.trackers import check_trackers
 from yolox_lt.train.run_lock import run_lock
-from yolox_lt.train.trackers import check_trackers
 
 
 def make_parser() -> argparse.ArgumentParser:

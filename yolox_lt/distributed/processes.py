@@ -1,4 +1,4 @@
-"""Processes: who we are, starting the others, and the few collectives that are not DDP's own.
+"""Processes: who we are, and how the others are started.
 
 The only place besides the data root that reads environment variables: RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE,
 MASTER_ADDR, MASTER_PORT and TORCHELASTIC_RESTART_COUNT as set by torchrun, or SLURM_PROCID, SLURM_LOCALID, SLURM_NTASKS
@@ -7,7 +7,6 @@ as set by srun.
 
 from __future__ import annotations
 
-import datetime
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -16,18 +15,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from yolox_lt.distributed.collectives import COLLECTIVE_TIMEOUT
 from yolox_lt.distributed.signals import EXIT_STATUS, Stopped, passing_on
 from yolox_lt.errors import UserError
-
-COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=10)
-"""How long a rank waits for the others inside a step, before it ends with an error."""
-
-EVALUATION_TIMEOUT = datetime.timedelta(hours=12)
-"""How long a rank waits for rank 0 to score and save: longer than any evaluation."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +32,7 @@ class ProcessInfo:
 
     @property
     def is_main(self) -> bool:
+        """Whether this process is rank 0, which writes and says."""
         return self.rank == 0
 
 
@@ -176,94 +169,8 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
-def world_size() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def batchnorm_statistics(model: nn.Module) -> list[Tensor]:
-    """Running mean and variance of every BatchNorm."""
-    tensors: list[Tensor] = []
-    for module in model.modules():
-        if isinstance(module, _BatchNorm) and module.running_mean is not None and module.running_var is not None:
-            tensors += [module.running_mean, module.running_var]
-    return tensors
-
-
-def average_batchnorm(model: nn.Module) -> None:
-    """Average the running statistics of every BatchNorm over the ranks, as the reference does before an evaluation."""
-    tensors = batchnorm_statistics(model)
-    if world_size() == 1 or not tensors:
-        return
-    flat = torch.cat([t.flatten() for t in tensors])
-    dist.all_reduce(flat)
-    flat /= world_size()
-    first = 0
-    for t in tensors:
-        t.copy_(flat[first : first + t.numel()].view_as(t))
-        first += t.numel()
-
-
-def object_group() -> dist.ProcessGroup | None:
-    """A gloo group for Python objects with a long time-out; None for a single process. All ranks call it together."""
-    if world_size() == 1:
-        return None
-    group = dist.new_group(backend="gloo", timeout=EVALUATION_TIMEOUT)
-    assert isinstance(group, dist.ProcessGroup)  # every rank is a member
-    return group
-
-
-def control_group() -> dist.ProcessGroup | None:
-    """A gloo group for what is decided together between two steps; None for a single process. All ranks call it."""
-    if world_size() == 1:
-        return None
-    if dist.get_backend() == "gloo":
-        return dist.group.WORLD
-    group = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
-    assert isinstance(group, dist.ProcessGroup)  # every rank is a member
-    return group
-
-
-def any_rank(value: bool, group: dist.ProcessGroup | None) -> bool:
-    """Whether `value` is true on any rank; the same answer on all."""
-    if group is None:
-        return value
-    flag = torch.tensor(value, dtype=torch.uint8)
-    dist.all_reduce(flag, dist.ReduceOp.MAX, group=group)
-    return bool(flag)
-
-
-def lost_rank(error: RuntimeError) -> bool:
-    """Whether the error says that another rank is gone or does not answer."""
-    signs = (
-        "Connection closed by peer",
-        "Connection reset by peer",
-        "Connection refused",
-        "Timed out",
-        "gloo/transport",
-    )
-    return isinstance(error, dist.DistError) or any(sign in str(error) for sign in signs)
-
-
 def use_deterministic_algorithms() -> None:
     """Let this process compute the same from the same; PyTorch raises an error for an operation that cannot."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS at its first use
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
-
-
-def gather_to_main(value: Any, group: dist.ProcessGroup | None) -> list[Any] | None:
-    """The values of all ranks in rank order on rank 0, None elsewhere."""
-    if group is None:
-        return [value]
-    gathered: list[Any] | None = [None] * world_size() if dist.get_rank() == 0 else None
-    dist.gather_object(value, gathered, dst=0, group=group)
-    return gathered
-
-
-def broadcast(value: Any, group: dist.ProcessGroup | None) -> Any:
-    """Rank 0's value on every rank."""
-    if group is None:
-        return value
-    box = [value]
-    dist.broadcast_object_list(box, src=0, group=group)
-    return box[0]

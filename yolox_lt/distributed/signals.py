@@ -71,6 +71,7 @@ class StopSignals:
             signal.signal(number, handler)
 
     def handle(self, number: int, frame: FrameType | None) -> None:
+        """Called by Python when one of the signals comes."""
         if os.getpid() != self.process:
             return  # a loader process has inherited this; its parent decides
         now = time.monotonic()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.loader import Batches
-from yolox_lt.distributed.processes import gather_to_main
+from yolox_lt.distributed.collectives import gather_to_main
 from yolox_lt.evaluate.coco import evaluate_coco
 from yolox_lt.evaluate.collect import Limits, collect_detections
 from yolox_lt.evaluate.lvis import evaluate_lvis

@@ -29,8 +29,8 @@ from yolox_lt.predict import Predictor
 if TYPE_CHECKING:
     from yolox_lt.evaluate.evaluator import Evaluator
     from yolox_lt.evaluate.metrics import Report
+    from yolox_lt.train.engine import Trainer
     from yolox_lt.train.options import TrainOptions
-    from yolox_lt.train.trainer import Trainer
 
 
 class DetectorExp(DataExp):
@@ -256,7 +256,7 @@ class DetectorExp(DataExp):
 
     def get_trainer(self, options: TrainOptions) -> Trainer:
         """The training loop for this experiment."""
-        from yolox_lt.train.trainer import Trainer
+        from yolox_lt.train.engine import Trainer
 
         return Trainer(self, options)
 
@@ -283,4 +283,5 @@ class DetectorExp(DataExp):
 
 
 def unknown(attribute: str, value: object, choices: str) -> UserError:
+    """The error for a setting that is none of the choices."""
     return UserError(f"{attribute} {value!r} is unknown; choose one of {choices}")

@@ -11,9 +11,9 @@ from typing import Any
 
 from yolox_lt.errors import UserError
 from yolox_lt.exp.detection import DetectorExp
+from yolox_lt.exp.hooks import HOOKS
 from yolox_lt.exp.resnet import ResNetExp
 from yolox_lt.exp.yolox import Exp
-from yolox_lt.train import callbacks
 
 FAMILIES: dict[str, type[DetectorExp]] = {cls.family: cls for cls in (Exp, ResNetExp)}
 """The class that reads a checkpoint's settings."""
@@ -82,8 +82,8 @@ def check_names(exp: DetectorExp, path: Path) -> None:
             if close:
                 raise UserError(f"{path}: sets {name!r}, which is no setting; did you mean {close[0]!r}?")
     for name in dir(exp):
-        if name.startswith("on_") and name not in callbacks.NAMES:
-            raise UserError(f"{path}: has {name!r}, which is no callback; choose one of {', '.join(callbacks.NAMES)}")
+        if name.startswith("on_") and name not in HOOKS:
+            raise UserError(f"{path}: has {name!r}, which is no callback; choose one of {', '.join(HOOKS)}")
 
 
 def exp_from_settings(family: str, settings: dict[str, Any]) -> DetectorExp:

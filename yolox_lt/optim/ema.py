@@ -44,8 +44,10 @@ class ModelEMA:
         torch._foreach_lerp_(self.ours, self.theirs, 1 - d)
 
     def decay_at(self, n: int) -> float:
+        """Decay of update number n: small at first, `decay` in the end."""
         return self.decay * (1 - math.exp(-n / RAMP))
 
     @staticmethod
     def floats(model: nn.Module) -> list[Tensor]:
+        """Parameters and floating-point buffers in the order of the state dict."""
         return [v for v in model.state_dict(keep_vars=True).values() if v.is_floating_point()]

@@ -1,0 +1,1 @@
+"""One training: engine, state, callbacks."""

@@ -1,9 +1,13 @@
-"""What becomes of memory that a training step frees on the CPU."""
+"""Memory of this process: what becomes of blocks that a training step frees on the CPU, and the peak."""
 
 from __future__ import annotations
 
 import ctypes
 import platform
+import resource
+import sys
+
+import torch
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 KEPT_BYTES = 1 << 30
@@ -20,3 +24,11 @@ def keep_large_blocks() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
         libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+
+
+def memory_megabytes(device: torch.device) -> float:
+    """Peak memory of this process: allocated on the GPU, or resident on a CPU machine."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -58,6 +58,7 @@ class Progress:
         self.segment = self.segment._replace(batches=self.segment.batches + batches)
 
     def end_epoch(self) -> None:
+        """The open epoch has its evaluation and its row."""
         self.epochs += 1
         self.open = EpochMeter()
 

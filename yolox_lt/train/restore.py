@@ -1,24 +1,45 @@
-"""From a checkpoint back into the parts of a run."""
+"""Where a run starts from, and from a checkpoint back into its parts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from loguru import logger
 from torch import Tensor, nn
 
 from yolox_lt.checkpoint import load_weights
+from yolox_lt.distributed.collectives import RankGroups, broadcast
 from yolox_lt.errors import UserError
+from yolox_lt.exp.detection import DetectorExp
 from yolox_lt.optim.ema import ModelEMA
+from yolox_lt.train.options import TrainOptions
 
 CLASSIFIERS = ("head.cls_preds.", "head.cls_pred.")
 """Where the classifiers' parameters are, YOLOX and ResNet heads."""
 
 QUALITIES = ("head.obj_preds.", "head.quality_pred.")
 """Where the third branches' parameters are: objectness or IoU, one value an anchor."""
+
+
+class Start(NamedTuple):
+    """path: the checkpoint to read, None for none. resume: continue its run, instead of taking its weights."""
+
+    path: Path | None
+    resume: bool
+
+
+def find_start(exp: DetectorExp, options: TrainOptions, ranks: RankGroups) -> Start:
+    """What the run begins with; with `auto_resume` the folder's latest.pth if there is one, as with --resume."""
+    latest = Path(exp.output_dir) / exp.exp_name / "latest.pth"
+    given = None if options.checkpoint is None else Path(options.checkpoint)
+    if options.resume:
+        return Start(given or latest, True)
+    if exp.auto_resume and broadcast(latest.is_file(), ranks.objects):
+        return Start(latest, True)
+    return Start(given, False)
 
 
 def start_from(

@@ -8,24 +8,19 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import torch
 from loguru import logger
-from torch import nn
 
-import yolox_lt
-from yolox_lt.data.dataset import TrainDataset
+from yolox_lt.exp.detection import DetectorExp
 from yolox_lt.models.complexity import model_info
 from yolox_lt.report.data.problems import find_problems
 from yolox_lt.report.data.summary import DataSummary, Sampling, partners_of, summarize
 from yolox_lt.report.data.text import data_report, problem_line
-
-if TYPE_CHECKING:
-    from yolox_lt.exp.detection import DetectorExp
-    from yolox_lt.train.options import TrainOptions
-
+from yolox_lt.train.options import TrainOptions
+from yolox_lt.train.state import RunState
+from yolox_lt.version import __version__
 
 CATEGORIES_SHOWN = 10
 """Of the rarest and the most frequent ones, in the first lines of a training."""
@@ -34,23 +29,17 @@ FILES_LOOKED_FOR = 2000
 """Image files of each split whose existence is checked when a training starts; tools/inspect_data.py checks all."""
 
 
-def describe_run(
-    exp: DetectorExp,
-    model: nn.Module,
-    dataset: TrainDataset,
-    factors: np.ndarray,
-    iterations: int,
-    options: TrainOptions,
-) -> DataSummary:
-    """The first lines of every training: model, device, data and their problems, schedule. Returns the data's figures.
-
-    factors: of the images of `dataset`. iterations: of one epoch.
+def describe_run(run: RunState) -> DataSummary:
+    """The first lines of every training: model, device, data and their problems, schedule. Returns the data's
+    figures.
     """
-    info = model_info(model, exp.test_size)
-    logger.info(f"{exp.exp_name}: {info} on {options.process.device}, {options.process.world_size} rank(s)")
+    exp, dataset = run.exp, run.data.dataset
+    info = model_info(run.model, exp.test_size)
+    logger.info(f"{exp.exp_name}: {info} on {run.process.device}, {run.process.world_size} rank(s)")
     store = dataset.store
     partners = partners_of(dataset.augment)
-    summary = summarize(store.index, dataset.images, Sampling(factors, iterations, options.batch_size, partners))
+    sampling = Sampling(run.data.factors, run.epoch_iterations, run.options.batch_size, partners)
+    summary = summarize(store.index, dataset.images, sampling)
     logger.info(f"training data\n{data_report(summary, exp, CATEGORIES_SHOWN, colored=False)}\nseed {exp.seed}")
     val = exp.get_store("val")
     for problem in find_problems(store, dataset.images, val, most_files=FILES_LOOKED_FOR):
@@ -82,12 +71,14 @@ def write_config(path: Path, exp: DetectorExp, options: TrainOptions) -> None:
 
 
 def device_name(device: torch.device) -> str:
+    """Name of the GPU, or cpu with its architecture."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
 
 
 def versions() -> dict[str, str]:
+    """Versions of this package, Python and the libraries that decide about results."""
     names = ("torch", "torchvision", "numpy", "opencv-python", "opencv-python-headless")
-    found = {"yolox_lt": yolox_lt.__version__, "python": platform.python_version()}
+    found = {"yolox_lt": __version__, "python": platform.python_version()}
     installed = {d.metadata["Name"] for d in metadata.distributions()}
     return found | {name: metadata.version(name) for name in names if name in installed}
 

@@ -1,92 +1,165 @@
-"""The whole state of a run: into a checkpoint and back."""
+"""The state of a run: its parts, its position, and how both go into a checkpoint and come back."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from loguru import logger
+from torch import Tensor, nn
 
-from yolox_lt.checkpoint import (
-    load_checkpoint,
-    plain,
-    random_states,
-    remove_old,
-    restore_random_states,
-    save_checkpoint,
-)
+from yolox_lt.checkpoint import plain, random_states, restore_random_states
+from yolox_lt.criterion import BaseCriterion
+from yolox_lt.data.annotations.index import AnnotationIndex
+from yolox_lt.data.dataset import TrainDataset
 from yolox_lt.data.sampling.sampler import SamplerSegment
-from yolox_lt.distributed.processes import batchnorm_statistics, broadcast, gather_to_main
+from yolox_lt.distributed.collectives import RankGroups, average_batchnorm, batchnorm_statistics, gather_to_main
+from yolox_lt.distributed.processes import ProcessInfo
 from yolox_lt.errors import UserError
-from yolox_lt.train.build import TrainerParts
-from yolox_lt.train.log import RunLog
-from yolox_lt.train.progress import resumed_progress
-from yolox_lt.train.restore import restore_parts, start_from
+from yolox_lt.evaluate.evaluator import Evaluator
+from yolox_lt.exp.detection import DetectorExp
+from yolox_lt.models import Detector
+from yolox_lt.optim.ema import ModelEMA
+from yolox_lt.optim.schedule import Schedule
+from yolox_lt.train.options import TrainOptions
+from yolox_lt.train.progress import Progress, resumed_progress
+from yolox_lt.train.restore import restore_parts
+from yolox_lt.types import Batch
 
 
-class TrainerState(TrainerParts):
-    """Reading and restoring a checkpoint, and what one holds.
+@dataclass(frozen=True)
+class TrainData:
+    """What a run is trained and scored on.
 
-    log: the files of the run's folder; on other ranks than 0 it writes nothing.
-    saved: whether latest.pth holds all that was done.
+    factors: repeat factors of the images of `dataset`. groups: int64 of these images, None where batches are not
+    grouped. epoch_iterations, total: optimiser steps. no_aug_start: the first iteration of the closing epochs.
     """
 
-    log: RunLog
-    saved = False
+    dataset: TrainDataset
+    evaluator: Evaluator
+    factors: np.ndarray
+    groups: np.ndarray | None
+    epoch_iterations: int
+    total: int
+    no_aug_start: int
 
-    def read_checkpoint(self) -> dict[str, Any] | None:
-        """What the run starts or continues from; None for a new run from nothing."""
-        latest = self.folder / "latest.pth"
-        if self.exp.auto_resume and not self.options.resume:
-            self.resuming = broadcast(latest.is_file(), self.objects)
-            self.checkpoint_path = latest if self.resuming else self.options.checkpoint
-        else:
-            self.checkpoint_path = self.options.checkpoint or (latest if self.resuming else None)
-        return None if self.checkpoint_path is None else load_checkpoint(self.checkpoint_path)
+    @property
+    def index(self) -> AnnotationIndex:
+        """The training annotations."""
+        return self.dataset.store.index
 
-    def restore(self, checkpoint: dict[str, Any]) -> None:
-        """Continue a run, or start from another one's weights."""
-        path = self.checkpoint_path
-        assert path is not None  # the checkpoint was read from it
-        if not self.resuming:
-            start_from(self.model, self.ema, checkpoint, self.train_index.category_names, path)
-            return
-        restore_parts(self.model, self.ema, self.criterion, self.optimizer, self.scaler, checkpoint, path)
-        if "open_epoch" not in checkpoint:
-            raise UserError(
-                f"{path}: written by an earlier version, which resumed at the ends of epochs alone; finish the run "
-                "with that version, or start a new one from it without --resume"
-            )
-        now = SamplerSegment(self.process.world_size, self.micro_batch, 0)
-        self.progress = resumed_progress(checkpoint, now, self.options.batch_size, self.epoch_iterations)
-        self.best = checkpoint["best"]
-        self.metrics = checkpoint["metrics"]
-        self.restore_rank(checkpoint["ranks"])
-        self.saved = True
-        if checkpoint["world"] != self.process.world_size or checkpoint["batch_size"] != self.options.batch_size:
-            logger.warning(
-                f"resuming a run of {checkpoint['world']} ranks and batch {checkpoint['batch_size']} with "
-                f"{self.process.world_size} and {self.options.batch_size}: the images left of the current pass are "
-                "dealt again"
-            )
-        logger.info(f"{path}: resumed after iteration {self.iteration} of {self.total}")
+
+@dataclass
+class RunState:
+    """Everything of a run; callbacks get it.
+
+    network: the model as it is trained (compiled, distributed). ema: None without an average.
+    progress: position in the run. best: AP of the best evaluation, -1 before one. metrics: of the evaluation at the end
+    of the last epoch, empty without one. bad_images: how often each unreadable image was met, on this rank since the
+    last end of an epoch, on rank 0 before too. log_rows: of metrics.jsonl. saved: whether latest.pth holds all that was
+    done.
+    """
+
+    exp: DetectorExp
+    options: TrainOptions
+    seed: int
+    ranks: RankGroups
+    data: TrainData
+    model: Detector
+    network: nn.Module
+    criterion: BaseCriterion
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    scaler: torch.amp.GradScaler
+    ema: ModelEMA | None
+    progress: Progress
+    best: float = -1.0
+    metrics: dict[str, float] = field(default_factory=dict)
+    bad_images: dict[str, int] = field(default_factory=dict)
+    log_rows: int = 0
+    saved: bool = False
+
+    @property
+    def process(self) -> ProcessInfo:
+        """Rank, world size and device of this process."""
+        return self.options.process
+
+    @property
+    def folder(self) -> Path:
+        """Where the run writes."""
+        return Path(self.exp.output_dir) / self.exp.exp_name
+
+    @property
+    def iteration(self) -> int:
+        """Optimiser steps done."""
+        return self.progress.iteration
+
+    @property
+    def epoch_iterations(self) -> int:
+        """Optimiser steps of an epoch."""
+        return self.data.epoch_iterations
+
+    @property
+    def total(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.data.total
+
+    @property
+    def evaluator(self) -> Evaluator:
+        """Holds the validation annotations and, after an evaluation, its detections."""
+        return self.data.evaluator
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the last step."""
+        return self.schedule(self.iteration - 1)
+
+    # ---------------------------------------------------------------------------------------------- what ranks hold
+
+    def note_bad_images(self, batch: Batch) -> None:
+        """Count the images of a batch that could not be read; each is named once."""
+        for name in batch.skipped:
+            if name not in self.bad_images:
+                logger.warning(f"{name}: unreadable image skipped ({len(self.bad_images) + 1} so far)")
+            self.bad_images[name] = self.bad_images.get(name, 0) + 1
+
+    def merge_ranks(self) -> None:
+        """Bring together what the ranks hold apart: BatchNorm statistics, unreadable images."""
+        average_batchnorm(self.model)
+        if self.ema is not None:
+            average_batchnorm(self.ema.model)
+        own = self.bad_images
+        parts = gather_to_main(own, self.ranks.objects) or []
+        self.bad_images = {}
+        for part in parts:
+            for name, count in part.items():
+                if name not in own:
+                    logger.warning(f"{name}: unreadable image skipped on another rank")
+                self.bad_images[name] = self.bad_images.get(name, 0) + count
+
+    def statistics(self) -> list[Tensor]:
+        """BatchNorm statistics of the model and of its average."""
+        models = [self.model, *([] if self.ema is None else [self.ema.model])]
+        return [t for model in models for t in batchnorm_statistics(model)]
+
+    # ------------------------------------------------------------------------------------------------- checkpoints
 
     def rank_state(self) -> dict[str, Any]:
         """What this rank holds and the others do not. buffers: BatchNorm statistics, None where all ranks have the
         same.
         """
-        buffers = None
-        if self.progress.open.steps and self.process.world_size > 1:
-            models = [self.model, *([] if self.ema is None else [self.ema.model])]
-            buffers = [t.cpu() for model in models for t in batchnorm_statistics(model)]
+        apart = self.progress.open.steps and self.process.world_size > 1
+        buffers = [t.cpu() for t in self.statistics()] if apart else None
         return {"random": random_states(), "bad_images": dict(self.bad_images), "buffers": buffers}
 
-    def restore_rank(self, ranks: list[dict[str, Any]]) -> None:
+    def load_rank_state(self, ranks: list[dict[str, Any]]) -> None:
         """This rank's share of what the ranks of a checkpoint held apart; other ranks than then share it evenly."""
-        rank, world = self.process.rank, self.process.world_size
+        rank, world_size = self.process.rank, self.process.world_size
         restore_random_states(ranks[rank % len(ranks)]["random"])
-        if len(ranks) == world:
+        if len(ranks) == world_size:
             self.bad_images, buffers = ranks[rank]["bad_images"], ranks[rank]["buffers"]
         else:
             counts = [item for state in ranks for item in state["bad_images"].items()] if rank == 0 else []
@@ -95,33 +168,17 @@ class TrainerState(TrainerParts):
             parts = [state["buffers"] for state in ranks if state["buffers"] is not None]
             buffers = [torch.stack(same).mean(dim=0) for same in zip(*parts)] or None
         if buffers is not None:
-            models = [self.model, *([] if self.ema is None else [self.ema.model])]
-            for own, value in zip((t for model in models for t in batchnorm_statistics(model)), buffers):
+            for own, value in zip(self.statistics(), buffers):
                 own.copy_(value)
 
-    def save(self, copies: Sequence[str] = ()) -> None:
-        """Write latest.pth, on rank 0 also under the names `copies`, and first: what latest.pth tells of is there.
-
-        All ranks call it together, and none continues before the files are there.
-        """
-        content = self.checkpoint()
-        if content is not None:
-            for name in copies:
-                save_checkpoint(self.folder / name, content)
-            if copies:
-                remove_old(self.folder, self.progress.epochs, self.exp.keep_checkpoints)
-            save_checkpoint(self.folder / "latest.pth", content)
-        broadcast(None, self.objects)
-        self.saved = True
-
-    def checkpoint(self) -> dict[str, Any] | None:
-        """Everything needed to continue exactly, or to use the model without its exp file; plain numbers and tensors
+    def state_dict(self) -> dict[str, Any] | None:
+        """Everything needed to resume exactly, or to use the model without its exp file; plain numbers and tensors
         only. All ranks call it together; None on others than 0.
         """
-        ranks = gather_to_main(self.rank_state(), self.objects)
+        ranks = gather_to_main(self.rank_state(), self.ranks.objects)
         if ranks is None:
             return None
-        index = self.train_index
+        index = self.data.index
         return {
             "model": self.model.state_dict(),
             "ema": {"model": self.ema.model.state_dict(), "next": self.ema.next} if self.ema is not None else None,
@@ -129,7 +186,7 @@ class TrainerState(TrainerParts):
             "scaler": self.scaler.state_dict(),
             "criterion": self.criterion.state_dict(),
             **self.progress.state(self.epoch_iterations),
-            "log_rows": self.log.rows,
+            "log_rows": self.log_rows,
             "seed": self.seed,
             "world": self.process.world_size,
             "batch_size": self.options.batch_size,
@@ -142,3 +199,33 @@ class TrainerState(TrainerParts):
             "family": self.exp.family,
             "exp": plain(self.exp.attributes()),
         }
+
+    def load_state_dict(self, content: dict[str, Any], path: Path | str) -> None:
+        """Inverse of `state_dict`, also for other ranks, batches and epochs than those of the run that was saved.
+
+        Args:
+            content: a checkpoint. path: where it comes from, for messages.
+
+        Raises:
+            UserError: a checkpoint of another model, loss or averaging, or one without the state of a run.
+        """
+        restore_parts(self.model, self.ema, self.criterion, self.optimizer, self.scaler, content, path)
+        if "open_epoch" not in content:
+            raise UserError(
+                f"{path}: written by an earlier version, which resumed at the ends of epochs alone; finish the run "
+                "with that version, or start a new one from it without --resume"
+            )
+        world_size, batch_size = self.process.world_size, self.options.batch_size
+        now = SamplerSegment(world_size, self.progress.segment.batch_size, 0)
+        self.progress = resumed_progress(content, now, batch_size, self.epoch_iterations)
+        self.best = content["best"]
+        self.metrics = content["metrics"]
+        self.log_rows = content["log_rows"]
+        self.load_rank_state(content["ranks"])
+        self.saved = True
+        if (content["world"], content["batch_size"]) != (world_size, batch_size):
+            logger.warning(
+                f"resuming a run of {content['world']} ranks and batch {content['batch_size']} with {world_size} and "
+                f"{batch_size}: the images left of the current pass are dealt again"
+            )
+        logger.info(f"{path}: resumed after iteration {self.iteration} of {self.total}")

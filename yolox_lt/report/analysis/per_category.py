@@ -10,7 +10,7 @@ from yolox_lt.evaluate.results import DetectionArrays
 from yolox_lt.losses import DenseLoss
 from yolox_lt.report.analysis.thresholds import ScoredDetections, best_thresholds
 from yolox_lt.report.data.summary import DataSummary
-from yolox_lt.train.balance_history import balance_columns
+from yolox_lt.train.callbacks.balance_history import balance_columns
 
 
 def training_columns(summary: DataSummary | None, loss: DenseLoss | None) -> dict[str, np.ndarray]:

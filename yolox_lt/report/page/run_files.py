@@ -16,8 +16,8 @@ from yolox_lt.data.columns import Floats
 from yolox_lt.errors import UserError
 from yolox_lt.report.analysis.analysis import FILE as EVALUATION
 from yolox_lt.report.analysis.analysis import Analysis
-from yolox_lt.train.balance_history import COLUMNS as BALANCE_COLUMNS
-from yolox_lt.train.balance_history import FILE as BALANCE
+from yolox_lt.train.callbacks.balance_history import COLUMNS as BALANCE_COLUMNS
+from yolox_lt.train.callbacks.balance_history import FILE as BALANCE
 
 PURPOSES = {
     "config.json": "settings",

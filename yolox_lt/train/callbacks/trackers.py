@@ -16,6 +16,8 @@ from typing import Any, Protocol
 from loguru import logger
 
 from yolox_lt.errors import UserError
+from yolox_lt.train.callbacks.base import Callback, EpochRecord
+from yolox_lt.train.state import RunState
 
 PROJECT = "yolox_lt"
 """Project (Weights & Biases) or experiment (MLflow) to which all runs belong."""
@@ -38,7 +40,7 @@ class Tracker(Protocol):
         """Once, after the last `log`."""
 
 
-class WandbTracker:
+class WandbTracker(Tracker):
     """Weights & Biases. module: the package; folder: where it keeps its files."""
 
     def __init__(self, module: Any, folder: Path) -> None:
@@ -55,7 +57,7 @@ class WandbTracker:
         self.run.finish()
 
 
-class MlflowTracker:
+class MlflowTracker(Tracker):
     """MLflow. module: the package; its files are where its tracking address says, so `folder` is not used."""
 
     def __init__(self, module: Any, folder: Path) -> None:
@@ -79,7 +81,7 @@ TRACKERS: dict[str, Callable[[Any, Path], Tracker]] = {"wandb": WandbTracker, "m
 """Name of the setting, and of the package -> how its tracker is made."""
 
 
-class Trackers:
+class Trackers(Tracker):
     """Several trackers as one that never raises. The one that fails is named in a warning and asked no more."""
 
     def __init__(self, trackers: Mapping[str, Tracker]) -> None:
@@ -97,6 +99,7 @@ class Trackers:
         self.ask_all(lambda tracker: tracker.finish())
 
     def ask_all(self, ask: Callable[[Tracker], None]) -> None:
+        """Let every tracker do something; the one that raises is left out from then on."""
         for name, tracker in list(self.trackers.items()):
             try:
                 ask(tracker)
@@ -136,3 +139,29 @@ def make_trackers(names: Sequence[str], folder: Path) -> Trackers:
             ) from error
         made[name] = TRACKERS[name](module, folder)
     return Trackers(made)
+
+
+class TrackerCallback(Callback):
+    """Gives the numbers of metrics.jsonl and metrics.csv to the trackers.
+
+    Args:
+        names: of the trackers. folder: of the run.
+
+    Raises:
+        UserError: as `make_trackers`.
+    """
+
+    def __init__(self, names: Sequence[str], folder: Path) -> None:
+        self.trackers = make_trackers(names, folder)
+
+    def on_train_start(self, run: RunState) -> None:
+        self.trackers.start(run.exp.exp_name, run.exp.attributes())
+
+    def on_log(self, run: RunState, values: dict[str, float]) -> None:
+        self.trackers.log(run.iteration, values)
+
+    def on_epoch_record(self, run: RunState, record: EpochRecord) -> None:
+        self.trackers.log(run.iteration, {f"epoch/{name}": value for name, value in record.row.items()})
+
+    def close(self, run: RunState) -> None:
+        self.trackers.finish()

@@ -10,9 +10,15 @@ from tests.tiny import tiny_exp
 from yolox_lt.errors import UserError
 from yolox_lt.exp import get_exp
 from yolox_lt.losses import EQLv2FocalLoss, EqualizedFocalLoss, FocalLoss
-from yolox_lt.train.balance_history import CHECK_AFTER, BalanceHistory, balance_columns, group_lines, read_rows
+from yolox_lt.train.callbacks.balance_history import (
+    CHECK_AFTER,
+    BalanceHistory,
+    balance_columns,
+    group_lines,
+    read_rows,
+)
+from yolox_lt.train.engine import Trainer
 from yolox_lt.train.options import TrainOptions
-from yolox_lt.train.trainer import Trainer
 
 
 def loss_with(pos, neg):
@@ -44,10 +50,10 @@ def test_lines__median_of_each_group_that_has_categories():
 
 def test_file__one_row_an_epoch_and_later_rows_go_on_resume(tmp_path):
     loss = loss_with([1.0, 0.0], [4.0, 2.0])
-    gauge = BalanceHistory(tmp_path, loss, None)
+    history = BalanceHistory(tmp_path, loss, None)
     for epoch in (1, 2, 3):
         loss.balance.accumulate(torch.tensor([1.0, 0.0]), torch.zeros(2))
-        gauge.epoch(epoch)
+        history.add(epoch)
     with np.load(tmp_path / "balance.npz") as archive:
         assert archive["epochs"].tolist() == [1, 2, 3]
         np.testing.assert_allclose(archive["ratio"], [[0.5, 0], [0.75, 0], [1, 0]])
@@ -68,13 +74,13 @@ def test_file__one_row_an_epoch_and_later_rows_go_on_resume(tmp_path):
     ],
 )
 def test_check__warns_once_where_the_balance_does_nothing(tmp_path, log, pos, neg, message):
-    gauge = BalanceHistory(tmp_path, loss_with(pos, neg), None)
+    history = BalanceHistory(tmp_path, loss_with(pos, neg), None)
     for iteration in (1, CHECK_AFTER - 1, CHECK_AFTER, CHECK_AFTER + 1):
-        gauge.check(iteration)
+        history.check(iteration)
     assert [message in line for line in log] == ([True] if message else [])
 
 
-def test_run__callbacks_come_in_order_and_the_gauge_has_a_row_for_each_epoch(data, tmp_path):
+def test_run__callbacks_come_in_order_and_the_history_has_a_row_for_each_epoch(data, tmp_path):
     exp = tiny_exp(data, tmp_path, max_iter=2, max_epoch=2, eval_interval=2)
     seen = []
     exp.on_train_start = lambda trainer: seen.append(("start", trainer.iteration))

@@ -11,10 +11,12 @@ import sys
 import time
 from pathlib import Path
 
-import torch
 from loguru import logger
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
+
+from yolox_lt.train.callbacks.base import Callback, EpochRecord
+from yolox_lt.train.state import RunState
 
 FORMAT = "{time:YYYY-MM-DD HH:mm:ss} | {level: <7} | {message}"
 
@@ -26,65 +28,57 @@ def setup_console(verbose: bool = True) -> None:
         logger.add(lambda line: tqdm.write(line, file=sys.stderr, end=""), format=FORMAT, level="INFO", colorize=None)
 
 
-class RunLog:
-    """Writers of one run folder; on ranks other than 0 every method does nothing.
+class RunLog(Callback):
+    """Log file, metrics.csv, metrics.jsonl, TensorBoard and progress bar of a run's folder, on rank 0.
 
     Args:
-        folder: run folder, created if need be; None for a rank that does not write.
-        resume_epoch: when resuming, rows of later epochs are dropped from metrics.csv; they come again.
-        start: iterations already done. total: those of the whole run, for the progress bar.
-        rows: when resuming, the rows of metrics.jsonl that were there when the checkpoint was written; later ones are
-            dropped. None for a new run, which leaves the figures of another one in the folder under other names.
+        run: at its start. resumed: rows of later epochs are dropped from metrics.csv, and those that the checkpoint
+            does not know from metrics.jsonl: they come again. A new run leaves the figures of another one in the
+            folder under other names.
     """
 
-    def __init__(self, folder: Path | None, resume_epoch: int, start: int, total: int, rows: int | None = None) -> None:
-        self.folder = folder
-        self.total = total
-        self.rows = 0
-        self.started = time.time()
-        self.start = start
-        if folder is None:
-            return
+    def __init__(self, run: RunState, resumed: bool) -> None:
+        folder, start = run.folder, run.iteration
         folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
         self.sink = logger.add(folder / "train.log", format=FORMAT, level="INFO", enqueue=False)
         remove_unfinished(folder)
-        if rows is None:
-            set_aside(folder)
+        if resumed:
+            keep_csv_rows(folder / "metrics.csv", run.progress.epochs)
+            run.log_rows = keep_json_rows(folder / "metrics.jsonl", run.log_rows)
         else:
-            keep_csv_rows(folder / "metrics.csv", resume_epoch)
-            self.rows = keep_json_rows(folder / "metrics.jsonl", rows)
+            set_aside(folder)
+        self.started, self.start = time.time(), start
         self.board = SummaryWriter(str(folder), purge_step=start)
         # A bar on a terminal, plain lines elsewhere.
-        self.bar = tqdm(total=total, initial=start, dynamic_ncols=True, unit="it") if sys.stderr.isatty() else None
+        on_terminal = sys.stderr.isatty()
+        self.bar = tqdm(total=run.total, initial=start, dynamic_ncols=True, unit="it") if on_terminal else None
 
-    def step(self, iteration: int, values: dict[str, float] | None) -> None:
-        """One iteration done (0-based); `values` at print intervals only."""
-        if self.folder is None:
-            return
+    def on_iteration_end(self, run: RunState, losses: dict[str, float]) -> None:
         if self.bar is not None:
             self.bar.update(1)
-        if values is None:
-            return
+
+    def on_log(self, run: RunState, values: dict[str, float]) -> None:
+        done = run.iteration
         with open(self.folder / "metrics.jsonl", "a") as file:
-            file.write(json.dumps({"iteration": iteration} | finite(values)) + "\n")
-        self.rows += 1
+            file.write(json.dumps({"iteration": done - 1} | finite(values)) + "\n")
+        run.log_rows += 1
         for name, value in values.items():
-            self.board.add_scalar(f"train/{name}", value, iteration)
+            self.board.add_scalar(f"train/{name}", value, done - 1)
         if self.bar is not None:
             self.bar.set_postfix_str(" ".join(f"{k} {v:.4g}" for k, v in values.items() if k != "epoch"))
         else:
             text = " | ".join(f"{name} {value:.4g}" for name, value in values.items())
-            logger.info(f"iteration {iteration + 1}/{self.total} | {text} | ETA {self.eta(iteration)}")
+            logger.info(f"iteration {done}/{run.total} | {text} | ETA {self.eta(done, run.total)}")
 
-    def eta(self, iteration: int) -> str:
-        done = iteration + 1 - self.start
-        seconds = (time.time() - self.started) / max(done, 1) * (self.total - iteration - 1)
+    def eta(self, done: int, total: int) -> str:
+        """Time that is left at the speed so far."""
+        seconds = (time.time() - self.started) / max(done - self.start, 1) * (total - done)
         return time.strftime("%H:%M:%S", time.gmtime(seconds)) if seconds < 86400 else f"{seconds / 86400:.1f} days"
 
-    def epoch(self, row: dict[str, float]) -> None:
+    def on_epoch_record(self, run: RunState, record: EpochRecord) -> None:
         """One row of metrics.csv; a metric that was not measured or is not defined stays empty."""
-        if self.folder is None:
-            return
+        row = record.row
         path = self.folder / "metrics.csv"
         new = not path.exists()
         with open(path, "a", newline="") as file:
@@ -96,12 +90,12 @@ class RunLog:
             os.fsync(file.fileno())  # the checkpoint that comes after it is flushed too
         for name, value in row.items():
             if not math.isnan(value):
-                self.board.add_scalar(f"epoch/{name}", value, int(row["epoch"]))
+                self.board.add_scalar(f"epoch/{name}", value, record.epoch)
         self.board.flush()
+        if record.report is not None:
+            logger.info(f"epoch {record.epoch}/{run.exp.max_epoch}\n{record.report.table()}")
 
-    def close(self) -> None:
-        if self.folder is None:
-            return
+    def close(self, run: RunState) -> None:
         if self.bar is not None:
             self.bar.close()
         self.board.close()
@@ -162,13 +156,3 @@ def keep_json_rows(path: Path, rows: int) -> int:
     kept = path.read_text().splitlines(keepends=True)[:rows]
     replace_text(path, "".join(kept))
     return len(kept)
-
-
-def memory_megabytes(device: torch.device) -> float:
-    """Peak memory of this process: allocated on the GPU, or resident on a CPU machine."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -15,9 +15,9 @@ from tests.tiny import tiny_data, tiny_exp
 from yolox_lt.commands import main
 from yolox_lt.exp import YOLOXStarExp
 from yolox_lt.report.analysis.analysis import Analysis
-from yolox_lt.train import follow
+from yolox_lt.train.callbacks import report
+from yolox_lt.train.engine import Trainer
 from yolox_lt.train.options import TrainOptions
-from yolox_lt.train.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def images(folder: Path) -> set[str]:
 
 def test_numbers__of_console_csv_and_page_are_equal(data, tmp_path, log, monkeypatch):
     """Three evaluations. Nothing may be drawn before the end: the page is then that of the best one."""
-    monkeypatch.setattr(follow, "DRAWING_SHARE", 0)
+    monkeypatch.setattr(report, "RENDERING_SHARE", 0)
     exp = tiny_exp(data, tmp_path, max_iter=3, max_epoch=3, eval_interval=1)
     seen = []
     exp.on_epoch_end = lambda trainer, epoch: seen.append((tmp_path / "tiny/report.html").exists())
@@ -81,7 +81,7 @@ def test_run__of_one_category_stopped_after_an_epoch_has_its_page(data, tmp_path
     """One category, so no rare group; Ctrl-C after the first epoch, which was evaluated. The page is made at once where
     there is time for it, and after the interruption where there is none.
     """
-    monkeypatch.setattr(follow, "DRAWING_SHARE", share)
+    monkeypatch.setattr(report, "RENDERING_SHARE", share)
     for split in ("train", "val"):
         content = json.loads((data / f"annotations/glyphs_{split}.json").read_text())
         content["categories"] = content["categories"][:1]

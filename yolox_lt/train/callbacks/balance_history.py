@@ -11,6 +11,8 @@ from torch import Tensor
 
 from yolox_lt.losses import DenseLoss, EQLv2FocalLoss
 from yolox_lt.losses.equalized import EqualizedLoss
+from yolox_lt.train.callbacks.base import Callback, EpochRecord
+from yolox_lt.train.state import RunState
 
 FILE = "balance.npz"
 
@@ -44,10 +46,11 @@ def balance_columns(loss: DenseLoss) -> dict[str, np.ndarray] | None:
 
 
 def host(value: Tensor) -> np.ndarray:
+    """float32 copy of a tensor in the memory of the host."""
     return value.detach().float().cpu().numpy().copy()
 
 
-class BalanceHistory:
+class BalanceHistory(Callback):
     """Writes `balance.npz` in the run's folder: epochs int64 [E] and the columns of `balance_columns`, each [E, C].
 
     Args:
@@ -63,6 +66,15 @@ class BalanceHistory:
         self.groups = groups
         self.rows = read_rows(self.path, resume_epoch) if resume_epoch else []
 
+    def on_iteration_end(self, run: RunState, losses: dict[str, float]) -> None:
+        self.check(run.iteration)
+
+    def on_epoch_record(self, run: RunState, record: EpochRecord) -> None:
+        skipped = sum(int(balance.skipped) for balance in run.criterion.balances())
+        if skipped:
+            logger.warning(f"{skipped} contributions to the loss's statistic were not finite and left out so far")
+        self.add(record.epoch)
+
     def check(self, iteration: int) -> None:
         """After CHECK_AFTER iterations of a run: warn when the balance does not do its work."""
         state = balance_columns(self.loss) if iteration == CHECK_AFTER else None
@@ -76,7 +88,7 @@ class BalanceHistory:
                 "equalized loss is its plain form; a larger prior_prob leaves negatives more gradient"
             )
 
-    def epoch(self, epoch: int) -> None:
+    def add(self, epoch: int) -> None:
         """Keep the state at the end of an epoch and log a line for each frequency group."""
         state = balance_columns(self.loss)
         if state is None:
