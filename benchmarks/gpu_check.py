@@ -4,7 +4,7 @@
     python -m benchmarks.gpu_check --device cpu --tiny          # a rehearsal on any machine, two minutes
 
 Each part runs in a process of its own within its time limit, so that a crash, a hang or a full memory stops no other.
-Every line is written at once, to the console and to gpu_check.txt; gpu_check.json has all figures with card and versions.
+Every line is written at once, to the console and to gpu_check.txt; gpu_check.json has the figures, card, versions.
 A part ends with PASS, FAIL (a check does not hold), MISSED REACH (a figure below what is asked for) or NOT RUN.
 """
 
@@ -19,6 +19,7 @@ import platform
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -118,7 +119,7 @@ def run_part(number: int, setup: Setup) -> None:
 
 
 def watch(command: list[str], limit: float, write: Any) -> str | None:
-    """Run a command in a process group of its own; its lines go to `write`. Returns what ended it too early, or None."""
+    """Run a command in a process group of its own; its lines go to `write`. What ended it too early, or None."""
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
@@ -153,14 +154,21 @@ def main(words: Sequence[str] | None = None) -> int:
         default=Path(os.environ.get("OUT", "gpu_check")),
         help="folder of results; $OUT if not given",
     )
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path(tempfile.gettempdir()) / "gpu_check",
+        help="folder of data and runs (%(default)s)",
+    )
     parser.add_argument("--limit", type=float, default=570, help="seconds for everything (%(default)s)")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--tiny", action="store_true", help="small sizes, for a rehearsal")
     parser.add_argument("--wheels", type=Path, help="folder of wheels for packages that this machine lacks")
     parser.add_argument("--part", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args(words)
-    setup = Setup(args.device, args.tiny, args.out.resolve())
+    setup = Setup(args.device, args.tiny, args.out.resolve(), args.work.resolve())
     setup.out.mkdir(parents=True, exist_ok=True)
+    setup.work.mkdir(parents=True, exist_ok=True)
     if args.part is not None:
         run_part(args.part, setup)
         return 0
@@ -203,6 +211,8 @@ def main(words: Sequence[str] | None = None) -> int:
                     str(number),
                     "--out",
                     str(setup.out),
+                    "--work",
+                    str(setup.work),
                     "--device",
                     args.device,
                     *(["--tiny"] if args.tiny else []),

@@ -111,6 +111,13 @@ BENCHMARKS = [
         "benchmarks.train_step -f exps/lvis/efl_r50.py --size 800 1344 -b 4 --iterations 50",
         gpu=True,
     ),
+    Benchmark(
+        "gpu-check",
+        "The first ten minutes with a GPU",
+        "benchmarks.gpu_check",
+        "Eight parts, each within its time limit: kernel, equal steps, speed, host waits, switches, runs, NCCL, overflow.",
+        gpu=True,
+    ),
 ]
 
 

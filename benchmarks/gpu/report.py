@@ -13,11 +13,16 @@ PASS, FAIL, MISSED, NOT_RUN = "PASS", "FAIL", "MISSED REACH", "NOT RUN"
 
 @dataclass(frozen=True)
 class Setup:
-    """How a part runs. device: cuda, or cpu for a rehearsal. tiny: small sizes. out: folder of results."""
+    """How a part runs.
+
+    device: cuda, or cpu for a rehearsal. tiny: small sizes. out: folder of results. work: folder of data and runs,
+    which nobody needs afterwards.
+    """
 
     device: str
     tiny: bool
     out: Path
+    work: Path
 
 
 @dataclass

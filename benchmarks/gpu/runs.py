@@ -18,7 +18,10 @@ from benchmarks.gpu.report import Report, Setup
 from benchmarks.gpu.steps import ROOT, experiment, make_steps, peak_gib, reset_peak, seconds_of
 
 DEMO = "exps/glyphs/eqfl.py"
-SMALL = "num_classes 4 glyph_image_size 64 glyph_train_images 360 glyph_val_images 12 width 0.125 input_size (64,64) test_size (64,64)"
+SMALL = (
+    "num_classes 4 glyph_image_size 64 glyph_train_images 360 glyph_val_images 12 width 0.125 "
+    "input_size (64,64) test_size (64,64)"
+)
 
 
 def settings(setup: Setup, name: str, folder: Path, *more: object) -> list[str]:
@@ -30,7 +33,7 @@ def settings(setup: Setup, name: str, folder: Path, *more: object) -> list[str]:
 def train(setup: Setup, words: list[str], device: str, *options: str) -> subprocess.Popen[str]:
     """Start tools/train.py on one device."""
     command = [sys.executable, "tools/train.py", "-f", DEMO, "-d", "1", "--device", device, *options, *words]
-    environment = os.environ | {"YOLOX_DATADIR": str(setup.out.parent / "gpu_check_data")}
+    environment = os.environ | {"YOLOX_DATADIR": str(setup.work)}
     log = open(setup.out / f"train_{words[1]}.log", "w")  # noqa: SIM115  it belongs to the process
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, text=True)
 
@@ -43,7 +46,7 @@ def last_ap(folder: Path) -> float:
 
 def demo(setup: Setup, report: Report) -> None:
     """Part 6: the demo's run on CPU and GPU; the predictor; the memory of an evaluation of LVIS's shape."""
-    folder = setup.out.parent / "gpu_check_data" / "demo"
+    folder = setup.work / "demo"
     epochs = ("max_epoch", 2 if setup.tiny else 4, "no_aug_epochs", 0, "eval_interval", 2 if setup.tiny else 4)
     runs = {"cpu": ("cpu",), "fp32": (setup.device,), "bf16": (setup.device, "--bf16")}
     if setup.device == "cuda":
@@ -55,7 +58,7 @@ def demo(setup: Setup, report: Report) -> None:
         cwd=ROOT,
         check=True,
         stdout=subprocess.DEVNULL,
-        env=os.environ | {"YOLOX_DATADIR": str(setup.out.parent / "gpu_check_data")},
+        env=os.environ | {"YOLOX_DATADIR": str(setup.work)},
     )
     started, found = time.perf_counter(), {}
     cpu = train(setup, settings(setup, "cpu", folder, *epochs), "cpu")
@@ -94,25 +97,26 @@ def predictor(setup: Setup, report: Report) -> None:
     exp = experiment("lvis/yolox_m_eqfl.py", **({"width": 0.125, "num_classes": 30} if setup.tiny else {}))
     steps = make_steps(exp, device, batch, (side, side))
     model, find = steps.model.eval(), exp.get_predictor()
-    sizes = [(side, side)] * batch
+    sizes = torch.full((batch, 2), side)
+    ones = torch.ones(batch, 2)
     half = None if device.type == "cpu" else torch.bfloat16
     with torch.inference_mode(), torch.autocast(device.type, dtype=half, enabled=half is not None):
         images, _ = exp.preprocess(steps.images, [steps.boxes] * batch, None)
         predictions, priors = model(images)
-        seconds = seconds_of(lambda: find(predictions, priors, sizes, sizes), device, 2, 5)
+        seconds = seconds_of(lambda: find(predictions, priors, ones, sizes, sizes, (side, side)), device, 2, 5)
         report.figure("predictor", 1e3 * seconds / batch, "ms an image")
         del predictions
         reset_peak(device)
         predictions, priors = model(images)
-        find(predictions, priors, sizes, sizes)
+        find(predictions, priors, ones, sizes, sizes, (side, side))
     if device.type == "cuda":
         report.figure(f"evaluation of LVIS shape at -b {batch}, peak", peak_gib(device), "GiB")
 
 
 def nccl(setup: Setup, report: Report) -> None:
     """Part 7: torchrun with one process: start, SIGTERM, resume bit for bit with `deterministic True`."""
-    folder = setup.out.parent / "gpu_check_data" / "nccl"
-    data = os.environ | {"YOLOX_DATADIR": str(setup.out.parent / "gpu_check_data")}
+    folder = setup.work / "nccl"
+    data = os.environ | {"YOLOX_DATADIR": str(setup.work)}
     common = ("max_epoch", 1, "no_aug_epochs", 0, "deterministic", "True", "data_num_workers", 1, "max_iter", 40)
 
     def start(name: str, *options: str) -> subprocess.Popen[str]:
@@ -175,8 +179,8 @@ def overflow(setup: Setup, report: Report) -> None:
     device = torch.device(setup.device)
     exp = get_exp(ROOT / DEMO)
     exp.merge([*SMALL.split(), "max_iter", "8", "max_epoch", "1", "no_aug_epochs", "0", "data_num_workers", "0"])
-    exp.data_dir = str(setup.out.parent / "gpu_check_data/tiny")
-    exp.output_dir, exp.exp_name = str(setup.out.parent / "gpu_check_data/overflow"), "overflow"
+    exp.data_dir = str(setup.work / "tiny")
+    exp.output_dir, exp.exp_name = str(setup.work / "overflow"), "overflow"
     seen: list[tuple[bool, bool]] = []
 
     def huge_scale(run: Any) -> None:

@@ -1,4 +1,4 @@
-"""Training steps on made-up images, on any device and in any precision. The one place that knows the package's parts."""
+"""Training steps on made-up images, on any device and in any precision; it alone knows the package's parts."""
 
 from __future__ import annotations
 
