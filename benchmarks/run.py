@@ -115,7 +115,7 @@ BENCHMARKS = [
         "gpu-check",
         "The first ten minutes with a GPU",
         "benchmarks.gpu_check",
-        "Eight parts, each within its time limit: kernel, equal steps, speed, host waits, switches, runs, NCCL, overflow.",
+        "Eight parts with a time limit each: kernel, equal steps, speed, host waits, switches, runs, NCCL, overflow.",
         gpu=True,
     ),
 ]
