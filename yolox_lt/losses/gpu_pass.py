@@ -1,7 +1,8 @@
 """The dense pass on a CUDA GPU: positive entries as vectors, everything else in one Triton kernel.
 
-`kernel.dense_pass` comes here by itself. Before the first use on a GPU a small case is computed both ways; where Triton
-is missing, cannot compile or differs, the loss says so once and stays with torch's operations.
+`kernel.dense_pass` comes here by itself. Before the first use on a GPU, and for each dtype, a small case is computed
+both ways; where Triton is missing, cannot compile or differs, the loss says so once and stays with torch's operations.
+Where a kernel fails later, torch's operations take its place, and that is said every time.
 """
 
 from __future__ import annotations
@@ -31,9 +32,31 @@ def gpu_pass(
     The gradient has the dtype of the logits, or float32 for float16: small values must survive until they are
     multiplied by the loss scale.
     """
-    from yolox_lt.losses.triton_kernel import negative_pass, scale_in_place
+    arguments = (logits, labels, quality, positive, exponent, weight, normalizer)
+    try:
+        return kernel_pass(*arguments)
+    except torch.OutOfMemoryError:
+        raise  # torch's operations need more
+    except Exception as error:  # a compiler's and a driver's errors are of any type
+        logger.warning(f"the loss of this step runs with torch's operations: {failure(error)}")
+        return block_pass(*arguments)
 
-    categories = logits.shape[1]
+
+def kernel_pass(
+    logits: Tensor,
+    labels: Tensor,
+    quality: Tensor | None,
+    positive: PositiveTerm,
+    exponent: Tensor | None,
+    weight: Tensor,
+    normalizer: Tensor,
+) -> DenseResult:
+    """`gpu_pass` by the kernel alone; its errors are told."""
+    from yolox_lt.losses.triton_kernel import negative_pass
+
+    n, categories = logits.shape
+    if logits.stride(1) != 1 or (n > 1 and logits.stride(0) < categories):
+        logits = logits.contiguous()
     has_object = labels >= 0
     own = labels.clamp(min=0)
     own_logits = logits.gather(1, own[:, None]).squeeze(1).float()  # [N, C] -> [N]
@@ -41,43 +64,62 @@ def gpu_pass(
     pos_loss, pos_grad = (torch.where(has_object, term / normalizer.float(), 0.0) for term in (pos_loss, pos_grad))
     exponent = torch.zeros(categories, device=logits.device) if exponent is None else exponent.float()
     dtype = torch.float32 if logits.dtype == torch.float16 else logits.dtype
-    gradient, loss, negative = negative_pass(
-        logits.contiguous(), labels, pos_grad, exponent, (weight / normalizer).float(), dtype
+    gradient, loss, neg_sum, pos_sum = negative_pass(
+        logits, labels, pos_grad, exponent, (weight / normalizer).float(), dtype
     )
-    pos_sum = torch.zeros(categories, dtype=torch.float64, device=logits.device)
-    pos_sum.index_add_(0, own, pos_grad.abs().double())
     total = loss.sum() + pos_loss.double().sum()
-    scale = scale_in_place if dtype == logits.dtype else None
-    return DenseResult(total.float(), gradient, pos_sum, negative, scale)
+    return DenseResult(total.float(), gradient, pos_sum, neg_sum, functools.partial(scaled, dtype=logits.dtype))
+
+
+def scaled(gradient: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
+    """`triton_kernel.scale`; with torch's operations, which is said, where the kernel fails."""
+    from yolox_lt.losses.triton_kernel import scale
+
+    try:
+        return scale(gradient, factor, dtype)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # as above; a kernel that was not launched has changed nothing
+        logger.warning(f"the loss's gradient of this step is scaled with torch's operations: {failure(error)}")
+        return (gradient * factor).to(dtype)
+
+
+def failure(error: Exception) -> str:
+    """What is said of an error of the kernels."""
+    return f"the Triton kernel failed ({type(error).__name__}: {error}); update triton to have it"
 
 
 @functools.cache
-def usable(device: torch.device) -> bool:
-    """Whether `gpu_pass` works on this device and agrees with torch's operations; decided once, and said if not."""
+def usable(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the kernels work for this device and dtype and agree with torch's operations; decided once.
+
+    Where they do not, it is said.
+    """
+    where = f"the loss of {str(dtype).removeprefix('torch.')} logits runs on {device} with torch's operations"
     if importlib.util.find_spec("triton") is None:
-        logger.info(f"the loss runs on {device} with torch's operations: triton is not installed")
+        logger.info(f"{where}: triton is not installed")
         return False
     try:
-        difference = largest_difference(device)
+        found = differences(device, dtype)
     except Exception as error:  # a compiler's errors are of any type, and training must not depend on it
-        logger.warning(
-            f"the loss runs on {device} with torch's operations: the Triton kernel failed ({type(error).__name__}: "
-            f"{error}); update triton to have it"
-        )
+        logger.warning(f"{where}: {failure(error)}")
         return False
-    if not difference < 1e-4:
-        logger.warning(
-            f"the loss runs on {device} with torch's operations: the Triton kernel's results differ by {difference:.1e}"
-        )
-        return False
-    return True
+    wrong = {name: value for name, (value, allowed) in found.items() if not value <= allowed}
+    if wrong:
+        listed = ", ".join(f"{name} by {value:.1e}" for name, value in wrong.items())
+        logger.warning(f"{where}: the Triton kernel's results differ: {listed}")
+    return not wrong
 
 
-def largest_difference(device: torch.device) -> float:
-    """Largest relative difference between both passes on a made-up case: loss, gradient and sums."""
+def differences(device: torch.device, dtype: torch.dtype) -> dict[str, tuple[float, float]]:
+    """Difference between the kernels and torch's operations on a made-up case, and what is allowed, by name.
+
+    Of loss, gradient, both sums, and the gradient as backward gives it with factors 1 and 0.25; relative to the largest
+    value, inf where a value is not finite. Rows lie further apart than they are long, as the classifiers give them.
+    """
     generator = torch.Generator().manual_seed(0)
     n, c = 300, 150
-    logits = (torch.randn(n, c, generator=generator) * 3 - 3).to(device)
+    logits = (torch.randn(n, c + 2, generator=generator) * 3 - 3).to(device, dtype)[:, :c]
     labels = torch.randint(IGNORED, c, (n,), generator=generator).to(device)
     exponent, weight = torch.linspace(2, 8, c, device=device), torch.linspace(0.5, 3, c, device=device)
 
@@ -85,6 +127,24 @@ def largest_difference(device: torch.device) -> float:
         return softplus(-x), torch.sigmoid(x) - 1
 
     arguments = (logits, labels, None, positive, exponent, weight.double(), torch.tensor(7.0, device=device).double())
-    ours, reference = gpu_pass(*arguments), block_pass(*arguments)
-    pairs = [(getattr(ours, name), getattr(reference, name)) for name in ("loss", "gradient", "pos_grad", "neg_grad")]
-    return max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
+    ours, reference = kernel_pass(*arguments), block_pass(*arguments)
+    exact, rounded = 1e-4, max(1e-4, torch.finfo(dtype).eps)
+    gradient = reference.gradient
+    found = {
+        "loss": (largest(ours.loss, reference.loss), exact),
+        "gradient": (largest(ours.gradient, gradient), rounded),
+        "positive sums": (largest(ours.pos_grad, reference.pos_grad), exact),
+        "negative sums": (largest(ours.neg_grad, reference.neg_grad), exact),
+    }
+    from yolox_lt.losses.triton_kernel import scale
+
+    for factor in (1.0, 0.25):  # the second works on what the first has left
+        backward = scale(ours.gradient, torch.tensor(factor, device=device), dtype)
+        found[f"gradient x {factor:g}"] = (largest(backward, gradient * factor), rounded)
+    return found
+
+
+def largest(a: Tensor, b: Tensor) -> float:
+    """Largest difference as a share of the largest value of `b`; inf where one of them is not finite."""
+    difference = float((a.double() - b.double()).abs().max() / b.double().abs().max())
+    return difference if torch.isfinite(a).all() and torch.isfinite(b).all() else float("inf")

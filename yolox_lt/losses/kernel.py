@@ -47,7 +47,8 @@ class DenseResult:
     """Sums of one pass, all divided by the normaliser.
 
     loss: scalar. gradient: float [N, C], pos_grad, neg_grad: [C] sums of absolute gradients.
-    scale: multiplies the gradient by a scalar tensor in its own memory; None: torch's product makes a new matrix.
+    scale: the gradient times a scalar tensor, in the dtype of the logits; it may use up the gradient's own memory.
+    None: torch's product makes a new matrix.
     """
 
     loss: Tensor
@@ -115,7 +116,7 @@ def dense_pass(
     if logits.device.type == "cuda" and logits.dtype != torch.float64:
         from yolox_lt.losses.gpu_pass import gpu_pass, usable
 
-        if usable(logits.device):
+        if usable(logits.device, logits.dtype):
             return gpu_pass(logits, labels, quality, positive, exponent, weight, normalizer)
     return block_pass(logits, labels, quality, positive, exponent, weight, normalizer)
 

@@ -33,8 +33,10 @@ def _dense_kernel(  # type: ignore[no-untyped-def]
     gradient,
     loss_sums,
     negative_sums,
+    positive_sums,
     n,
     c,
+    row_stride,
     IGNORED_LABEL: tl.constexpr,  # noqa: N803
     ROWS: tl.constexpr,  # noqa: N803
     COLUMNS: tl.constexpr,  # noqa: N803
@@ -47,6 +49,7 @@ def _dense_kernel(  # type: ignore[no-untyped-def]
     w = tl.load(weight + column, mask=inside_columns, other=0.0)[None, :]
     loss_sum = tl.zeros([COLUMNS], dtype=tl.float32)
     negative_sum = tl.zeros([COLUMNS], dtype=tl.float32)
+    positive_sum = tl.zeros([COLUMNS], dtype=tl.float32)
     for tile in range(TILES):
         row = (stretch * TILES + tile) * ROWS + tl.arange(0, ROWS)
         inside_rows = row < n
@@ -54,7 +57,7 @@ def _dense_kernel(  # type: ignore[no-untyped-def]
         at_own = tl.load(positive_gradient + row, mask=inside_rows, other=0.0)
         inside = inside_rows[:, None] & inside_columns[None, :]
         # 64-bit offsets: 128 images of 16,800 priors and 1203 categories are more than 2^31 entries.
-        entry = row.to(tl.int64)[:, None] * c + column[None, :]
+        entry = row.to(tl.int64)[:, None] * row_stride + column[None, :]
         x = tl.load(logits + entry, mask=inside, other=0.0).to(tl.float32)
 
         e = tl.exp(-tl.abs(x))  # in (0, 1]: never overflows
@@ -77,66 +80,87 @@ def _dense_kernel(  # type: ignore[no-untyped-def]
         result = factor * slope
         loss_sum += tl.sum(factor * softplus, axis=0)
         negative_sum += tl.sum(result, axis=0)
-        result = tl.where(label[:, None] == column[None, :], at_own[:, None], result)
+        own = label[:, None] == column[None, :]
+        result = tl.where(own, at_own[:, None], result)
+        positive_sum += tl.sum(tl.where(own, tl.abs(at_own)[:, None], 0.0), axis=0)
         tl.store(gradient + entry, result.to(gradient.dtype.element_ty), mask=inside)
     partial = stretch.to(tl.int64) * c + column
     tl.store(loss_sums + partial, loss_sum, mask=inside_columns)
     tl.store(negative_sums + partial, negative_sum, mask=inside_columns)
+    tl.store(positive_sums + partial, positive_sum, mask=inside_columns)
 
 
 @triton.jit
-def _scale_kernel(gradient, factor, n, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+def _scale_kernel(gradient, factor, result, n, IN_PLACE: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
     f = tl.load(factor).to(tl.float32)
-    # The usual factor is 1, and only the device knows it: then nothing is read or written.
-    if f != 1.0:
+    # The usual factor is 1, and only the device knows it: then nothing is read or written in place.
+    if (f != 1.0) | (not IN_PLACE):
         entry = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
         g = tl.load(gradient + entry, mask=entry < n)
-        tl.store(gradient + entry, (g.to(tl.float32) * f).to(gradient.dtype.element_ty), mask=entry < n)
+        tl.store(result + entry, (g.to(tl.float32) * f).to(result.dtype.element_ty), mask=entry < n)
 
 
 def negative_pass(
     logits: Tensor, labels: Tensor, positive_gradient: Tensor, exponent: Tensor, weight: Tensor, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradient of all entries, and loss and gradient sums of those that are not a prior's own category.
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradient of all entries, loss and gradient sums of those that are not a prior's own category, sums of the others.
 
     Args:
-        logits: float32, bfloat16 or float16 [N, C], contiguous.
+        logits: float32, bfloat16 or float16 [N, C]; the entries of a row lie side by side, rows may be further apart.
         labels: int64 [N], 0..C-1, -1 background, -2 ignored.
         positive_gradient: float32 [N], the gradient at each positive prior's own category; not read elsewhere.
         exponent, weight: float32 [C], f and w of the negative entries, the weight with the normaliser.
         dtype: of the gradient.
 
     Returns:
-        gradient: `dtype` [N, C]. loss, negative sums: float64 [C].
+        gradient: `dtype` [N, C], its rows as far apart as those of the logits. loss, negative sums, positive sums:
+        float64 [C].
+
+    Raises:
+        ValueError: rows that overlap, or whose entries do not lie side by side.
     """
     n, c = logits.shape
+    row_stride = logits.stride(0) if n > 1 else c
+    if (c > 1 and logits.stride(1) != 1) or row_stride < c:
+        raise ValueError(f"logits with strides {logits.stride()}: the entries of a row must lie side by side")
     stretches = triton.cdiv(max(n, 1), ROWS * TILES)
-    gradient = torch.empty(n, c, dtype=dtype, device=logits.device)
-    sums = torch.empty(2, stretches, c, dtype=torch.float32, device=logits.device)
+    gradient = torch.empty_strided((n, c), (row_stride, 1), dtype=dtype, device=logits.device)
+    sums = torch.empty(3, stretches, c, dtype=torch.float32, device=logits.device)
     grid = (stretches, triton.cdiv(c, COLUMNS))
-    _dense_kernel[grid](
-        logits,
-        labels,
-        positive_gradient,
-        exponent,
-        weight,
-        gradient,
-        sums[0],
-        sums[1],
-        n,
-        c,
-        IGNORED_LABEL=IGNORED,
-        ROWS=ROWS,
-        COLUMNS=COLUMNS,
-        TILES=TILES,
-    )
-    loss, negative = sums.sum(dim=1, dtype=torch.float64)  # [2, stretches, C] -> [2, C]
-    return gradient, loss, negative
+    with torch.cuda.device_of(logits):  # Triton launches on the current device, not on that of its arguments
+        _dense_kernel[grid](
+            logits,
+            labels,
+            positive_gradient,
+            exponent,
+            weight,
+            gradient,
+            *sums,
+            n,
+            c,
+            row_stride,
+            IGNORED_LABEL=IGNORED,
+            ROWS=ROWS,
+            COLUMNS=COLUMNS,
+            TILES=TILES,
+        )
+    loss, negative, positive = sums.sum(dim=1, dtype=torch.float64)  # [3, stretches, C] -> [3, C]
+    return gradient, loss, negative, positive
 
 
-def scale_in_place(gradient: Tensor, factor: Tensor) -> Tensor:
-    """`gradient` times the scalar `factor`, in its own memory, without the host waiting for the factor."""
+def scale(gradient: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
+    """`gradient` of `negative_pass` times the scalar `factor`, without the host waiting for the factor.
+
+    In the gradient's own memory where `dtype` is its dtype; else multiplied in float32 and rounded to `dtype` at once.
+    """
+    result = gradient
+    if dtype != gradient.dtype:
+        result = torch.empty_strided(gradient.shape, gradient.stride(), dtype=dtype, device=gradient.device)
+    n, c = gradient.shape
+    entries = (n - 1) * gradient.stride(0) + c if n else 0  # with what lies between rows
     block = 4096
-    grid = (triton.cdiv(gradient.numel(), block),)
-    _scale_kernel[grid](gradient, factor, gradient.numel(), BLOCK=block)
-    return gradient
+    with torch.cuda.device_of(gradient):
+        _scale_kernel[(triton.cdiv(entries, block),)](
+            gradient, factor, result, entries, IN_PLACE=result is gradient, BLOCK=block
+        )
+    return result
