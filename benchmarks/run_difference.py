@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 MEASURED = {"seconds", "images_per_second", "memory_MB", "images/s"}
-OWN = ("/exp/output_dir", "/open_epoch/seconds")
+OWN = ("/exp/output_dir", "/open_epoch/seconds", "/launch")
 
 
 def differences(a: Path, b: Path) -> list[str]:

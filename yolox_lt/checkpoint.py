@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -157,9 +158,15 @@ def restore_random_states(states: dict[str, Any]) -> None:
     random.setstate((version, tuple(internal), extra))
 
 
+def numbered_checkpoints(folder: Path) -> dict[int, Path]:
+    """The folder's epoch_N.pth by N."""
+    found = ((re.fullmatch(r"epoch_(\d+)\.pth", path.name), path) for path in sorted(folder.glob("epoch_*.pth")))
+    return {int(match[1]): path for match, path in found if match}
+
+
 def remove_old(folder: Path, epoch: int, keep: int) -> None:
-    """Keep the latest `keep` of the folder's epoch_N.pth up to `epoch`; later ones, of an older run there, stay."""
-    numbered = {int(p.stem.split("_")[1]): p for p in folder.glob("epoch_*.pth")}
+    """Keep the latest `keep` of the folder's epoch_N.pth up to `epoch`; later ones stay."""
+    numbered = numbered_checkpoints(folder)
     for number in sorted(n for n in numbered if n <= epoch)[:-keep]:
         numbered[number].unlink()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -22,6 +23,7 @@ import torch.distributed as dist
 
 from tests.tiny import tiny_exp
 from yolox_lt.commands.common import user_error
+from yolox_lt.data.annotations import index
 from yolox_lt.data.glyphs.make import ensure_glyphs
 from yolox_lt.distributed.processes import ProcessInfo, free_port
 from yolox_lt.train.callbacks.report import ReportCallback
@@ -207,10 +209,39 @@ class Asked(Case):
         exp.on_iteration_end = on_iteration_end
 
 
+class FirstStart(Case):
+    """Annotations that nobody has read before; each rank notes which files it parses, and which it finds parsed."""
+
+    def prepare(self, exp, process):
+        exp.max_iter = 1
+        exp.train_ann, exp.val_ann = (
+            str(Path(exp.output_dir).parent / f"unread_{split}.json") for split in ("train", "val")
+        )
+        self.parsed: list[str] = []
+        self.found: list[bool] = []
+        read, load = index._read, index.read_cache
+
+        def noted_read(source):
+            self.parsed.append(source.path.name)
+            time.sleep(1)  # long enough for the other rank to begin too
+            return read(source)
+
+        def noted_load(path, key):
+            columns = load(path, key)
+            self.found.append(columns is not None)
+            return columns
+
+        index._read, index.read_cache = noted_read, noted_load
+
+    def note(self, trainer):
+        return {"parsed": self.parsed, "found": self.found}
+
+
 CASES: dict[str, Case] = {
     case.__class__.__name__: case
     for case in (
-        Killed(), Failing(), EmptyShard(), LongEvaluation(), NoPositives(), Accumulating(), Skipping(), Asked()
+        Killed(), Failing(), EmptyShard(), LongEvaluation(), NoPositives(), Accumulating(), Skipping(), Asked(),
+        FirstStart(),
     )
 }  # fmt: skip
 
@@ -247,6 +278,8 @@ def main(folder: Path) -> None:
     kept = content["images"][0]["id"]
     content["annotations"] = [a for a in content["annotations"] if a["image_id"] == kept]
     (folder / "one_image.json").write_text(json.dumps(content))
+    for split in ("train", "val"):
+        shutil.copy(folder / f"data/annotations/glyphs_{split}.json", folder / f"unread_{split}.json")
     for name in CASES:
         port, processes = free_port(), []
         for rank in (0, 1):

@@ -111,6 +111,15 @@ def test_stop__asked_of_one_rank_stops_both_after_the_same_step(folder):
     assert any(not torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
+def test_first_start__rank_0_alone_parses_the_annotations(folder):
+    main, other = noted(folder, "FirstStart")
+    assert main["status"] == other["status"] == 0
+    assert main["parsed"] == ["unread_train.json", "unread_val.json"]
+    assert other["parsed"] == []
+    assert other["found"]
+    assert all(other["found"])
+
+
 class Noting(Trainer):
     """Keeps the ids of the images of every step."""
 

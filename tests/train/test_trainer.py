@@ -285,3 +285,27 @@ def test_second_run__in_the_same_folder_keeps_the_first_ones_figures(data, tmp_p
         len((tmp_path / "tiny" / name).read_text().splitlines()) for name in ("metrics.previous.csv", "metrics.csv")
     ]
     assert rows == [1 + 2, 1 + 1]
+
+
+def test_third_run__in_the_same_folder_keeps_the_checkpoints_of_both_before(data, tmp_path):
+    settings = {"max_iter": 1, "max_epoch": 1, "eval_interval": 1}
+    for seed in (1, 2, 3):
+        Trainer(tiny_exp(data, tmp_path, seed=seed, **settings), TrainOptions(4)).train()
+    for name in ("latest", "epoch_1"):
+        files = [f"{name}.previous.pth", f"{name}.previous2.pth", f"{name}.pth"]
+        assert [load_checkpoint(tmp_path / "tiny" / file)["seed"] for file in files] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("same_launch", [True, False])
+def test_restart_by_the_agent__resumes_its_own_run_alone(data, tmp_path, same_launch):
+    device = torch.device("cpu")
+    exp = tiny_exp(data, tmp_path, max_iter=2, max_epoch=1)
+    Trainer(exp, TrainOptions(4, ProcessInfo(0, 1, device, "first"))).train()
+    process = ProcessInfo(0, 1, device, "first" if same_launch else "second", restarted=True)
+    exp, started = tiny_exp(data, tmp_path, max_iter=2, max_epoch=1), []
+    exp.on_train_start = lambda run: started.append(run.iteration)
+    again = Trainer(exp, TrainOptions(4, process))
+    again.train()
+    assert len(started) == 1
+    assert started[0] == (2 if same_launch else 0)
+    assert (tmp_path / "tiny/latest.previous.pth").exists() != same_launch

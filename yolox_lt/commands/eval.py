@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from yolox_lt.checkpoint import load_weights
 from yolox_lt.commands import common
 from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.dataset import ImageStore
-from yolox_lt.distributed.collectives import gather_to_main, rank_groups
+from yolox_lt.distributed.collectives import gather_to_main, main_first, rank_groups
 from yolox_lt.distributed.processes import ProcessInfo, count_processes, launch, launched_externally
 from yolox_lt.errors import UserError
 from yolox_lt.evaluate import DetectionArrays, Report, evaluate_lvis, evaluate_openimages
@@ -104,12 +105,14 @@ def evaluate(process: ProcessInfo, args: argparse.Namespace) -> None:
     model = exp.get_model()
     load_weights(model, weights_of(content), checkpoint)
     model.to(process.device).to(memory_format=torch.channels_last)
-    evaluator = exp.get_evaluator(max(args.batch_size // process.world_size, 1), process.rank, process.world_size)
+    ranks = rank_groups()
+    make = functools.partial(exp.get_evaluator, max(args.batch_size // process.world_size, 1))
+    evaluator = main_first(functools.partial(make, process.rank, process.world_size), ranks.objects)
     index = evaluator.index
     if index.category_ids.tolist() != content["category_ids"]:
         raise UserError(f"{checkpoint}: was trained on other categories than those of {index.path}")
     found = evaluator.detect(model, process.device, common.amp_type(args), process.is_main, limits)
-    parts = gather_to_main(found, rank_groups().objects)
+    parts = gather_to_main(found, ranks.objects)
     if parts is None:
         return
     everything = DetectionArrays.concatenate(parts)

@@ -11,7 +11,7 @@ from loguru import logger
 from yolox_lt.api import read_checkpoint
 from yolox_lt.commands import common
 from yolox_lt.distributed.processes import ProcessInfo, count_processes, launch, launched_externally
-from yolox_lt.exp import get_exp
+from yolox_lt.exp import DetectorExp, get_exp
 from yolox_lt.train.callbacks.trackers import check_trackers
 from yolox_lt.train.run_lock import run_lock
 
@@ -46,6 +46,8 @@ def train(process: ProcessInfo, args: argparse.Namespace) -> None:
         exp.exp_name = args.experiment_name
     exp.merge(args.opts)
     batch_size = exp.batch_size if args.batch_size is None else args.batch_size
+    if process.is_main and launched_externally():
+        check(args, exp)
     options = TrainOptions(batch_size, process, common.amp_type(args), args.ckpt, args.resume, args.cache)
     with run_lock(Path(exp.output_dir) / exp.exp_name) if process.is_main else contextlib.nullcontext():
         exp.get_trainer(options).train()
@@ -53,13 +55,20 @@ def train(process: ProcessInfo, args: argparse.Namespace) -> None:
         logger.info(f"finished; see {exp.output_dir}/{exp.exp_name}")
 
 
-def main(args: argparse.Namespace) -> None:
-    exp = get_exp(args.exp_file, args.name)  # errors of the file and of overrides before any process starts
-    exp.merge(args.opts)
+def check(args: argparse.Namespace, exp: DetectorExp) -> None:
+    """Errors that should not wait for the other processes: weights of another project, trackers, data."""
     if args.ckpt is not None and not args.resume:
         read_checkpoint(args.ckpt)  # tells a file of another project apart, and how to convert it
     check_trackers(exp.trackers)
     exp.get_store("train")
     exp.get_store("val")
-    devices = 1 if launched_externally() else count_processes(args.devices, args.device)
-    launch(train, devices, args.device, (args,), exp.stop_signals)
+
+
+def main(args: argparse.Namespace) -> None:
+    exp = get_exp(args.exp_file, args.name)  # errors of the file and of overrides before any process starts
+    exp.merge(args.opts)
+    if launched_externally():  # rank 0 checks, so that no other reads the annotations beside it
+        launch(train, 1, args.device, (args,), exp.stop_signals)
+        return
+    check(args, exp)
+    launch(train, count_processes(args.devices, args.device), args.device, (args,), exp.stop_signals)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
-from typing import Any, NamedTuple
+import socket
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -15,6 +17,8 @@ COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=10)
 
 EVALUATION_TIMEOUT = datetime.timedelta(hours=12)
 """How long a rank waits for rank 0 to score and save: longer than any evaluation."""
+
+T = TypeVar("T")
 
 
 class RankGroups(NamedTuple):
@@ -105,3 +109,22 @@ def broadcast(value: Any, group: dist.ProcessGroup | None) -> Any:
     box = [value]
     dist.broadcast_object_list(box, src=0, group=group)
     return box[0]
+
+
+def main_first(function: Callable[[], T], group: dist.ProcessGroup | None) -> T:
+    """Call `function` on rank 0, then on the first rank of every other machine, then on the rest.
+
+    For what is written to disk by the first who needs it, like the index of annotations: rank 0 makes it, and the
+    others find it, on other machines too where they see the same disk.
+    """
+    if group is None:
+        return function()
+    hosts: list[Any] = [None] * world_size()
+    dist.all_gather_object(hosts, socket.gethostname(), group=group)
+    rank = dist.get_rank()
+    turn = 0 if rank == 0 else 1 if hosts.index(hosts[rank]) == rank else 2
+    for now in range(3):
+        if now == turn:
+            result = function()
+        dist.barrier(group=group)
+    return result

@@ -1,8 +1,8 @@
 """Processes: who we are, and how the others are started.
 
-The only place besides the data root that reads environment variables: RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE,
-MASTER_ADDR, MASTER_PORT and TORCHELASTIC_RESTART_COUNT as set by torchrun, or SLURM_PROCID, SLURM_LOCALID, SLURM_NTASKS
-as set by srun.
+The only place besides the data root that reads environment variables: RANK, LOCAL_RANK, WORLD_SIZE,
+LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT and TORCHELASTIC_RESTART_COUNT as set by torchrun, or SLURM_PROCID,
+SLURM_LOCALID, SLURM_NTASKS and SLURM_NTASKS_PER_NODE as set by srun, and GLOO_SOCKET_IFNAME.
 """
 
 from __future__ import annotations
@@ -18,17 +18,24 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from yolox_lt.distributed.collectives import COLLECTIVE_TIMEOUT
+from yolox_lt.distributed.rendezvous import agree_on_start, check_gloo_address
 from yolox_lt.distributed.signals import EXIT_STATUS, Stopped, passing_on
 from yolox_lt.errors import UserError
 
 
 @dataclass(frozen=True)
 class ProcessInfo:
-    """One process of a run. device: where its model lives."""
+    """One process of a run.
+
+    device: where its model lives. launch: the same through all restarts by torchrun's agent, empty without it.
+    restarted: the agent has started this run before.
+    """
 
     rank: int
     world_size: int
     device: torch.device
+    launch: str = ""
+    restarted: bool = False
 
     @property
     def is_main(self) -> bool:
@@ -146,20 +153,27 @@ def _run(
     device: str | None,
     args: tuple,
 ) -> None:
-    process = ProcessInfo(rank, world, pick_device(device, local_rank))
-    if process.device.type == "cuda":
-        torch.cuda.set_device(process.device)
+    chosen = pick_device(device, local_rank)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
     if url is None:
-        function(process, *args)
+        function(ProcessInfo(rank, world, chosen), *args)
         return
-    backend = "nccl" if process.device.type == "cuda" else "gloo"
+    if url == "env://" and world > processes_here(world) and "GLOO_SOCKET_IFNAME" not in os.environ:
+        check_gloo_address(os.environ["MASTER_ADDR"])
+    backend = "nccl" if chosen.type == "cuda" else "gloo"
     store, rank, world = next(rendezvous(url, rank, world, timeout=COLLECTIVE_TIMEOUT))
-    # A store that outlives a restart by torchrun's agent still holds the addresses of the processes before.
-    store = dist.PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    start = agree_on_start(store, rank, world, int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")))
+    store = dist.PrefixStore(f"start/{start.prefix}", store)
     dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT, store=store, rank=rank, world_size=world)
-    function(process, *args)
+    function(ProcessInfo(rank, world, chosen, start.launch, start.again), *args)
     # Only after success: tearing NCCL down waits for ranks that an error here has left inside a collective.
     dist.destroy_process_group()
+
+
+def processes_here(world: int) -> int:
+    """Processes of this run on this machine as the launcher says; all `world` of them where it says nothing."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("SLURM_NTASKS_PER_NODE", world)))
 
 
 def free_port() -> int:

@@ -130,6 +130,11 @@ class DataExp(BaseExp):
             )
         return index
 
+    def read_annotations(self) -> None:
+        """Read the annotations of both splits, which leaves their index beside them for whoever reads them next."""
+        for split in ("train", "val"):
+            self.get_index(split)
+
     def get_store(self, split: Literal["train", "val"], cache: bool = False) -> ImageStore:
         """Images of a split; a sample of the files is looked for at once.
 

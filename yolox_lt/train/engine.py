@@ -16,9 +16,8 @@ from loguru import logger
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from yolox_lt.checkpoint import load_checkpoint
 from yolox_lt.data.sampling.sampler import SamplerSegment
-from yolox_lt.distributed.collectives import any_rank, batchnorm_statistics, lost_rank, rank_groups
+from yolox_lt.distributed.collectives import any_rank, batchnorm_statistics, lost_rank, main_first, rank_groups
 from yolox_lt.distributed.signals import Stopped, StopSignals
 from yolox_lt.errors import UserError
 from yolox_lt.evaluate.metrics import Report
@@ -33,7 +32,7 @@ from yolox_lt.train.meter import IntervalMeter, epoch_record, nan_to_zero
 from yolox_lt.train.nonfinite import NonFiniteGuard
 from yolox_lt.train.options import TrainOptions
 from yolox_lt.train.progress import Progress
-from yolox_lt.train.restore import find_start, start_from
+from yolox_lt.train.restore import find_start, read_start, start_from
 from yolox_lt.train.state import RunState, TrainData
 from yolox_lt.types import Batch
 
@@ -93,9 +92,10 @@ class Trainer:
         exp, options = self.exp, self.options
         ranks = rank_groups()
         start = find_start(exp, options, ranks)
-        checkpoint = None if start.path is None else load_checkpoint(start.path)
+        checkpoint = read_start(start, ranks)
         resumed = checkpoint if start.resume else None
         seed = choose_seed(exp, None if resumed is None else resumed["seed"], ranks)
+        main_first(exp.read_annotations, ranks.objects)
         data = build_data(exp, options, seed, self.micro_batch)
         progress = Progress(SamplerSegment(options.process.world_size, self.micro_batch, 0))
         # Loader processes make the first batch of a new run while the rest is built; forking is safest before CUDA too.

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 from loguru import logger
 from torch import Tensor, nn
 
-from yolox_lt.checkpoint import load_weights
+from yolox_lt.checkpoint import load_checkpoint, load_weights
 from yolox_lt.distributed.collectives import RankGroups, broadcast
 from yolox_lt.errors import UserError
 from yolox_lt.exp.detection import DetectorExp
@@ -32,14 +33,33 @@ class Start(NamedTuple):
 
 
 def find_start(exp: DetectorExp, options: TrainOptions, ranks: RankGroups) -> Start:
-    """What the run begins with; with `auto_resume` the folder's latest.pth if there is one, as with --resume."""
+    """What the run begins with.
+
+    With `auto_resume` the folder's latest.pth if there is one, as with --resume. So too where torchrun's agent starts
+    the run again, if latest.pth is of this run, and not of an earlier one in the folder.
+    """
     latest = Path(exp.output_dir) / exp.exp_name / "latest.pth"
     given = None if options.checkpoint is None else Path(options.checkpoint)
     if options.resume:
         return Start(given or latest, True)
-    if exp.auto_resume and broadcast(latest.is_file(), ranks.objects):
-        return Start(latest, True)
-    return Start(given, False)
+    process = options.process
+    resume = False
+    if process.is_main and latest.is_file():
+        resume = exp.auto_resume or (process.restarted and load_checkpoint(latest).get("launch") == process.launch)
+    return Start(latest, True) if broadcast(resume, ranks.objects) else Start(given, False)
+
+
+def read_start(start: Start, ranks: RankGroups) -> dict[str, Any] | None:
+    """The checkpoint that the run begins with, read by rank 0 alone: other nodes may not see its file, or an old one.
+
+    Raises:
+        UserError: see `load_checkpoint`.
+    """
+    if start.path is None:
+        return None
+    is_main = not dist.is_initialized() or dist.get_rank() == 0
+    content: dict[str, Any] | None = broadcast(load_checkpoint(start.path) if is_main else None, ranks.objects)
+    return content
 
 
 def start_from(

@@ -188,6 +188,7 @@ class RunState:
             **self.progress.state(self.epoch_iterations),
             "log_rows": self.log_rows,
             "seed": self.seed,
+            "launch": self.process.launch,
             "world": self.process.world_size,
             "batch_size": self.options.batch_size,
             "random": ranks[0]["random"],

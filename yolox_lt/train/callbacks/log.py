@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import math
 import os
@@ -15,6 +16,7 @@ from loguru import logger
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from yolox_lt.checkpoint import numbered_checkpoints
 from yolox_lt.train.callbacks.base import Callback, EpochRecord
 from yolox_lt.train.state import RunState
 
@@ -47,7 +49,7 @@ class RunLog(Callback):
             keep_csv_rows(folder / "metrics.csv", run.progress.epochs)
             run.log_rows = keep_json_rows(folder / "metrics.jsonl", run.log_rows)
         else:
-            set_aside(folder)
+            set_aside(folder, run.exp.max_epoch)
         self.started, self.start = time.time(), start
         self.board = SummaryWriter(str(folder), purge_step=start)
         # A bar on a terminal, plain lines elsewhere.
@@ -107,17 +109,29 @@ def finite(values: dict[str, float]) -> dict[str, float | None]:
     return {k: v if math.isfinite(v) else None for k, v in values.items()}
 
 
-def set_aside(folder: Path) -> None:
-    """A new run in the folder of another one: the other's figures and checkpoints stay under names with .previous."""
+def set_aside(folder: Path, epochs: int) -> None:
+    """A new run in the folder of another one: the other's figures and checkpoints stay under names with .previous.
+
+    Those that were set aside before stay too: the names get a number, .previous2 and so on.
+
+    Args:
+        epochs: of the new run; epoch_N.pth of later ones keep their names, it never writes them.
+    """
     names = ("metrics.csv", "metrics.jsonl", "latest.pth", "best.pth")
-    kept = []
-    for path in (folder / name for name in names):
-        if path.exists():
-            kept.append(path.with_name(f"{path.stem}.previous{path.suffix}"))
-            path.replace(kept[-1])
-    if kept:
-        listed = ", ".join(path.name for path in kept)
+    found = [path for path in (folder / name for name in names) if path.exists()]
+    found += [path for number, path in numbered_checkpoints(folder).items() if number <= epochs]
+    marks = (f".previous{number if number > 1 else ''}" for number in itertools.count(1))
+    mark = next(m for m in marks if not any(folder.glob(f"*{m}.*")))
+    for path in found:
+        path.replace(folder / renamed(path.name, mark))
+    if found:
+        listed = ", ".join(renamed(path.name, mark) for path in found)
         logger.warning(f"{folder}: holds another run, which is kept as {listed}; use -expn for a new folder")
+
+
+def renamed(name: str, mark: str) -> str:
+    """metrics.csv and .previous make metrics.previous.csv."""
+    return f"{Path(name).stem}{mark}{Path(name).suffix}"
 
 
 def remove_unfinished(folder: Path) -> None:
