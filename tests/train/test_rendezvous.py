@@ -63,7 +63,7 @@ def test_gloo__host_name_that_other_nodes_cannot_reach_is_refused(monkeypatch, h
     hosts = hosts | {"master": "192.0.2.1"}
     monkeypatch.setattr(socket, "gethostname", lambda: "node7")
     monkeypatch.setattr(rendezvous, "address_of", hosts.get)
-    with pytest.raises(UserError, match="node7 stands for .* export GLOO_SOCKET_IFNAME=") as caught:
+    with pytest.raises(UserError, match=r"node7 stands for .* export GLOO_SOCKET_IFNAME=") as caught:
         check_gloo_address("master")
     assert (hosts.get("node7") or "no address") in str(caught.value)
 
