@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from yolox_lt.models import YOLOXHead
+from yolox_lt.models import YOLOXHead, pointwise
 from yolox_lt.models.heads import concat_levels
 from yolox_lt.models.pointwise import pointwise_rows
 
@@ -40,6 +41,37 @@ def test_pointwise_rows__equals_convolutions_joined(anchors, categories, batch, 
     torch.testing.assert_close(ours, joined, rtol=1e-12, atol=1e-12)
     for a, b in zip(gradients(ours, features, convs), gradients(joined, features, convs)):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("anchors", [1, 2])
+@pytest.mark.parametrize(("categories", "apart"), [(5, 8), (8, 8), (11, 16)])
+def test_pointwise_rows__apart_as_on_a_gpu(monkeypatch, anchors, categories, apart):
+    """Rows begin at multiples of 8 entries; the gradient may come with such rows, with or without a hole between."""
+    features, convs = case(anchors, categories, 3, torch.channels_last)
+    plain = pointwise_rows(features, convs, categories)
+    expected = gradients(plain, features, convs)
+    monkeypatch.setattr(pointwise, "aligned", lambda values, like: -(-values // 8) * 8)
+    ours = pointwise_rows(features, convs, categories)
+    assert ours.stride() == (ours.shape[1] * apart, apart, 1)
+    torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
+    for a, b in zip(gradients(ours, features, convs), expected):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+    torch.manual_seed(1)
+    noise = torch.randn_like(plain)
+    hole = torch.full((*noise.shape[:2], apart), float("nan"), dtype=noise.dtype)
+    hole[..., :categories] = noise
+    parameters = [p for conv in convs for p in conv.parameters()]
+    again = pointwise_rows(features, convs, categories)
+    found = torch.autograd.grad(again, [*features, *parameters], hole[..., :categories])
+    for a, b in zip(found, expected):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_aligned__on_a_gpu_alone():
+    assert pointwise.aligned(1203, torch.empty(0)) == 1203
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        rows = torch.empty(0, device="cuda")
+    assert [pointwise.aligned(values, rows) for values in (1, 8, 1203, 1208)] == [8, 8, 1208, 1208]
 
 
 def test_pointwise_rows__second_anchor_and_last_category_of_a_cell():

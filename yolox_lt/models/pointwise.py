@@ -13,11 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+ALIGNMENT = 8
+"""Entries: on a GPU every row of half-precision outputs begins on 16 bytes, which its matrix units ask for."""
+
+
+def aligned(values: int, like: Tensor) -> int:
+    """Distance of two rows of `values` entries in memory: a multiple of ALIGNMENT on a GPU."""
+    return -(-values // ALIGNMENT) * ALIGNMENT if like.is_cuda else values
+
 
 def pointwise_rows(features: Sequence[Tensor], convs: Sequence[nn.Module], values: int) -> Tensor:
     """Outputs of one 1x1 convolution a level as rows [B, P, values], in the order level, row, column, anchor.
 
-    The same as convolving and joining with `concat_levels`, up to rounding; under autocast in its dtype.
+    The same as convolving and joining with `concat_levels`, up to rounding; under autocast in its dtype. On a GPU the
+    rows may lie further apart than they are long, see `aligned`.
 
     Args:
         features: [B, K, H, W] per level, fastest in channels-last memory.
@@ -42,10 +51,10 @@ class PointwiseRows(torch.autograd.Function):
         features, weights, biases = tensors[:levels], tensors[levels : 2 * levels], tensors[2 * levels :]
         rows = [f.permute(0, 2, 3, 1).flatten(1, 2) for f in features]  # [B, K, H, W] -> [B, H*W, K]
         per_level = [x.shape[1] * len(w) // values for x, w in zip(rows, weights)]  # H*W*A
-        out = rows[0].new_empty(len(rows[0]), sum(per_level), values)
+        out = rows[0].new_empty(len(rows[0]), sum(per_level), aligned(values, rows[0]))[..., :values]
         for part, x, w, b in zip(out.split(per_level, dim=1), rows, weights, biases):
-            level = part.view(len(x), -1, len(w))  # [B, H*W*A, C] -> [B, H*W, A*C]
-            torch.baddbmm(b.expand_as(level), x, w.t().expand(len(x), -1, -1), out=level)
+            for level, w_part, b_part in zip(products(part, len(w)), *by_product(part, w, b)):
+                torch.baddbmm(b_part.expand_as(level), x, w_part.t().expand(len(x), -1, -1), out=level)
         ctx.save_for_backward(*rows, *weights)
         ctx.shapes, ctx.per_level = [f.shape for f in features], per_level
         return out
@@ -55,20 +64,47 @@ class PointwiseRows(torch.autograd.Function):
         levels = len(ctx.per_level)
         rows, weights = ctx.saved_tensors[:levels], ctx.saved_tensors[levels:]
         to_features, to_weights, to_biases = [], [], []
-        parts = gradient.contiguous().split(ctx.per_level, dim=1)
-        for part, x, w, (batch, channels, height, width) in zip(parts, rows, weights, ctx.shapes):
-            level = part.view(batch, -1, len(w))  # [B, H*W*A, C] -> [B, H*W, A*C]
-            to_feature = torch.bmm(level, w.expand(batch, -1, -1))
-            # [B, H*W, K] -> [B, H, W, K] -> [B, K, H, W], channels-last
-            to_features.append(to_feature.view(batch, height, width, channels).permute(0, 3, 1, 2))
+        if gradient.stride(-1) != 1:
+            gradient = gradient.contiguous()
+        for part, x, w, (batch, channels, height, width) in zip(
+            gradient.split(ctx.per_level, dim=1), rows, weights, ctx.shapes
+        ):
             # Image by image: one product over the batch would copy the level's rows together first, and sum() is slow.
             # Half precision is summed over the images in float32.
             exact = torch.promote_types(w.dtype, torch.float32)
             ones = x.new_ones(x.shape[1])
+            to_feature = None
             to_weight, to_bias = torch.zeros_like(w, dtype=exact), torch.zeros(len(w), dtype=exact, device=w.device)
-            for b in range(batch):
-                to_weight += level[b].t() @ x[b]
-                to_bias += level[b].t() @ ones
+            views = zip(products(part, len(w)), *by_product(part, w, to_weight, to_bias))
+            for level, w_part, to_w, to_b in views:
+                w_part = w_part.expand(batch, -1, -1)
+                to_feature = (
+                    torch.bmm(level, w_part) if to_feature is None else torch.baddbmm(to_feature, level, w_part)
+                )
+                for b in range(batch):
+                    to_w += level[b].t() @ x[b]
+                    to_b += level[b].t() @ ones
+            assert to_feature is not None  # there is at least one product
+            # [B, H*W, K] -> [B, H, W, K] -> [B, K, H, W], channels-last
+            to_features.append(to_feature.view(batch, height, width, channels).permute(0, 3, 1, 2))
             to_weights.append(to_weight.to(w.dtype))
             to_biases.append(to_bias.to(w.dtype))
         return (None, *to_features, *to_weights, *to_biases)
+
+
+def products(rows: Tensor, channels: int) -> tuple[Tensor, ...]:
+    """Rows [B, H*W*A, C] of a level as the matrices that are multiplied.
+
+    One [B, H*W, A*C] where the rows follow one another, else one [B, H*W, C] for each anchor.
+    """
+    batch, count, values = rows.shape
+    if rows.stride(1) == values:
+        return (rows.view(batch, -1, channels),)  # [B, H*W*A, C] -> [B, H*W, A*C]
+    anchors = channels // values
+    return rows.view(batch, count // anchors, anchors, values).unbind(2)  # [B, H*W, A, C] -> A x [B, H*W, C]
+
+
+def by_product(rows: Tensor, *parameters: Tensor) -> list[tuple[Tensor, ...]]:
+    """The shares of parameters [A*C, ...] that belong to the matrices of `products`."""
+    whole = rows.stride(1) == rows.shape[2]
+    return [(p,) if whole else p.split(rows.shape[2]) for p in parameters]
