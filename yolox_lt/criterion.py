@@ -53,7 +53,7 @@ def gather_matches(assignments: list[Assignment], gt_boxes: list[Tensor], gt_lab
     gt_index = torch.stack([a.gt_index for a in assignments])  # [B, P]
     image, prior = (gt_index >= 0).nonzero(as_tuple=True)
     counts = [len(b) for b in gt_boxes]
-    first = torch.tensor([sum(counts[:i]) for i in range(len(counts))], device=gt_index.device)
+    first = torch.tensor([sum(counts[:i]) for i in range(len(counts))]).to(gt_index.device, non_blocking=True)
     row = first[image] + gt_index[image, prior]
     labels = gt_index.clone()
     labels[image, prior] = torch.cat(gt_labels).to(gt_index.device)[row]
@@ -175,7 +175,7 @@ class Criterion(BaseCriterion):
         decoded = self.coder.decode(prior_boxes, deltas)
         iou = box_ops.iou(decoded.detach(), matches.boxes, priors.legacy)
         target = iou if self.target == "iou" else centerness(prior_boxes, matches.boxes)
-        normalizer, target_normalizer = world_mean(torch.stack([target.new_tensor(float(len(target))), target.sum()]))
+        normalizer, target_normalizer = world_mean(torch.stack([target.new_full((), len(target)), target.sum()]))
         giou = giou_loss(decoded, matches.boxes, priors.legacy)
         losses = {
             "cls": self.classification(predictions, matches, iou, normalizer),
@@ -203,7 +203,7 @@ class RetinaNetCriterion(BaseCriterion):
         prior_boxes = priors.boxes[matches.prior]
         deltas = predictions.box_deltas[matches.image, matches.prior].float()
         iou = box_ops.iou(self.coder.decode(prior_boxes, deltas.detach()), matches.boxes, priors.legacy)
-        (normalizer,) = world_mean(iou.new_tensor([float(len(iou))]))
+        (normalizer,) = world_mean(iou.new_full((1,), len(iou)))
         difference = deltas - self.coder.encode(prior_boxes, matches.boxes)
         return {
             "cls": self.classification(predictions, matches, iou, normalizer),

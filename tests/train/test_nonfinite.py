@@ -82,6 +82,28 @@ def test_skip__leaves_the_step_out_and_goes_on(data, tmp_path, log):
     assert trainer.run.progress.segment.batches == 5  # the batches were used up
 
 
+class PoisonedAtTheEnd(Poisoned):
+    """The loss is NaN, BatchNorm is left to itself: the backward pass needs its numbers."""
+
+    def forward(self, batch):
+        losses = Trainer.forward(self, batch)
+        if self.run.iteration in self.bad:
+            losses["box"] = losses["box"] * math.nan
+        return losses
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_skip__with_the_backward_pass_before_the_losses_are_read_as_on_a_gpu(data, tmp_path, accumulate):
+    runs = []
+    for name, first in (("gpu", True), ("cpu", False)):
+        settings = {"max_iter": 4, "max_epoch": 1, "nonfinite": "skip", "accumulate": accumulate}
+        trainer = PoisonedAtTheEnd(tiny_exp(data, tmp_path / name, **settings), TrainOptions(2))
+        trainer.bad, trainer.backward_first = (1, 2), first
+        trainer.train()
+        runs.append(everything(trainer))
+    assert_same(*runs)
+
+
 def test_skip__ends_after_so_many_in_a_row(data, tmp_path):
     exp = tiny_exp(data, tmp_path, max_iter=6, max_epoch=1, nonfinite="skip", nonfinite_limit=2)
     trainer = Poisoned(exp, TrainOptions(2))

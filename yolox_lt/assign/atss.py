@@ -70,12 +70,13 @@ class ATSSAssigner:
         num_images, num_priors = len(gt_boxes), len(priors.boxes)
         device = priors.boxes.device
         boxes = torch.cat([b.reshape(-1, 4) for b in gt_boxes]).to(device, torch.float32)  # [G, 4] of all images
-        counts = torch.tensor([len(b) for b in gt_boxes])
-        image_of = torch.repeat_interleave(torch.arange(num_images), counts).to(device)
-        index_of = torch.cat([torch.arange(int(n)) for n in counts]).to(device)
-        sizes = torch.tensor(image_sizes, dtype=torch.float32)[:, [1, 0]].to(device)[image_of]  # [G, 2] width, height
+        counts = [len(b) for b in gt_boxes]
+        image_of = torch.repeat_interleave(torch.arange(num_images), torch.tensor(counts), output_size=sum(counts))
+        index_of = torch.cat([torch.arange(n) for n in counts]).to(device, non_blocking=True)
+        sizes = torch.tensor(image_sizes, dtype=torch.float32)[:, [1, 0]][image_of]  # [G, 2] width, height
+        image_of, sizes = image_of.to(device, non_blocking=True), sizes.to(device, non_blocking=True)
+        # Left out at the end: taking them out of the tensors now would let the host wait for a GPU.
         usable = ((boxes[:, 2:] - boxes[:, :2] + float(priors.legacy)) > 1).all(dim=1)
-        boxes, image_of, index_of, sizes = boxes[usable], image_of[usable], index_of[usable], sizes[usable]
 
         centers = torch.minimum(((boxes[:, :2] + boxes[:, 2:]) / 2).clamp(min=0), sizes)
         candidates = self.candidates(priors, centers)  # [G, K]
@@ -86,7 +87,7 @@ class ATSSAssigner:
         mean = overlap.mean(dim=1)
         deviation = ((overlap - mean[:, None]) ** 2).sum(dim=1).div(overlap.shape[1] - 1).sqrt()
         threshold = mean + deviation
-        positive = (overlap >= threshold[:, None]) & inside(priors.boxes[candidates], boxes[:, None])
+        positive = (overlap >= threshold[:, None]) & inside(priors.boxes[candidates], boxes[:, None]) & usable[:, None]
         pair_gt, pair_column = positive.nonzero(as_tuple=True)
         slot = image_of[pair_gt] * num_priors + candidates[pair_gt, pair_column]  # prior within the whole batch
         gt_index, iou = best_object(slot, index_of[pair_gt], overlap[pair_gt, pair_column], num_images * num_priors)
@@ -144,5 +145,5 @@ def best_object(slot: Tensor, gt_index: Tensor, iou: Tensor, num_slots: int) -> 
     is_best = iou == best_iou[slot]
     none = torch.iinfo(torch.int64).max
     best_index = torch.full((num_slots,), none, device=slot.device)
-    best_index.scatter_reduce_(0, slot[is_best], gt_index[is_best], "amin")
+    best_index.scatter_reduce_(0, slot, torch.where(is_best, gt_index, none), "amin")
     return torch.where(best_index == none, BACKGROUND, best_index), best_iou

@@ -14,7 +14,9 @@ from yolox_lt.types import BACKGROUND, Assignment, Predictions, Priors
 OUTSIDE_COST = 1e6
 """Added to the cost of a prior outside an object's centre window: taken only when nothing else is left."""
 ENTRIES_PER_BLOCK = 2**18
-"""Class scores looked at at once: bounds the memory to a few MiB whatever the number of categories."""
+"""Class scores looked at at once on a CPU: a few MiB, which stay in its cache, whatever the number of categories."""
+ENTRIES_PER_BLOCK_GPU = 2**25
+"""The same on a GPU, where every block costs launches: bounds the scratch space to some hundred MiB."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,8 @@ class SimOTAAssigner:
         chosen = self.choose(cost, overlap)  # [G, M]
         taken = chosen.any(dim=0)
         owner = torch.where(chosen.sum(dim=0) > 1, cost.argmin(dim=0), chosen.int().argmax(dim=0))  # [M]
-        gt_index[candidates[taken]] = owner[taken]
-        iou[candidates[taken]] = overlap[owner[taken], taken.nonzero().squeeze(1)]
+        gt_index[candidates] = torch.where(taken, owner, BACKGROUND)
+        iou[candidates] = torch.where(taken, overlap.gather(0, owner[None]).squeeze(0), 0.0)
         return Assignment(gt_index, iou)
 
     def assign_batch(
@@ -126,7 +128,8 @@ def class_cost(cls_logits: Tensor, objectness_logits: Tensor, candidates: Tensor
     cls_logits [P, C], objectness_logits [P], of which `candidates` int64 [M] take part; gt_labels int64 [G].
     """
     objectness = objectness_logits[candidates].float()[:, None]  # [M, 1]
-    block = max(ENTRIES_PER_BLOCK // cls_logits.shape[1], 1)
+    entries = ENTRIES_PER_BLOCK if cls_logits.device.type == "cpu" else ENTRIES_PER_BLOCK_GPU
+    block = max(entries // cls_logits.shape[1], 1)
     parts = zip(candidates.split(block), objectness.split(block))
     all_negative = torch.cat([log_rest(cls_logits[rows].float(), o).sum(dim=1) for rows, o in parts])  # [M]
     own_logits = cls_logits[candidates[:, None], gt_labels].float()  # [M, G]

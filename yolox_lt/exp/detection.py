@@ -214,7 +214,8 @@ class DetectorExp(DataExp):
         images = self.normalize(images, content_sizes)
         if size is None or images.shape[2:] == torch.Size(size):
             return images, boxes
-        factor = torch.tensor([size[1] / images.shape[3], size[0] / images.shape[2]] * 2, device=images.device)
+        factor = torch.tensor([size[1] / images.shape[3], size[0] / images.shape[2]] * 2)
+        factor = factor.to(images.device, non_blocking=True)
         images = torch.nn.functional.interpolate(images, size=size, mode="bilinear", align_corners=False)
         return images, [b * factor for b in boxes]
 

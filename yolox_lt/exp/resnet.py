@@ -187,7 +187,8 @@ class ResNetExp(DetectorExp):
 
     def normalize(self, images: Tensor, content_sizes: Tensor | None = None) -> Tensor:
         """uint8 [B, 3, H, W] BGR -> RGB, mean and deviation taken out, zero where there is padding."""
-        mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (self.pixel_mean, self.pixel_std))
+        constants = torch.tensor([self.pixel_mean, self.pixel_std])[..., None, None]  # [2, 3, 1, 1]
+        mean, std = constants.to(images.device, non_blocking=True)
         normal = (images.flip(1).float() / 255 - mean) / std
         for image, (height, width) in zip(normal, [] if content_sizes is None else content_sizes.tolist()):
             image[:, height:] = 0

@@ -38,7 +38,7 @@ class DenseLoss(nn.Module):
 
     def dense(self, logits: Tensor, labels: Tensor, quality: Tensor | None, normalizer: float | Tensor) -> DenseResult:
         weight, exponent = self.negative_factors(logits)
-        scale = torch.as_tensor(normalizer, dtype=torch.float64, device=logits.device)
+        scale = torch.as_tensor(normalizer, dtype=torch.float64).to(logits.device, non_blocking=True)
         return dense_pass(logits, labels, quality, self.positive_term, exponent, weight, scale)
 
     def positive_term(self, x: Tensor, labels: Tensor, quality: Tensor | None) -> tuple[Tensor, Tensor]:

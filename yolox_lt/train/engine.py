@@ -51,6 +51,9 @@ class Trainer:
         self.exp = exp
         self.options = options
         self.device = options.process.device
+        # Looking at the losses lets the host wait for a GPU, which has the backward pass to do meanwhile; a step that
+        # is dropped drops its gradients. A CPU is spared the pass.
+        self.backward_first = self.device.type == "cuda"
         self.callbacks: list[Callback] = []
         self.guard = NonFiniteGuard(exp.nonfinite, exp.nonfinite_limit)
         self.meter = IntervalMeter(exp.print_interval, options.batch_size)
@@ -174,10 +177,13 @@ class Trainer:
             with self.gradients_stay() if part < accumulate - 1 else contextlib.nullcontext():
                 losses = self.forward(batch.to(self.device))
                 values = torch.stack(list(losses.values()))
-                numbers = dict(zip(losses, values.tolist()))  # the one point of a step where the host waits for a GPU
+                scaled = run.scaler.scale(values.sum() / accumulate)
+                if self.backward_first:
+                    scaled.backward()
+                numbers = dict(zip(losses, values.tolist()))
                 dropped = self.guard.must_drop(run, numbers, batch)
-                if not dropped:
-                    run.scaler.scale(values.sum() / accumulate).backward()
+                if not (dropped or self.backward_first):
+                    scaled.backward()
             for name, number in (numbers | {"loss": sum(numbers.values())}).items():
                 means[name] = means.get(name, 0.0) + number / accumulate
         if dropped:
@@ -203,10 +209,8 @@ class Trainer:
         images, boxes = self.exp.preprocess(batch.images, batch.boxes, size, batch.image_sizes)
         with torch.autocast(self.device.type, dtype=self.options.amp, enabled=self.options.amp is not None):
             predictions, priors = self.run.network(images)
-        content = batch.image_sizes.double() * torch.tensor(
-            [images.shape[2] / batch.images.shape[2], images.shape[3] / batch.images.shape[3]], dtype=torch.float64
-        )
-        sizes = [(int(h), int(w)) for h, w in content.round().tolist()]
+        vertical, horizontal = (images.shape[axis] / batch.images.shape[axis] for axis in (2, 3))
+        sizes = [(round(h * vertical), round(w * horizontal)) for h, w in batch.image_sizes.tolist()]
         return self.run.criterion(predictions, priors, boxes, batch.labels, sizes)
 
     def update(self) -> bool:
