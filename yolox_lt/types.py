@@ -1,6 +1,6 @@
 """The containers that travel between the parts. Axes are documented here and nowhere else.
 
-No logic but the output of `Detections`.
+No logic but the way of a batch to its device and the output of `Detections`.
 
 Letters: B images, P priors of an image over all levels, C categories, A priors (anchors) of a cell, G objects,
 K detections.
@@ -102,22 +102,32 @@ class Batch:
     skipped: list[str] = field(default_factory=list)
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch with images and objects on `device`; ids and sizes stay on the host."""
-        return replace(
-            self,
-            images=self.images.to(device, non_blocking=True),
-            boxes=[b.to(device, non_blocking=True) for b in self.boxes],
-            labels=[x.to(device, non_blocking=True) for x in self.labels],
-        )
+        """The same batch with images and objects on `device`; ids and sizes stay on the host.
+
+        The objects of all images cross in one page-locked copy.
+        """
+        if torch.device(device).type == "cpu":
+            return self
+        objects = pack_objects(self.boxes, self.labels)
+        if torch.device(device).type == "cuda":
+            objects = objects.pin_memory()
+        boxes, labels = unpack_objects(objects.to(device, non_blocking=True), [len(b) for b in self.boxes])
+        return replace(self, images=self.images.to(device, non_blocking=True), boxes=boxes, labels=labels)
 
     def pin_memory(self) -> Batch:
-        """Page-locked copy, called by the loader."""
-        return replace(
-            self,
-            images=self.images.pin_memory(),
-            boxes=[b.pin_memory() for b in self.boxes],
-            labels=[x.pin_memory() for x in self.labels],
-        )
+        """The same with page-locked images, called by the loader; `to` sees to the objects."""
+        return replace(self, images=self.images.pin_memory())
+
+
+def pack_objects(boxes: list[Tensor], labels: list[Tensor]) -> Tensor:
+    """float32 [sum of G, 5]: the boxes of all images and their labels, which are exact below 2^24."""
+    return torch.cat([torch.cat(boxes), torch.cat(labels)[:, None].float()], dim=1)
+
+
+def unpack_objects(objects: Tensor, counts: list[int]) -> tuple[list[Tensor], list[Tensor]]:
+    """Inverse of `pack_objects`; counts: objects of each image."""
+    boxes, labels = objects[:, :4].contiguous(), objects[:, 4].long()
+    return list(boxes.split(counts)), list(labels.split(counts))
 
 
 @dataclass

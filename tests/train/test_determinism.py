@@ -7,6 +7,8 @@ import torch
 
 from benchmarks.run_difference import differences
 from tests.tiny import tiny_data, tiny_exp
+from yolox_lt.distributed.processes import use_fast_products
+from yolox_lt.exp import Exp, ResNetExp
 from yolox_lt.models import build_resnet, build_yolox
 from yolox_lt.train.build import settle_buckets
 from yolox_lt.train.engine import Trainer
@@ -51,3 +53,45 @@ def test_settled_buckets__touch_every_parameter_and_change_nothing(family):
     assert model.training
     assert all(parameter.grad is None for parameter in model.parameters())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_products__on_a_gpu_follow_the_experiment_and_on_a_cpu_nothing_changes(deterministic_off):
+    def state():
+        backends = torch.backends
+        return torch.get_float32_matmul_precision(), backends.cudnn.allow_tf32, backends.cudnn.benchmark
+
+    before = state()
+    use_fast_products(torch.device("cpu"), not before[1], True)
+    assert state() == before
+    try:
+        found = []
+        for tf32, fixed_size, deterministic in ((True, True, False), (False, False, False), (True, True, True)):
+            torch.use_deterministic_algorithms(deterministic)
+            use_fast_products(torch.device("cuda"), tf32, fixed_size)
+            found.append(state())
+        assert found == [("high", True, True), ("highest", False, False), ("high", True, False)]
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = before[1:]
+
+
+@pytest.mark.parametrize(
+    ("settings", "fixed"),
+    [
+        ({}, False),
+        ({"multiscale_range": 0}, True),
+        ({"random_size": (10, 20)}, False),
+        ({"random_size": (20, 20)}, True),
+    ],
+)
+def test_sizes__of_yolox_are_fixed_without_multiscale(settings, fixed):
+    exp = Exp()
+    for name, value in settings.items():
+        setattr(exp, name, value)
+    assert exp.has_fixed_size() == fixed
+    if fixed:
+        assert len({exp.random_resize(iteration) for iteration in range(0, 200, 10)}) == 1
+
+
+def test_sizes__of_resnet_models_vary():
+    assert not ResNetExp().has_fixed_size()

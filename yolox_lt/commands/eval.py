@@ -18,7 +18,7 @@ from yolox_lt.commands import common
 from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.dataset import ImageStore
 from yolox_lt.distributed.collectives import gather_to_main, main_first, rank_groups
-from yolox_lt.distributed.processes import ProcessInfo, count_processes, launch, launched_externally
+from yolox_lt.distributed.processes import ProcessInfo, count_processes, launch, launched_externally, use_fast_products
 from yolox_lt.errors import UserError
 from yolox_lt.evaluate import DetectionArrays, Report, evaluate_lvis, evaluate_openimages
 from yolox_lt.evaluate.coco import evaluate_coco
@@ -102,6 +102,7 @@ def evaluate(process: ProcessInfo, args: argparse.Namespace) -> None:
         limits = Limits(per_image, DETS_PER_CATEGORY)
         if exp.test_conf > 0 and process.is_main:
             logger.warning(f"test_conf {exp.test_conf:g} keeps lower scores out of AP-fixed and AP-pool; use --conf 0")
+    use_fast_products(process.device, exp.tf32, fixed_size=False)
     model = exp.get_model()
     load_weights(model, weights_of(content), checkpoint)
     model.to(process.device).to(memory_format=torch.channels_last)

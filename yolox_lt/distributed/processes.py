@@ -183,6 +183,21 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
+def use_fast_products(device: torch.device, tf32: bool, fixed_size: bool) -> None:
+    """How this process multiplies float32 numbers on a GPU; nothing changes on a CPU.
+
+    Args:
+        tf32: products of matrices and convolutions with mantissas of 10 bits, summed in float32 (Ampere and later).
+            PyTorch does so for convolutions alone; the classifier is a product of matrices.
+        fixed_size: images of one size come again and again: cuDNN measures once which convolution is fastest.
+    """
+    if device.type != "cuda":
+        return
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cudnn.benchmark = fixed_size and not torch.are_deterministic_algorithms_enabled()
+
+
 def use_deterministic_algorithms() -> None:
     """Let this process compute the same from the same; PyTorch raises an error for an operation that cannot."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS at its first use

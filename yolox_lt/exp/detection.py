@@ -68,6 +68,8 @@ class DetectorExp(DataExp):
     nonfinite_limit: int = 10
     # algorithms on the GPU that give the same result every time, or an error where there is none
     deterministic: bool = False
+    # float32 products on a GPU in TF32 (mantissas of 10 bits), the classifier's as those of convolutions
+    tf32: bool = True
     # torch.compile for the network in training: minutes at the start, and needs a C++ compiler on a CPU
     compile: bool = False
     # keep an epoch_N.pth for each evaluation ...
@@ -191,6 +193,10 @@ class DetectorExp(DataExp):
         raise NotImplementedError
 
     # ------------------------------------------------------------------------------------------- data on the device
+
+    def has_fixed_size(self) -> bool:
+        """Whether all training batches have one size on the device; cuDNN then looks for the fastest convolutions."""
+        return False
 
     def random_resize(self, iteration: int) -> tuple[int, int] | None:
         """Size (height, width) to which the batch of an iteration is resized, None for as it comes."""

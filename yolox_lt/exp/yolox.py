@@ -147,6 +147,10 @@ class Exp(DetectorExp):
     def get_collate(self) -> Collate:
         return Collate(self.get_recipe().fill)
 
+    def has_fixed_size(self) -> bool:
+        low, high = self.size_range()
+        return low == high
+
     def random_resize(self, iteration: int) -> tuple[int, int] | None:
         """Input size (height, width) of an iteration: drawn again every ten, the same on every rank.
 

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from yolox_lt.data.sampling.sampler import SampleSampler, resume_stream
 from yolox_lt.distributed.collectives import RankGroups, broadcast
-from yolox_lt.distributed.processes import ProcessInfo, use_deterministic_algorithms
+from yolox_lt.distributed.processes import ProcessInfo, use_deterministic_algorithms, use_fast_products
 from yolox_lt.errors import UserError
 from yolox_lt.exp.detection import DetectorExp
 from yolox_lt.optim.ema import ModelEMA
@@ -105,6 +105,7 @@ def build_run(
 ) -> RunState:
     """A run at its start, the model with its first weights."""
     device = options.process.device
+    use_fast_products(device, exp.tf32, exp.has_fixed_size())
     model = exp.get_model().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     criterion = exp.get_criterion().to(device)
     for balance in criterion.balances():
