@@ -6,6 +6,10 @@ A guide's fenced blocks say what is done with them here:
   A web page is asked for its model and stopped. yolox_s.pth is a file with the official names and random weights;
 - `bash parse`: for machines and files that are not here. torchrun's own parser and the tools' parsers have to take
   every option, the experiment has to exist and to know every override;
+- `bash settings`: variables of the shell; bash has to accept its syntax, and the package has to know the first;
+- `bash shown`: a command that needs more than is here, a module of benchmarks/ that has to be there;
+- `yaml trainjob`: a manifest for Kubernetes: its fields are compared with those of Kubeflow Trainer's TrainJob, and its
+  command is treated like those of `bash parse`;
 - `bash slurm`: a job script. bash has to accept its syntax, the #SBATCH options are compared with a list of known ones,
   and the command behind srun is treated like those of `bash parse`;
 - `python NAME`: is written to the file NAME, which later commands use; `python`: is executed.
@@ -14,6 +18,7 @@ A guide's fenced blocks say what is done with them here:
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import os
 import re
@@ -29,6 +34,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch.distributed.run import get_args_parser
 
 from tests.tiny import TINY, tiny_data
@@ -150,6 +156,32 @@ class Checkout:
         self.parse(command)
         assert command.endswith(" auto_resume True")  # the job that is submitted again continues
 
+    def manifest(self, text: str) -> None:
+        """A TrainJob."""
+        job = yaml.safe_load(text)
+        assert (job["apiVersion"], job["kind"]) == ("trainer.kubeflow.org/v1alpha1", "TrainJob")
+        assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", job["metadata"]["name"])
+        spec = job["spec"]
+        assert set(spec) == {"runtimeRef", "trainer", "podTemplateOverrides"}
+        assert spec["runtimeRef"] == {"name": "torch-distributed"}
+        trainer = spec["trainer"]
+        fields = {"image", "numNodes", "numProcPerNode", "resourcesPerNode", "env", "command", "args"}
+        assert set(trainer) == fields
+        assert trainer["resourcesPerNode"]["limits"]["nvidia.com/gpu"] == trainer["numProcPerNode"]
+        (override,) = spec["podTemplateOverrides"]
+        assert override["targetJobs"] == [{"name": "node"}]
+        (container,) = override["spec"]["containers"]
+        mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        assert set(mounts) == {volume["name"] for volume in override["spec"]["volumes"]}
+        assert {entry["name"]: entry["value"] for entry in trainer["env"]} == {"YOLOX_DATADIR": mounts["data"]}
+        words = [*trainer["command"], *trainer["args"]]
+        assert all(isinstance(word, str) for word in words)
+        assert words[words.index("output_dir") + 1] == mounts["runs"]
+        # What the runtime tells torchrun by variables.
+        told = ["--nnodes", str(trainer["numNodes"]), "--nproc-per-node", str(trainer["numProcPerNode"])]
+        self.parse(shlex.join([words[0], *told, *words[1:]]))
+        assert words[-2:] == ["auto_resume", "True"]
+
     def follow(self, guide: str) -> None:
         """Everything that a guide tells one to do."""
         for block in blocks(guide):
@@ -162,6 +194,15 @@ class Checkout:
                     self.parse(command)
             elif (kind, rest) == ("bash", "slurm"):
                 self.job(block.text)
+            elif (kind, rest) == ("bash", "settings"):
+                subprocess.run(["bash", "-n"], input=block.text, text=True, check=True)
+                assert re.findall(r"^export (\w+)=\S+$", block.text, re.MULTILINE)[0] == "GLOO_SOCKET_IFNAME"
+            elif (kind, rest) == ("bash", "shown"):
+                for command in block.commands():
+                    module = re.fullmatch(r"python -m (benchmarks\.\w+)", command)[1]
+                    assert importlib.util.find_spec(module) is not None
+            elif (kind, rest) == ("yaml", "trainjob"):
+                self.manifest(block.text)
             elif (kind, rest) == ("python", ""):
                 exec(compile(block.text, f"{guide}.md", "exec"), {})
             elif kind == "python":
