@@ -53,8 +53,10 @@ def test_kernels__compile_for_gpus_that_are_not_here(capability):
         types |= dict.fromkeys(("n", "c", "row_stride"), "i32")
         tile = {"ROWS": kernels.ROWS, "COLUMNS": kernels.COLUMNS, "TILES": kernels.TILES}
         compiled(kernels._dense_kernel, types, IGNORED_LABEL=IGNORED, **tile)
-        types = {"gradient": f"*{gradient}", "factor": "*fp32", "result": f"*{logits}", "n": "i32"}
-        compiled(kernels._scale_kernel, types, IN_PLACE=logits == gradient, BLOCK=4096)
+        types = {"gradient": f"*{gradient}", "factor": "*fp32", "n": "i32"}
+        compiled(kernels._scale_kernel, types, BLOCK=4096)
+    types = {"gradient": "*fp32", "half": "*fp16", "factor": "*fp32", "c": "i32", "row_stride": "i32"}
+    compiled(kernels._halve_kernel, types, BLOCK=2048)
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")

@@ -91,13 +91,25 @@ def _dense_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _scale_kernel(gradient, factor, result, n, IN_PLACE: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+def _scale_kernel(gradient, factor, n, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
     f = tl.load(factor).to(tl.float32)
-    # The usual factor is 1, and only the device knows it: then nothing is read or written in place.
-    if (f != 1.0) | (not IN_PLACE):
+    # The usual factor is 1, and only the device knows it: then nothing is read or written.
+    if f != 1.0:
         entry = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
         g = tl.load(gradient + entry, mask=entry < n)
-        tl.store(result + entry, (g.to(tl.float32) * f).to(result.dtype.element_ty), mask=entry < n)
+        tl.store(gradient + entry, (g.to(tl.float32) * f).to(gradient.dtype.element_ty), mask=entry < n)
+
+
+@triton.jit
+def _halve_kernel(gradient, half, factor, c, row_stride, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+    row = tl.program_id(0).to(tl.int64)
+    f = tl.load(factor).to(tl.float32)
+    for start in range(0, c, BLOCK):
+        column = start + tl.arange(0, BLOCK)
+        g = tl.load(gradient + row * row_stride + column, mask=column < c, other=0.0)
+        # `half` is the memory of `gradient`: what is written lies where this program, and no other, has read by now.
+        tl.debug_barrier()
+        tl.store(half + row * (2 * row_stride) + column, (g * f).to(half.dtype.element_ty), mask=column < c)
 
 
 def negative_pass(
@@ -149,18 +161,23 @@ def negative_pass(
 
 
 def scale(gradient: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
-    """`gradient` of `negative_pass` times the scalar `factor`, without the host waiting for the factor.
+    """`gradient` of `negative_pass` times the scalar `factor`, in its own memory, without the host waiting for it.
 
-    In the gradient's own memory where `dtype` is its dtype; else multiplied in float32 and rounded to `dtype` at once.
+    Args:
+        dtype: of the result, that of the gradient, or float16 for a float32 gradient: its product is rounded in
+            passing, and every row takes the first half of its old place.
     """
-    result = gradient
-    if dtype != gradient.dtype:
-        result = torch.empty_strided(gradient.shape, gradient.stride(), dtype=dtype, device=gradient.device)
     n, c = gradient.shape
-    entries = (n - 1) * gradient.stride(0) + c if n else 0  # with what lies between rows
-    block = 4096
+    if n == 0:
+        return gradient.to(dtype)
+    row_stride = gradient.stride(0)
     with torch.cuda.device_of(gradient):
-        _scale_kernel[(triton.cdiv(entries, block),)](
-            gradient, factor, result, entries, IN_PLACE=result is gradient, BLOCK=block
-        )
-    return result
+        if dtype == gradient.dtype:
+            entries = (n - 1) * row_stride + c  # with what lies between rows
+            block = 4096
+            _scale_kernel[(triton.cdiv(entries, block),)](gradient, factor, entries, BLOCK=block)
+            return gradient
+        half = gradient.view(dtype)[:, :c]  # [N, C] -> [N, 2*C] -> [N, C]
+        block = min(triton.next_power_of_2(c), 2048)
+        _halve_kernel[(n,)](gradient, half, factor, c, row_stride, BLOCK=block)
+        return half
