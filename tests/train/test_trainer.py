@@ -201,7 +201,7 @@ def test_accumulation__counts_the_statistic_once_a_step(data, tmp_path):
     original = Trainer.update
     trainer.update = lambda: (seen.append(trainer.run.criterion.balances()[0].ratio.clone()), original(trainer))[1]
     trainer.train()
-    assert trainer.micro_batch == 4
+    assert trainer.run.progress.segment.batch_size == 4
     assert (seen[0] == 1).all()  # both parts of the first step still saw the initial ratio
     assert (seen[1] != 1).any()
 
@@ -241,9 +241,9 @@ def test_resume__with_other_precision_or_average(data, tmp_path):
     settings = {"max_iter": 2, "max_epoch": 2}
     with pytest.raises(KeyboardInterrupt):
         Interrupted(tiny_exp(data, tmp_path, **settings), TrainOptions(4)).train()
-    with pytest.raises(UserError, match="was not started with ema False"):
+    with pytest.raises(UserError, match="began with ema True, now it is False"):
         Trainer(tiny_exp(data, tmp_path, ema=False, **settings), TrainOptions(4, resume=True)).train()
-    with pytest.raises(UserError, match="weights of another model"):
+    with pytest.raises(UserError, match="began with cls_loss 'eqfl', now it is 'qfl'"):
         Trainer(tiny_exp(data, tmp_path, cls_loss="qfl", **settings), TrainOptions(4, resume=True)).train()
     Trainer(tiny_exp(data, tmp_path, **settings), TrainOptions(4, amp=torch.bfloat16, resume=True)).train()
     assert load_checkpoint(tmp_path / "tiny/latest.pth")["iteration"] == 4

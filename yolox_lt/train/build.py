@@ -125,6 +125,7 @@ def build_run(
         torch.amp.GradScaler(device.type, enabled=options.amp == torch.float16),
         ModelEMA(model, exp.ema_decay, first) if exp.ema else None,
         progress,
+        given=options.given or (),
     )
 
 

@@ -33,7 +33,7 @@ from yolox_lt.train.meter import IntervalMeter, epoch_record, nan_to_zero
 from yolox_lt.train.nonfinite import NonFiniteGuard
 from yolox_lt.train.options import TrainOptions
 from yolox_lt.train.progress import Progress
-from yolox_lt.train.restore import find_start, start_from
+from yolox_lt.train.restore import find_start, resume_as_begun, start_from
 from yolox_lt.train.state import RunState, TrainData
 from yolox_lt.types import Batch
 
@@ -46,6 +46,8 @@ class Trainer:
     """
 
     run: RunState
+    guard: NonFiniteGuard
+    meter: IntervalMeter
     batch_stream: Iterator[Batch] | None = None
 
     def __init__(self, exp: DetectorExp, options: TrainOptions) -> None:
@@ -53,9 +55,6 @@ class Trainer:
         self.options = options
         self.device = options.process.device
         self.callbacks: list[Callback] = []
-        self.guard = NonFiniteGuard(exp.nonfinite, exp.nonfinite_limit)
-        self.meter = IntervalMeter(exp.print_interval, options.batch_size)
-        self.micro_batch = micro_batch_size(exp, options)
 
     def train(self) -> None:
         """Run from the start, or from where the checkpoint stopped, to the end.
@@ -90,14 +89,20 @@ class Trainer:
 
     def prepare(self) -> None:
         """Everything up to the first step."""
-        exp, options = self.exp, self.options
+        exp = self.exp
         ranks = rank_groups()
-        start = find_start(exp, options, ranks)
+        start = find_start(exp, self.options, ranks)
         checkpoint = None if start.path is None else load_checkpoint(start.path)
         resumed = checkpoint if start.resume else None
+        if resumed is not None and start.path is not None:
+            self.options = resume_as_begun(exp, self.options, resumed, start.path)
+        options = self.options
+        self.guard = NonFiniteGuard(exp.nonfinite, exp.nonfinite_limit)
+        self.meter = IntervalMeter(exp.print_interval, options.batch_size)
+        micro_batch = micro_batch_size(exp, options)
         seed = choose_seed(exp, None if resumed is None else resumed["seed"], ranks)
-        data = build_data(exp, options, seed, self.micro_batch)
-        progress = Progress(SamplerSegment(options.process.world_size, self.micro_batch, 0))
+        data = build_data(exp, options, seed, micro_batch)
+        progress = Progress(SamplerSegment(options.process.world_size, micro_batch, 0))
         # Loader processes make the first batch of a new run while the rest is built; forking is safest before CUDA too.
         self.batch_stream = None if start.resume else self.batches(data, progress, seed)
         if self.device.type == "cpu":

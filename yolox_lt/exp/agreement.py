@@ -1,0 +1,145 @@
+"""Whether an experiment and a checkpoint belong together: what a resumed run and an evaluation do where they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from yolox_lt.checkpoint import plain
+from yolox_lt.errors import UserError
+from yolox_lt.exp.settings import BaseExp
+
+STRUCTURE = frozenset(
+    {"num_classes", "depth", "width", "act", "depthwise", "neck_shortcut", "quality", "anchor_scales", "anchor_ratios"}
+    | {"resnet_depth", "fpn_channels", "box_code", "legacy", "pixel_mean", "pixel_std", "recipe"}
+)
+"""What the network is and what it is shown: other values make the same weights another detector."""
+
+LOSS = frozenset(
+    {"assigner", "atss_cells", "cls_loss", "loss_alpha", "loss_gamma", "loss_scale", "loss_focusing", "loss_weighting"}
+    | {"loss_alpha_in_statistic", "cls_weight", "l1", "box_loss", "box_weight", "quality_weight"}
+)
+"""What is minimised; the state of the loss in a checkpoint belongs to it."""
+
+OPTIMIZER = frozenset(
+    {"optimizer", "momentum", "nesterov", "weight_decay", "decay_all", "cls_bias_decay", "ema", "ema_decay"}
+    | {"trainable_layers", "freeze_bn"}
+)
+"""What the optimiser's state in a checkpoint is made for."""
+
+ORDER = frozenset(
+    {"seed", "sampler", "repeat_thresh", "repeat_rounding", "partners", "keep_empty", "group_aspect", "epoch_length"}
+    | {"glyph_categories", "glyph_image_size", "glyph_object_size", "glyph_profile", "glyph_seed"}
+    | {"glyph_train_images", "glyph_val_images"}
+)
+"""What decides which images come next."""
+
+TEST = frozenset(
+    {"test_size", "test_conf", "nmsthre", "pre_nms", "multi_label", "max_detections", "expand_detections"}
+    | {"score_voting"}
+)
+"""What an evaluation may choose anew, and says."""
+
+OF_THE_PLACE = frozenset({"output_dir", "exp_name"})
+"""Where the run's folder is now; a folder may have been moved."""
+
+FIXED = STRUCTURE | LOSS | OPTIMIZER | ORDER
+"""What a resumed run cannot change."""
+
+
+def differences(exp: BaseExp, settings: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Settings with another value than a checkpoint's: name -> (now, in the checkpoint). Both must have them.
+
+    Args:
+        settings: the part "exp" of a checkpoint.
+    """
+    now = plain(exp.attributes())
+    return {name: (now[name], was) for name, was in settings.items() if name in now and now[name] != was}
+
+
+def resume_settings(exp: BaseExp, content: dict[str, Any], given: Iterable[str] | None, path: str | Path) -> list[str]:
+    """Give a resumed run the settings it began with, but for those that are now set on purpose.
+
+    On purpose is what the command line sets, and what the experiment file sets otherwise than when the run began. Of
+    those, schedule, speed, augmentation and places are applied; structure, loss, optimiser and data order are refused.
+
+    Args:
+        exp: is changed. content: a checkpoint. given: names of settings on the command line; None: all of `exp`'s are
+            on purpose (a run started from Python). path: of the checkpoint, for messages.
+
+    Returns:
+        What to say, a line for each setting that differs.
+
+    Raises:
+        UserError: a setting that a resumed run cannot change, with both values.
+    """
+    first = content.get("given")  # None in checkpoints of earlier versions, which did not record it
+    said = []
+    for name, (now, was) in differences(exp, content["exp"]).items():
+        wanted = given is None or name in given or (first is not None and name not in first)
+        if name in OF_THE_PLACE:
+            continue
+        if not wanted or (name == "seed" and now is None):
+            exp.update({name: was})
+            said.append(f"{name} {was!r}, as the run began (the experiment has {now!r})")
+        elif name in FIXED:
+            raise UserError(
+                f"{path}: the run began with {name} {was!r}, now it is {now!r}, which a resumed run cannot change; "
+                f"resume with {name} {was!r}, or start a new run from these weights with -c and without --resume"
+            )
+        else:
+            said.append(f"{name} {now!r} from now on, until here {was!r}")
+    return said
+
+
+def check_structure(exp: BaseExp, content: dict[str, Any], path: str | Path) -> list[str]:
+    """Refuse to run a checkpoint's weights in another network than they were trained in.
+
+    Args:
+        exp: of the evaluation. content: the checkpoint. path: of the checkpoint, for messages.
+
+    Returns:
+        What to say, a line for each test setting that differs.
+
+    Raises:
+        UserError: a structural setting that differs, with both values.
+    """
+    found = differences(exp, content["exp"])
+    for name, (now, was) in found.items():
+        if name in STRUCTURE:
+            raise UserError(
+                f"{path}: was trained with {name} {was!r}, the experiment has {now!r}; leave out -f, so that the "
+                f"checkpoint's own settings count, or add {name} {as_word(was)}"
+            )
+    return [f"{name} {now!r} (the checkpoint has {was!r})" for name, (now, was) in found.items() if name in TEST]
+
+
+def as_word(value: Any) -> str:
+    """A setting's value as it is written on a command line."""
+    return str(tuple(value)).replace(" ", "") if isinstance(value, list) else str(value)
+
+
+def check_categories(names: Iterable[str], content: dict[str, Any], path: str | Path, where: str | Path) -> None:
+    """Refuse to resume with other categories than those of the checkpoint, or with the same in another order.
+
+    Args:
+        names: of the training annotations at `where`. content: the checkpoint at `path`.
+
+    Raises:
+        UserError: with the first category that differs.
+    """
+    own, theirs = list(names), list(content.get("names", names))
+    if own == theirs:
+        return
+    pairs = [(i, a, b) for i, (a, b) in enumerate(zip(own, theirs), 1) if a != b]
+    if pairs:
+        position, here, there = pairs[0]
+        first = f"category {position} of {where} is {here!r}, in the checkpoint {there!r}"
+        more = f" ({len(pairs) - 1} more differ)" if len(pairs) > 1 else ""
+    else:
+        first, more = f"{where} has {len(own)} categories, the checkpoint {len(theirs)}", ""
+    raise UserError(
+        f"{path}: {first}{more}; resume with the annotations that the run began with, or start a new run from these "
+        "weights with -c and without --resume, which matches categories by name"
+    )
