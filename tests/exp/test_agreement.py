@@ -10,7 +10,6 @@ from yolox_lt.exp import Exp, GlyphExp
 from yolox_lt.exp.agreement import (
     FIXED,
     OF_THE_PLACE,
-    STRUCTURE,
     TEST,
     check_categories,
     check_structure,
