@@ -11,6 +11,7 @@ import torch
 from tests.tiny import tiny_exp
 from yolox_lt.errors import UserError
 from yolox_lt.train.engine import Trainer
+from yolox_lt.train.nonfinite import NonFiniteGuard
 from yolox_lt.train.options import TrainOptions
 
 pytestmark = pytest.mark.usefixtures("without_report")
@@ -91,8 +92,22 @@ def test_skip__ends_after_so_many_in_a_row(data, tmp_path):
 
 
 def test_policy__unknown_is_refused(data, tmp_path):
-    with pytest.raises(UserError, match="nonfinite 'ignore' is unknown; choose one of stop, skip"):
+    with pytest.raises(UserError, match="nonfinite 'ignore' is unknown; choose one of auto, stop, skip"):
         Trainer(tiny_exp(data, tmp_path, nonfinite="ignore"), TrainOptions(2)).train()
+
+
+@pytest.mark.parametrize(
+    ("policy", "amp", "means"),
+    [
+        ("auto", None, "stop"),
+        ("auto", torch.bfloat16, "stop"),  # its range is float32's
+        ("auto", torch.float16, "skip"),
+        ("stop", torch.float16, "stop"),
+        ("skip", None, "skip"),
+    ],
+)
+def test_policy__auto_skips_where_the_range_is_small(policy, amp, means):
+    assert NonFiniteGuard(policy, amp, 10).policy == means
 
 
 def test_overflow__of_scaled_gradients_leaves_weights_average_and_statistic(data, tmp_path):

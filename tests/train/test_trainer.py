@@ -20,6 +20,7 @@ from yolox_lt.distributed.processes import ProcessInfo, free_port
 from yolox_lt.errors import UserError
 from yolox_lt.losses import EqualizedQualityFocalLoss
 from yolox_lt.train.engine import Trainer
+from yolox_lt.train.meter import improves
 from yolox_lt.train.options import TrainOptions
 
 CPU = torch.device("cpu")
@@ -278,10 +279,19 @@ def test_old_epoch_files__of_another_run_do_not_push_out_new_ones(data, tmp_path
     assert {p.name for p in (tmp_path / "tiny").glob("epoch_*")} == {"epoch_1.pth", "epoch_300.pth"}
 
 
-def test_second_run__in_the_same_folder_keeps_the_first_ones_figures(data, tmp_path):
-    for epochs in (2, 1):
-        Trainer(tiny_exp(data, tmp_path, max_iter=1, max_epoch=epochs), TrainOptions(4)).train()
-    rows = [
-        len((tmp_path / "tiny" / name).read_text().splitlines()) for name in ("metrics.previous.csv", "metrics.csv")
-    ]
-    assert rows == [1 + 2, 1 + 1]
+def test_second_run__in_the_same_folder_keeps_the_figures_and_checkpoints_of_all_before(data, tmp_path):
+    for epochs in (3, 2, 1):
+        Trainer(tiny_exp(data, tmp_path, max_iter=1, max_epoch=epochs, eval_interval=9), TrainOptions(4)).train()
+    for mark, epochs in ((".previous", 3), (".previous-2", 2), ("", 1)):
+        rows = (tmp_path / f"tiny/metrics{mark}.csv").read_text().splitlines()
+        assert len(rows) == 1 + epochs
+        assert load_checkpoint(tmp_path / f"tiny/latest{mark}.pth")["epoch"] == epochs
+
+
+@pytest.mark.parametrize(
+    ("value", "best", "answer"),
+    [(0.0, -1.0, True), (0.0, 0.0, True), (0.3, 0.3, True), (0.29, 0.3, False), (math.nan, 0.0, True)],
+)
+def test_best__of_equal_evaluations_the_latest_counts(value, best, answer):
+    """AP 0 in the first evaluations must not keep the weights of the first one as best.pth for ever."""
+    assert improves(value, best) == answer

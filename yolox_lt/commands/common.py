@@ -76,8 +76,8 @@ def amp_type(args: argparse.Namespace) -> torch.dtype | None:
 
 
 def setup_process(process: ProcessInfo) -> None:
-    """Console of rank 0 alone, OpenCV without threads of its own."""
-    setup_console(process.is_main)
+    """The console's log by rank, OpenCV without threads of its own."""
+    setup_console(process.rank)
     cv2.setNumThreads(0)
 
 

@@ -62,8 +62,8 @@ class DetectorExp(DataExp):
     auto_resume: bool = False
     # on these signals finish the step, save and end with status 75
     stop_signals: tuple[str, ...] = ("SIGTERM", "SIGINT", "SIGUSR1")
-    # a loss that is not finite: stop, or skip the step ...
-    nonfinite: str = "stop"
+    # a loss that is not finite: stop, skip the step, or auto (skip with --fp16, else stop) ...
+    nonfinite: str = "auto"
     # ... but stop after so many steps in a row
     nonfinite_limit: int = 10
     # algorithms on the GPU that give the same result every time, or an error where there is none

@@ -97,7 +97,7 @@ class Trainer:
         if resumed is not None and start.path is not None:
             self.options = resume_as_begun(exp, self.options, resumed, start.path)
         options = self.options
-        self.guard = NonFiniteGuard(exp.nonfinite, exp.nonfinite_limit)
+        self.guard = NonFiniteGuard(exp.nonfinite, options.amp, exp.nonfinite_limit)
         self.meter = IntervalMeter(exp.print_interval, options.batch_size)
         micro_batch = micro_batch_size(exp, options)
         seed = choose_seed(exp, None if resumed is None else resumed["seed"], ranks)
