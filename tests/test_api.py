@@ -19,10 +19,11 @@ from torch import Tensor
 
 import yolox_lt
 from tests.convert.files import official, released
-from yolox_lt.api import LoadedDetector, read_checkpoint, read_image
+from yolox_lt.api import LoadedDetector, read_checkpoint
 from yolox_lt.checkpoint import plain, save_checkpoint
 from yolox_lt.errors import UserError
 from yolox_lt.exp import DetectorExp, Exp, ResNetExp, YOLOXStarExp
+from yolox_lt.images import read_image
 from yolox_lt.models.priors import AnchorGrid
 from yolox_lt.render import color_of
 from yolox_lt.types import Detections, Predictions, Priors

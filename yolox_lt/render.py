@@ -7,8 +7,6 @@ import colorsys
 import cv2
 import numpy as np
 
-from yolox_lt.types import Detections
-
 GOLDEN_ANGLE = 0.6180339887498949
 
 
@@ -48,14 +46,6 @@ def render_boxes(
         place = (left, top + height + baseline // 2)
         cv2.putText(canvas, ascii_text(texts[i]), place, cv2.FONT_HERSHEY_SIMPLEX, size, ink, 1, cv2.LINE_AA)
     return canvas
-
-
-def render_detections(image: np.ndarray, detections: Detections) -> np.ndarray:
-    """A copy of `image` with every detection's box, name and score in percent."""
-    labels = detections.labels.cpu().numpy()
-    scores = detections.scores.cpu().numpy()
-    texts = [f"{detections.name_of(label)} {100 * score:.0f}" for label, score in zip(labels, scores)]
-    return render_boxes(image, detections.boxes.cpu().numpy(), labels, texts)
 
 
 def ascii_text(text: str) -> str:

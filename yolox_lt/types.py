@@ -19,7 +19,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     import numpy as np
 
-    from yolox_lt.api import Image
+    from yolox_lt.images import Image
 
 BACKGROUND = -1
 """Label or object index of a prior that has no object."""
@@ -150,10 +150,12 @@ class Detections:
         Args:
             image: the image in which they were found, in any form that the detector takes.
         """
-        from yolox_lt.api import read_image
-        from yolox_lt.render import render_detections
+        from yolox_lt.images import read_image  # OpenCV, where it is used alone
+        from yolox_lt.render import render_boxes
 
-        return render_detections(read_image(image), self)
+        labels, scores = self.labels.cpu().numpy(), self.scores.cpu().numpy()
+        texts = [f"{self.name_of(label)} {100 * score:.0f}" for label, score in zip(labels, scores)]
+        return render_boxes(read_image(image), self.boxes.cpu().numpy(), labels, texts)
 
     def to_list(self) -> list[dict[str, Any]]:
         """A dict for each detection: name, label, score (five decimals) and box (x1 y1 x2 y2, two decimals)."""

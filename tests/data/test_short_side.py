@@ -40,7 +40,7 @@ def test_golden__normalised_and_padded_batch(golden):
     transform = ShortSideTransform(40, 60)
     batch = Collate(multiple=64)([transform(data[f"img{i}"]) for i in range(5)])
     assert list(batch.images.shape) == data["legacy_batch_shape"].tolist()
-    got = ResNetExp().normalize(batch.images, batch.image_sizes)[1].numpy()
+    got = ResNetExp().get_preprocessor()(batch.images, batch.image_sizes)[1].numpy()
     want = data["legacy_batch_img1"][::-1]  # the golden images are taken as they lie, ours as BGR
     mean, std = np.array(ResNetExp.pixel_mean)[:, None, None], np.array(ResNetExp.pixel_std)[:, None, None]
     height, width = batch.image_sizes[1].tolist()
@@ -54,7 +54,7 @@ def test_golden__normalised_and_padded_batch(golden):
 def test_normalize__a_grey_level_by_hand():
     images = torch.full((1, 3, 2, 2), 0, dtype=torch.uint8)
     images[:, 2] = 255  # red, the last channel of BGR
-    got = ResNetExp().normalize(images, torch.tensor([[2, 1]]))
+    got = ResNetExp().get_preprocessor()(images, torch.tensor([[2, 1]]))
     assert got[0, :, 0, 0].tolist() == pytest.approx([(1 - 0.485) / 0.229, -0.456 / 0.224, -0.406 / 0.225], rel=1e-6)
     assert (got[0, :, :, 1] == 0).all()
 

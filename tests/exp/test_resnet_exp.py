@@ -133,7 +133,7 @@ def test_narrow_images_and_small_objects__train_and_predict(base):
     exp = base()
     exp.num_classes, exp.resnet_depth, exp.fpn_channels = 3, 18, 32
     model, criterion = exp.get_model().train(), exp.get_criterion()
-    images = exp.normalize(torch.randint(0, 255, (1, 3, 20, 33), dtype=torch.uint8))
+    images = exp.get_preprocessor()(torch.randint(0, 255, (1, 3, 20, 33), dtype=torch.uint8))
     predictions, priors = model(images)
     objects = [torch.tensor([[4.0, 5, 6, 7]])], [torch.tensor([2])]
     losses = criterion(predictions, priors, *objects, [(20, 33)])

@@ -15,11 +15,12 @@ import numpy as np
 from loguru import logger
 
 import yolox_lt
-from yolox_lt.api import LoadedDetector, read_image
 from yolox_lt.commands import common, web
 from yolox_lt.data.image_files import IMAGE_SUFFIXES
 from yolox_lt.distributed.processes import pick_device
 from yolox_lt.errors import UserError
+from yolox_lt.images import read_image
+from yolox_lt.inference import LoadedDetector
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.loader import Batches
@@ -30,7 +29,7 @@ class Evaluator:
         index: the validation annotations.
         loader: this rank's share of the images.
         predictor: from predictions to detections.
-        normalize: uint8 images on the device, sizes of their contents -> network input.
+        preprocessor: uint8 images on the device, sizes of their contents -> network input.
         groups: "r", "c", "f" per category, None where unknown.
         max_detections: per image.
         expand_detections, train_boxes: for Open Images, see `evaluate_openimages`.
@@ -39,7 +38,7 @@ class Evaluator:
     index: AnnotationIndex
     loader: Batches
     predictor: Predictor
-    normalize: Callable[[Tensor, Tensor], Tensor]
+    preprocessor: nn.Module
     groups: np.ndarray | None
     max_detections: int
     expand_detections: bool = False
@@ -56,8 +55,9 @@ class Evaluator:
         limits: Limits | None = None,
     ) -> DetectionArrays:
         """Detections of this rank's images; see `collect_detections`."""
+        preprocessor = self.preprocessor.to(device)
         return collect_detections(
-            model, self.predictor, self.normalize, self.loader, self.index, device, autocast, progress, limits
+            model, self.predictor, preprocessor, self.loader, self.index, device, autocast, progress, limits
         )
 
     def evaluate(

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from loguru import logger
-from torch import Tensor
 
 from yolox_lt.coders import Coder
 from yolox_lt.criterion import Assigner, BaseCriterion
@@ -22,6 +21,7 @@ from yolox_lt.losses import (
     SigmoidLoss,
 )
 from yolox_lt.models import Detector
+from yolox_lt.models.preprocess import FunctionPreprocessor, Preprocessor
 from yolox_lt.optim import schedule
 from yolox_lt.optim.groups import build_adamw, build_sgd, one_group, param_groups
 from yolox_lt.predict import Predictor
@@ -196,27 +196,9 @@ class DetectorExp(DataExp):
         """Size (height, width) to which the batch of an iteration is resized, None for as it comes."""
         return None
 
-    def normalize(self, images: Tensor, content_sizes: Tensor | None = None) -> Tensor:
-        """uint8 [B, 3, H, W] BGR -> network input.
-
-        content_sizes: int64 [B, 2], (height, width) of the content top-left in each image; None: no padding.
-        """
+    def get_preprocessor(self) -> Preprocessor:
+        """From a batch's pixels to the network's input."""
         raise NotImplementedError
-
-    def preprocess(
-        self,
-        images: Tensor,
-        boxes: list[Tensor],
-        size: tuple[int, int] | None,
-        content_sizes: Tensor | None = None,
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Normalise a training batch and resize it to `size` (height, width; None: as it is), boxes with it."""
-        images = self.normalize(images, content_sizes)
-        if size is None or images.shape[2:] == torch.Size(size):
-            return images, boxes
-        factor = torch.tensor([size[1] / images.shape[3], size[0] / images.shape[2]] * 2, device=images.device)
-        images = torch.nn.functional.interpolate(images, size=size, mode="bilinear", align_corners=False)
-        return images, [b * factor for b in boxes]
 
     # ------------------------------------------------------------------------------------------- training
 
@@ -270,7 +252,7 @@ class DetectorExp(DataExp):
             index,
             self.get_eval_loader(batch_size, rank, world, pin_memory),
             self.get_predictor(index.category_names),
-            self.normalize,
+            preprocessor_of(self),
             index.groups(self.train_image_counts() if index.frequencies is None else None),
             self.max_detections,
             self.expand_detections,
@@ -280,6 +262,12 @@ class DetectorExp(DataExp):
     def eval(self, model: torch.nn.Module, evaluator: Evaluator, device: torch.device, **options: Any) -> Report | None:
         """Score a model: a Report on rank 0, None on the others."""
         return evaluator.evaluate(model, device, **options)
+
+
+def preprocessor_of(exp: DetectorExp) -> Preprocessor:
+    """The experiment's preprocessor; a method `normalize(images, content_sizes)` of its own counts in its place."""
+    own = getattr(exp, "normalize", None)
+    return exp.get_preprocessor() if own is None else FunctionPreprocessor(own)
 
 
 def unknown(attribute: str, value: object, choices: str) -> UserError:

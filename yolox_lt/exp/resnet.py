@@ -8,9 +8,6 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-import torch
-from torch import Tensor
-
 from yolox_lt.assign import ATSSAssigner, FCOSAssigner, MaxIoUAssigner, PAAAssigner
 from yolox_lt.coders import Coder, DeltaCoder, DistanceCoder
 from yolox_lt.criterion import Assigner, BaseCriterion, Criterion, RetinaNetCriterion
@@ -19,6 +16,7 @@ from yolox_lt.data.collate import Collate
 from yolox_lt.errors import UserError
 from yolox_lt.exp.detection import DetectorExp, unknown
 from yolox_lt.models import Detector, build_resnet
+from yolox_lt.models.preprocess import Preprocessor
 from yolox_lt.predict import Predictor
 
 
@@ -185,14 +183,9 @@ class ResNetExp(DetectorExp):
     def get_collate(self) -> Collate:
         return Collate(multiple=64)
 
-    def normalize(self, images: Tensor, content_sizes: Tensor | None = None) -> Tensor:
-        """uint8 [B, 3, H, W] BGR -> RGB, mean and deviation taken out, zero where there is padding."""
-        mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (self.pixel_mean, self.pixel_std))
-        normal = (images.flip(1).float() / 255 - mean) / std
-        for image, (height, width) in zip(normal, [] if content_sizes is None else content_sizes.tolist()):
-            image[:, height:] = 0
-            image[:, :, width:] = 0
-        return normal
+    def get_preprocessor(self) -> Preprocessor:
+        """RGB, mean and deviation taken out, zero where there is padding."""
+        return Preprocessor(self.pixel_mean, self.pixel_std, blank_padding=True)
 
 
 class RetinaNetExp(ResNetExp):

@@ -9,7 +9,6 @@ import dataclasses
 from typing import ClassVar
 
 import numpy as np
-from torch import Tensor
 
 from yolox_lt.assign import ATSSAssigner, SimOTAAssigner
 from yolox_lt.coders import DeltaCoder, grid_coder
@@ -20,6 +19,7 @@ from yolox_lt.data.dataset import Letterbox
 from yolox_lt.errors import UserError
 from yolox_lt.exp.detection import DetectorExp, unknown
 from yolox_lt.models import Detector, build_yolox
+from yolox_lt.models.preprocess import Preprocessor
 from yolox_lt.predict import Predictor
 
 
@@ -168,9 +168,9 @@ class Exp(DetectorExp):
         base = self.input_size[0] // 32
         return base - self.multiscale_range, base + self.multiscale_range
 
-    def normalize(self, images: Tensor, content_sizes: Tensor | None = None) -> Tensor:
-        """uint8 [B, 3, H, W] BGR -> network input; YOLOX takes 0..255 as they are, the padding too."""
-        return images.float()
+    def get_preprocessor(self) -> Preprocessor:
+        """YOLOX takes 0..255 BGR as they are, the padding too."""
+        return Preprocessor()
 
 
 class YOLOXStarExp(Exp):

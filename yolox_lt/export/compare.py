@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from yolox_lt import boxes as box_ops
-from yolox_lt.api import LoadedDetector
 from yolox_lt.errors import UserError
 from yolox_lt.export.runtime import ExportedModel, finish
+from yolox_lt.inference import LoadedDetector
 from yolox_lt.models import Detector
 from yolox_lt.predict import Predictor
 from yolox_lt.types import Batch, Detections, Predictions, Priors
@@ -139,7 +139,7 @@ def batch_difference(detector: LoadedDetector, model: ExportedModel, batch: Batc
 def reference(detector: LoadedDetector, images: Tensor, batch: Batch) -> tuple[Predictions, Priors]:
     """What the PyTorch model says, in the precision of its weights."""
     assert isinstance(detector.model, Detector)
-    network_input = detector.exp.normalize(images.to(torch.uint8), batch.image_sizes)
+    network_input = detector.preprocessor(images.to(torch.uint8), batch.image_sizes)
     return detector.model(network_input.to(next(detector.model.parameters()).dtype))
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from yolox_lt.checkpoint import plain
 from yolox_lt.errors import UserError
+from yolox_lt.exp import DetectorExp
 from yolox_lt.export.network import first_cells, takes_image_sizes
-
-if TYPE_CHECKING:
-    from yolox_lt.exp import DetectorExp
-    from yolox_lt.models import Detector
+from yolox_lt.models import Detector
 
 FORMAT_VERSION = 1
 

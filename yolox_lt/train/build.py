@@ -14,7 +14,7 @@ from yolox_lt.data.sampling.sampler import SampleSampler, resume_stream
 from yolox_lt.distributed.collectives import RankGroups, broadcast
 from yolox_lt.distributed.processes import ProcessInfo, use_deterministic_algorithms
 from yolox_lt.errors import UserError
-from yolox_lt.exp.detection import DetectorExp
+from yolox_lt.exp.detection import DetectorExp, preprocessor_of
 from yolox_lt.optim.ema import ModelEMA
 from yolox_lt.train.options import TrainOptions
 from yolox_lt.train.progress import Progress
@@ -119,6 +119,7 @@ def build_run(
         data,
         model,
         training_network(model, exp, options.process),
+        preprocessor_of(exp).to(device),
         criterion,
         exp.get_optimizer(options.batch_size, model),
         exp.get_lr_scheduler(exp.basic_lr_per_img * options.batch_size, data.epoch_iterations),

@@ -205,13 +205,10 @@ class Trainer:
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Losses of one batch, the network under autocast, the criterion in float32."""
         size = self.exp.random_resize(self.run.iteration)
-        images, boxes = self.exp.preprocess(batch.images, batch.boxes, size, batch.image_sizes)
+        images = self.run.preprocessor(batch.images, batch.image_sizes, size)
         with torch.autocast(self.device.type, dtype=self.options.amp, enabled=self.options.amp is not None):
             predictions, priors = self.run.network(images)
-        content = batch.image_sizes.double() * torch.tensor(
-            [images.shape[2] / batch.images.shape[2], images.shape[3] / batch.images.shape[3]], dtype=torch.float64
-        )
-        sizes = [(int(h), int(w)) for h, w in content.round().tolist()]
+        boxes, sizes = resized_targets(batch, images)
         return self.run.criterion(predictions, priors, boxes, batch.labels, sizes)
 
     def update(self) -> bool:
@@ -266,3 +263,14 @@ class Trainer:
             asked = self.stop.received.name if self.stop.received is not None else "another rank"
             done, total = (self.run.iteration, self.run.total) if self.callbacks else (0, 0)  # stopped before the start
             logger.info(f"stopped by {asked} after iteration {done} of {total}; continue with --resume")
+
+
+def resized_targets(batch: Batch, images: Tensor) -> tuple[list[Tensor], list[tuple[int, int]]]:
+    """Boxes [G, 4] of each image and the (height, width) of its content, in pixels of the network's input `images`."""
+    (rows, columns), (height, width) = batch.images.shape[2:], images.shape[2:]
+    boxes = batch.boxes
+    if (height, width) != (rows, columns):
+        factor = torch.tensor([width / columns, height / rows] * 2, device=images.device)
+        boxes = [b * factor for b in boxes]
+    content = batch.image_sizes.double() * torch.tensor([height / rows, width / columns], dtype=torch.float64)
+    return boxes, [(int(h), int(w)) for h, w in content.round().tolist()]

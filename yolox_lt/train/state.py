@@ -64,11 +64,11 @@ class TrainData:
 class RunState:
     """Everything of a run; callbacks get it.
 
-    network: the model as it is trained (compiled, distributed). ema: None without an average.
-    progress: position in the run. best: AP of the best evaluation, -1 before one. metrics: of the evaluation at the end
-    of the last epoch, empty without one. bad_images: how often each unreadable image was met, on this rank since the
-    last end of an epoch, on rank 0 before too. log_rows: of metrics.jsonl. saved: whether latest.pth holds all that was
-    done.
+    network: the model as it is trained (compiled, distributed). preprocessor: from a batch's pixels to its input.
+    ema: None without an average. progress: position in the run. best: AP of the best evaluation, -1 before one.
+    metrics: of the evaluation at the end of the last epoch, empty without one. bad_images: how often each unreadable
+    image was met, on this rank since the last end of an epoch, on rank 0 before too. log_rows: of metrics.jsonl.
+    saved: whether latest.pth holds all that was done. given: settings that a command line has set since the run began.
     """
 
     exp: DetectorExp
@@ -78,6 +78,7 @@ class RunState:
     data: TrainData
     model: Detector
     network: nn.Module
+    preprocessor: nn.Module
     criterion: BaseCriterion
     optimizer: torch.optim.Optimizer
     schedule: Schedule
