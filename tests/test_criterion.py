@@ -13,7 +13,7 @@ import torch.multiprocessing as mp
 
 from tests.golden_levels import aligned_priors, legacy_priors, level_maps, objects, predictions_from
 from yolox_lt import boxes as box_ops
-from yolox_lt.assign import ATSSAssigner, SimOTAAssigner
+from yolox_lt.assign import ATSSAssigner, BaseAssigner, SimOTAAssigner, Targets
 from yolox_lt.coders import DeltaCoder, grid_coder
 from yolox_lt.criterion import Criterion, RetinaNetCriterion, YOLOXCriterion, centerness
 from yolox_lt.distributed.processes import free_port
@@ -36,8 +36,8 @@ class IgnoringATSS(ATSSAssigner):
     have.
     """
 
-    def assign_batch(self, priors, gt_boxes, gt_labels, image_sizes, predictions=None):
-        results = super().assign_batch(priors, gt_boxes, gt_labels, image_sizes, predictions)
+    def assign_batch(self, priors, targets, predictions=None):
+        results = super().assign_batch(priors, targets, predictions)
         points = (priors.boxes[:, :2] + priors.boxes[:, 2:]) / 2
         for result, ignore in zip(results, self.ignore):
             inside = (points[:, None] > ignore[:, :2]).all(-1) & (points[:, None] < ignore[:, 2:]).all(-1)
@@ -91,7 +91,7 @@ def test_released__two_iterations_of_the_whole_loss(golden, name):
         losses, maps = run_iteration(criterion, data, i)
         prefixes = {"cls": f"{name}_it{i}_", "loc": f"{stored}_it{i}_", "iou": f"{stored}_it{i}_"}
         check(losses, maps, data, f"{name}_it{i}_", prefixes)
-        for balance in criterion.balances():
+        for balance in criterion.step_states():
             for statistic, value in (
                 ("pos_grad", balance.pos_grad),
                 ("neg_grad", balance.neg_grad),
@@ -106,7 +106,7 @@ def test_released_resnet__two_iterations_of_the_whole_loss(golden):
     for i in range(2):
         losses, maps = run_iteration(criterion, data, i, priors=legacy_priors(data))
         check(losses, maps, data, f"efl_s8_it{i}_", dict.fromkeys(("cls", "loc", "iou"), f"efl_s8_it{i}_"))
-        (balance,) = criterion.balances()
+        (balance,) = criterion.step_states()
         for statistic, value in (
             ("pos_grad", balance.pos_grad),
             ("neg_grad", balance.neg_grad),
@@ -121,15 +121,15 @@ def two_workers(rank, port, path, queue):
     with np.load(path) as archive:
         data = dict(archive)
     criterion = released_criterion(EqualizedFocalLoss(C, scale=4.0))
-    for balance in criterion.balances():
+    for balance in criterion.step_states():
         balance.auto_commit = False
     try:
         for i in range(2):
             losses, maps = run_iteration(criterion, data, i, f"rank{rank}_")
-            criterion.balances()[0].commit()
+            criterion.step_states()[0].commit()
             prefix = f"rank{rank}_it{i}_"
             check(losses, maps, data, prefix, dict.fromkeys(("cls", "loc", "iou"), prefix))
-            balance = criterion.balances()[0]
+            balance = criterion.step_states()[0]
             for name, value in (
                 ("pos_grad", balance.pos_grad),
                 ("neg_grad", balance.neg_grad),
@@ -162,7 +162,7 @@ def test_released__batch_without_objects_gives_zero_box_losses_and_gradients_eve
     sum(losses.values()).backward()
     assert all((m.grad == 0).all() for k in ("loc", "iou") for m in maps[k])
     assert all((m.grad > 0).all() for m in maps["cls"])  # every entry is a negative
-    assert criterion.balances()[0].pos_grad.sum() == 0
+    assert criterion.step_states()[0].pos_grad.sum() == 0
 
 
 # ------------------------------------------------------------------------------------------------- official YOLOX
@@ -196,7 +196,7 @@ def test_simota__assignment_of_every_image(golden, case):
     torch.testing.assert_close(predictions.boxes, box_ops.cxcywh_to_xyxy(want[..., :4]), rtol=1e-3, atol=1e-2)
     assigner = SimOTAAssigner()
     sizes = [tuple(data["image_hw"].tolist())] * len(boxes)
-    for b, result in enumerate(assigner.assign_batch(priors, boxes, labels, sizes, predictions)):
+    for b, result in enumerate(assigner.assign_batch(priors, Targets(boxes, labels, sizes), predictions)):
         window = (
             assigner.center_window(priors, boxes[b]).any(dim=0) if len(boxes[b]) else torch.zeros(len(priors.boxes))
         )
@@ -238,12 +238,12 @@ def test_simota__no_prior_in_any_window_assigns_nothing():
 
 def test_statistics__are_part_of_the_state_and_survive_a_round_trip():
     criterion = Criterion(ATSSAssigner(18), EqualizedFocalLoss(4), DeltaCoder(), use_l1=False)
-    criterion.balances()[0].accumulate(torch.tensor([1.0, 0, 2, 0]), torch.tensor([2.0, 1, 1, 0]))
+    criterion.step_states()[0].accumulate(torch.tensor([1.0, 0, 2, 0]), torch.tensor([2.0, 1, 1, 0]))
     other = copy.deepcopy(criterion)
     for buffer in other.buffers():
         buffer.zero_()
     other.load_state_dict(criterion.state_dict())
-    assert other.balances()[0].ratio.tolist() == pytest.approx([0.5, 0.0, 1.0, 0.0])
+    assert other.step_states()[0].ratio.tolist() == pytest.approx([0.5, 0.0, 1.0, 0.0])
     json.dumps(list(criterion.state_dict()))
 
 
@@ -272,14 +272,14 @@ def test_centerness__by_hand():
     torch.testing.assert_close(centerness(priors, boxes), torch.tensor([1.0, (1 / 6) ** 0.5, 0.0]))
 
 
-class Fixed:
+class Fixed(BaseAssigner):
     """Gives the same objects to the same priors, whatever comes."""
 
     def __init__(self, gt_index):
         self.gt_index = torch.tensor(gt_index)
 
-    def assign_batch(self, priors, gt_boxes, gt_labels, image_sizes, predictions=None):
-        return [Assignment(self.gt_index, torch.zeros(len(self.gt_index))) for _ in gt_boxes]
+    def __call__(self, priors, gt_boxes, gt_labels, image_size, predictions=None):
+        return Assignment(self.gt_index, torch.zeros(len(self.gt_index)))
 
 
 def small_case():

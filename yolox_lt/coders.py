@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -89,6 +90,15 @@ class DistanceCoder:
     def _point_side(self, priors: Tensor) -> tuple[Tensor, Tensor]:
         """Points [..., 2] and strides [..., 1]."""
         return (priors[..., :2] + priors[..., 2:]) / 2, priors[..., 2:3] - priors[..., :1] + float(self.legacy)
+
+
+def category_logits(outputs: Tensor, scores: Callable[[Tensor], Tensor] | None) -> Tensor:
+    """A classifier's outputs [..., W] as one logit a category [..., C]: themselves for sigmoid losses.
+
+    Args:
+        scores: outputs -> scores in [0, 1], of a loss with another rule; scores are kept to 1e-6 from 0 and 1.
+    """
+    return outputs if scores is None else torch.logit(scores(outputs.float()), eps=1e-6)
 
 
 def grid_coder() -> DeltaCoder:

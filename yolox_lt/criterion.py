@@ -7,30 +7,26 @@ loss, weighted GIoU, IoU or centre-ness branch), `RetinaNetCriterion` has no thi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from yolox_lt import boxes as box_ops
-from yolox_lt.coders import Coder
-from yolox_lt.losses import DenseLoss, GradientBalance, SigmoidLoss, bce_with_logits, giou_loss, square_iou_loss
+from yolox_lt.assign.base import BaseAssigner, Targets
+from yolox_lt.coders import Coder, category_logits
+from yolox_lt.losses import (
+    ClassificationLoss,
+    SigmoidLoss,
+    StepState,
+    bce_with_logits,
+    giou_loss,
+    own_scores,
+    square_iou_loss,
+)
 from yolox_lt.types import Assignment, Predictions, Priors
-
-
-class Assigner(Protocol):
-    """What a criterion needs of an assigner."""
-
-    def assign_batch(
-        self,
-        priors: Priors,
-        gt_boxes: list[Tensor],
-        gt_labels: list[Tensor],
-        image_sizes: list[tuple[int, int]],
-        predictions: Predictions | None = None,
-    ) -> list[Assignment]: ...
 
 
 @dataclass
@@ -90,7 +86,7 @@ class BaseCriterion(nn.Module):
     """
 
     def __init__(
-        self, assigner: Assigner, cls_loss: DenseLoss, coder: Coder, use_l1: bool, cls_weight: float = 1.0
+        self, assigner: BaseAssigner, cls_loss: ClassificationLoss, coder: Coder, use_l1: bool, cls_weight: float = 1.0
     ) -> None:
         super().__init__()
         self.assigner = assigner
@@ -114,11 +110,16 @@ class BaseCriterion(nn.Module):
             gt_boxes: per image float32 [G, 4]. gt_labels: per image int64 [G].
             image_sizes: per image (height, width) of the content.
         """
-        predictions.boxes = self.coder.decode(priors.boxes, predictions.box_deltas.detach())
-        assignments = self.assigner.assign_batch(priors, gt_boxes, gt_labels, image_sizes, predictions)
+        known = None
+        if self.assigner.needs_predictions:
+            boxes = self.coder.decode(priors.boxes, predictions.box_deltas.detach())
+            scores = self.cls_loss.scores if own_scores(self.cls_loss) else None
+            known = replace(predictions, cls_logits=category_logits(predictions.cls_logits, scores), boxes=boxes)
+        assignments = self.assigner.assign_batch(priors, Targets(gt_boxes, gt_labels, image_sizes), known)
         return self.losses(predictions, priors, gather_matches(assignments, gt_boxes, gt_labels))
 
     def losses(self, predictions: Predictions, priors: Priors, matches: Matches) -> dict[str, Tensor]:
+        """Losses by name, from the positives of the batch."""
         raise NotImplementedError
 
     def classification(self, predictions: Predictions, matches: Matches, iou: Tensor, normalizer: Tensor) -> Tensor:
@@ -126,15 +127,15 @@ class BaseCriterion(nn.Module):
         quality = torch.zeros(matches.labels.shape, device=iou.device)
         quality[matches.image, matches.prior] = iou
         return self.cls_loss(
-            predictions.cls_logits.flatten(0, 1),  # [B, P, C] -> [B*P, C]
+            predictions.cls_logits.flatten(0, 1),  # [B, P, W] -> [B*P, W]
             matches.labels.flatten(),
             quality.flatten(),
             normalizer / self.cls_weight,
         )
 
-    def balances(self) -> list[GradientBalance]:
-        """The statistics to commit or discard once per optimiser step."""
-        return [module for module in self.modules() if isinstance(module, GradientBalance)]
+    def step_states(self) -> list[StepState]:
+        """What is committed or discarded once per optimiser step: the statistics of the losses."""
+        return [module for module in self.modules() if isinstance(module, StepState)]
 
 
 class Criterion(BaseCriterion):
@@ -155,8 +156,8 @@ class Criterion(BaseCriterion):
 
     def __init__(
         self,
-        assigner: Assigner,
-        cls_loss: DenseLoss,
+        assigner: BaseAssigner,
+        cls_loss: ClassificationLoss,
         coder: Coder,
         use_l1: bool = False,
         target: Literal["iou", "centerness"] = "iou",
@@ -196,7 +197,9 @@ class RetinaNetCriterion(BaseCriterion):
     Lin et al., Focal Loss for Dense Object Detection, section 4; plain L1 instead of smooth L1 is our choice.
     """
 
-    def __init__(self, assigner: Assigner, cls_loss: DenseLoss, coder: Coder, cls_weight: float = 1.0) -> None:
+    def __init__(
+        self, assigner: BaseAssigner, cls_loss: ClassificationLoss, coder: Coder, cls_weight: float = 1.0
+    ) -> None:
         super().__init__(assigner, cls_loss, coder, use_l1=True, cls_weight=cls_weight)
 
     def losses(self, predictions: Predictions, priors: Priors, matches: Matches) -> dict[str, Tensor]:
@@ -220,7 +223,7 @@ class YOLOXCriterion(BaseCriterion):
 
     box_weight = 5.0
 
-    def __init__(self, assigner: Assigner, coder: Coder, use_l1: bool = False, cls_weight: float = 1.0) -> None:
+    def __init__(self, assigner: BaseAssigner, coder: Coder, use_l1: bool = False, cls_weight: float = 1.0) -> None:
         super().__init__(assigner, SigmoidLoss(), coder, use_l1, cls_weight)
 
     def losses(self, predictions: Predictions, priors: Priors, matches: Matches) -> dict[str, Tensor]:

@@ -54,10 +54,10 @@ class Priors:
 class Predictions:
     """What the network says, before any sigmoid or decoding. Without the batch axis for one image.
 
-    cls_logits: float [B, P, C].
+    cls_logits: float [B, P, C]; losses with another width W than the categories: [B, P, W].
     box_deltas: float [B, P, 4], dx dy dw dh relative to the priors.
     quality_logits: float [B, P] (IoU branch or objectness), None for a head without one.
-    boxes: float32 [B, P, 4] decoded x1 y1 x2 y2; filled by the criterion for assigners that look at predictions.
+    boxes: float32 [B, P, 4] decoded x1 y1 x2 y2; only in what assigners get that look at predictions.
     """
 
     cls_logits: Tensor

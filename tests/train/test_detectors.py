@@ -95,7 +95,7 @@ def test_thirty_steps__finite_and_falling(data, detector, loss):
     assert all(map(math.isfinite, history))
     # Soft targets rise with the boxes, and the loss with them, before it falls.
     assert sum(history[-6:]) < 0.95 * sum(history[:6])
-    for balance in criterion.balances():
+    for balance in criterion.step_states():
         assert balance.pos_grad.sum() > 0
         assert balance.skipped == 0
 

@@ -66,7 +66,7 @@ def test_stop__says_everything_and_leaves_the_statistic(data, tmp_path):
     known = {f"{index.file_name(i)} (id {index.image_ids[i]})" for i in range(len(index))}
     assert len(listed.split(", ")) == 2
     assert set(listed.split(", ")) <= known
-    balance = trainer.run.criterion.balances()[0]
+    balance = trainer.run.criterion.step_states()[0]
     assert balance._pending is None
     assert int(balance.skipped) == 0
     assert torch.isfinite(balance.ratio).all()
@@ -129,11 +129,11 @@ def test_overflow__of_scaled_gradients_leaves_weights_average_and_statistic(data
             kept = {k: v for k, v in before.items() if "running_" not in k or k.startswith("ema")}
             assert_same(kept, everything(trainer))
             assert trainer.run.ema.next == updates
-            assert trainer.run.criterion.balances()[0]._pending is None
+            assert trainer.run.criterion.step_states()[0]._pending is None
         else:
             assert trainer.run.ema.next == updates + 1
             assert not torch.equal(
-                before["criterion.cls_loss.balance.neg_grad"], trainer.run.criterion.balances()[0].neg_grad
+                before["criterion.cls_loss.balance.neg_grad"], trainer.run.criterion.step_states()[0].neg_grad
             )
         return values
 

@@ -161,7 +161,7 @@ def test_bf16__statistic_is_exact_for_the_logits_that_the_network_gives(data, tm
     exp.on_train_start = lambda run: setattr(run.criterion.cls_loss, "forward", forward)
     trainer.train()
     assert seen == [torch.bfloat16] * 20
-    balance = trainer.run.criterion.balances()[0]
+    balance = trainer.run.criterion.step_states()[0]
     assert balance.pos_grad.dtype == balance.neg_grad.dtype == torch.float32
     for name in ("pos_grad", "neg_grad", "ratio"):
         want = getattr(shadow.balance, name)
@@ -200,7 +200,7 @@ def test_accumulation__counts_the_statistic_once_a_step(data, tmp_path):
     seen = []
     trainer.evaluate = lambda: None
     original = Trainer.update
-    trainer.update = lambda: (seen.append(trainer.run.criterion.balances()[0].ratio.clone()), original(trainer))[1]
+    trainer.update = lambda: (seen.append(trainer.run.criterion.step_states()[0].ratio.clone()), original(trainer))[1]
     trainer.train()
     assert trainer.run.progress.segment.batch_size == 4
     assert (seen[0] == 1).all()  # both parts of the first step still saw the initial ratio
@@ -235,7 +235,7 @@ def test_non_finite_loss__stops_with_the_losses_and_leaves_the_statistic(data, t
     trainer.forward = poisoned
     with pytest.raises(UserError, match=r"not finite at iteration 3 \(cls .*box nan.*images"):
         trainer.train()
-    assert torch.isfinite(trainer.run.criterion.balances()[0].ratio).all()
+    assert torch.isfinite(trainer.run.criterion.step_states()[0].ratio).all()
 
 
 def test_resume__with_other_precision_or_average(data, tmp_path):

@@ -26,6 +26,7 @@ from yolox_lt.evaluate.lvis import DETS_PER_CATEGORY
 from yolox_lt.evaluate.results import labels_and_images, load_detections
 from yolox_lt.exp import DetectorExp, get_exp
 from yolox_lt.exp.load import exp_from_settings
+from yolox_lt.report.analysis.balance_file import balance_columns
 from yolox_lt.report.analysis.evaluation_file import record_evaluation
 from yolox_lt.report.analysis.per_category import threshold_column, training_columns
 from yolox_lt.report.data.summary import summarize_training
@@ -167,7 +168,7 @@ def extra_scores(
 
 def training_facts(exp: DetectorExp, content: dict[str, Any], index: AnnotationIndex) -> dict[str, np.ndarray]:
     """What is known of the checkpoint's training, as columns of per_category.csv."""
-    summary = loss = None
+    summary, balance = None, {}
     try:
         train = exp.get_index("train")
         if np.array_equal(train.category_ids, index.category_ids):
@@ -177,8 +178,8 @@ def training_facts(exp: DetectorExp, content: dict[str, Any], index: AnnotationI
     if content.get("criterion"):
         criterion = exp_from_settings(content["family"], content["exp"]).get_criterion()
         criterion.load_state_dict(content["criterion"])
-        loss = criterion.cls_loss
-    return training_columns(summary, loss)
+        balance = balance_columns(criterion.cls_loss)
+    return training_columns(summary, balance)
 
 
 def keep(

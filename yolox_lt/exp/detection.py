@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from loguru import logger
+from torch import Tensor
 
+from yolox_lt.assign import BaseAssigner
 from yolox_lt.coders import Coder
-from yolox_lt.criterion import Assigner, BaseCriterion
+from yolox_lt.criterion import BaseCriterion
 from yolox_lt.errors import UserError
 from yolox_lt.exp.data import DataExp
 from yolox_lt.losses import (
-    DenseLoss,
+    ClassificationLoss,
     EQLv2FocalLoss,
     EqualizedFocalLoss,
     EqualizedQualityFocalLoss,
     FocalLoss,
     QualityFocalLoss,
     SigmoidLoss,
+    own_scores,
 )
 from yolox_lt.models import Detector
 from yolox_lt.models.preprocess import FunctionPreprocessor, Preprocessor
@@ -160,11 +164,11 @@ class DetectorExp(DataExp):
         """From box predictions to boxes."""
         raise NotImplementedError
 
-    def get_assigner(self) -> Assigner:
+    def get_assigner(self) -> BaseAssigner:
         """The label assigner named by `assigner`."""
         raise NotImplementedError
 
-    def get_cls_loss(self) -> DenseLoss:
+    def get_cls_loss(self) -> ClassificationLoss:
         """The classification loss named by `cls_loss`."""
         switches = {"focusing": self.loss_focusing, "weighting": self.loss_weighting}
         if self.cls_loss == "sigmoid":
@@ -181,6 +185,15 @@ class DetectorExp(DataExp):
         if self.cls_loss == "eqlv2_focal":
             return EQLv2FocalLoss(self.num_classes, self.loss_alpha, self.loss_gamma)
         raise unknown("cls_loss", self.cls_loss, "sigmoid, focal, qfl, efl, eqfl, eqlv2_focal")
+
+    def num_outputs(self) -> int:
+        """Width of the classifier: the categories, unless the loss has another."""
+        return self.get_cls_loss().num_outputs(self.num_classes)
+
+    def class_scores(self) -> Callable[[Tensor], Tensor] | None:
+        """The classifier's outputs [..., W] -> scores [..., C] by the loss's own rule; None: a sigmoid of each."""
+        loss = self.get_cls_loss()
+        return loss.scores if own_scores(loss) else None
 
     def get_criterion(self) -> BaseCriterion:
         """Assignment and losses as one object."""

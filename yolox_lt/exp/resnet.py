@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from yolox_lt.assign import ATSSAssigner, FCOSAssigner, MaxIoUAssigner, PAAAssigner
+from yolox_lt.assign import ATSSAssigner, BaseAssigner, FCOSAssigner, MaxIoUAssigner, PAAAssigner
 from yolox_lt.coders import Coder, DeltaCoder, DistanceCoder
-from yolox_lt.criterion import Assigner, BaseCriterion, Criterion, RetinaNetCriterion
+from yolox_lt.criterion import BaseCriterion, Criterion, RetinaNetCriterion
 from yolox_lt.data.augment.short_side import ShortSideAugment, ShortSideTransform
 from yolox_lt.data.collate import Collate
 from yolox_lt.errors import UserError
@@ -100,7 +100,7 @@ class ResNetExp(DetectorExp):
     def get_model(self) -> Detector:
         """A freshly initialised detector on the CPU, without the backbone's pretrained weights."""
         return build_resnet(
-            self.num_classes,
+            self.num_outputs(),
             depth=self.resnet_depth,
             channels=self.fpn_channels,
             anchor_scales=self.anchor_scales,
@@ -127,7 +127,7 @@ class ResNetExp(DetectorExp):
             return DistanceCoder(self.legacy)
         raise unknown("box_code", self.box_code, "deltas, distances")
 
-    def get_assigner(self) -> Assigner:
+    def get_assigner(self) -> BaseAssigner:
         """The label assigner named by `assigner`."""
         anchors = len(self.anchor_scales) * len(self.anchor_ratios)
         if self.assigner == "atss":
@@ -170,6 +170,7 @@ class ResNetExp(DetectorExp):
             clip="content",
             voting=self.score_voting,
             names=names,
+            scores=self.class_scores(),
         )
 
     # ------------------------------------------------------------------------------------------- images

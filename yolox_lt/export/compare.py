@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from yolox_lt import boxes as box_ops
+from yolox_lt.coders import category_logits
 from yolox_lt.errors import UserError
 from yolox_lt.export.runtime import ExportedModel, finish
 from yolox_lt.inference import LoadedDetector
@@ -132,7 +133,9 @@ def batch_difference(detector: LoadedDetector, model: ExportedModel, batch: Batc
         boxes, scores = zip(*(detection_difference(a, b, predictor) for a, b in zip(found, want)))
         return reduce(max_or_nan, boxes), reduce(max_or_nan, scores), sum(map(len, want))
     exported, _ = model(images, batch.image_sizes)
-    return *decoded_difference(exported, predictions, priors, predictor, size), predictions.box_deltas[..., 0].numel()
+    return *decoded_difference(exported, predictions, priors, predictor, size, True), predictions.box_deltas[
+        ..., 0
+    ].numel()
 
 
 @torch.no_grad()
@@ -144,12 +147,16 @@ def reference(detector: LoadedDetector, images: Tensor, batch: Batch) -> tuple[P
 
 
 def decoded_difference(
-    one: Predictions, other: Predictions, priors: Priors, predictor: Predictor, size: tuple[int, int]
+    one: Predictions, other: Predictions, priors: Priors, predictor: Predictor, size: tuple[int, int], of_file: bool
 ) -> tuple[float, float]:
-    """Largest difference of a box inside the input and of a score, over all priors."""
+    """Largest difference of a box inside the input and of a score, over all priors.
+
+    of_file: `one` is what a file gives, with one logit a category whatever the loss.
+    """
+    of_one = replace(predictor, scores=None) if of_file else predictor
     boxes = scores = 0.0
     for b in range(len(one.cls_logits)):  # scores of one image can fill a gigabyte
-        ours, theirs = (decoded(p, b, priors, predictor, size) for p in (one, other))
+        ours, theirs = (decoded(p, b, priors, q, size) for p, q in ((one, of_one), (other, predictor)))
         boxes = max_or_nan(boxes, (ours[0] - theirs[0]).abs().max().item())
         scores = max_or_nan(scores, (ours[1] - theirs[1]).abs().max().item())
     return boxes, scores
@@ -160,7 +167,7 @@ def decoded(
 ) -> tuple[Tensor, Tensor]:
     """Boxes [P, 4] inside the input and scores [P, C] of image b."""
     boxes = predictor.coder.decode(priors.boxes, predictions.box_deltas[b])
-    scores = predictions.cls_logits[b].sigmoid()
+    scores = category_logits(predictions.cls_logits[b], predictor.scores).sigmoid()
     if predictions.quality_logits is not None:
         scores *= predictions.quality_logits[b].sigmoid()[:, None]
     return box_ops.clip(boxes, size, priors.legacy), scores
@@ -177,7 +184,7 @@ def rounding_error(detector: LoadedDetector, model: ExportedModel, batch: Batch)
         double, _ = reference(detector, images, batch)
     finally:
         detector.model.float()
-    return decoded_difference(single, double, priors, predictor, size)
+    return decoded_difference(single, double, priors, predictor, size, False)
 
 
 def detection_difference(found: Detections, want: Detections, predictor: Predictor) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from yolox_lt.coders import category_logits
 from yolox_lt.exp.detection import DetectorExp, preprocessor_of
 from yolox_lt.models import AnchorGrid, Detector, fuse_conv_bn
 from yolox_lt.models.preprocess import count
@@ -29,11 +30,16 @@ class ExportNetwork(nn.Module):
         fused = fuse_conv_bn(model).requires_grad_(False).float().cpu()
         self.backbone, self.head = fused.backbone, fused.head
         self.pixels = preprocessor_of(exp)
+        self.predictor = exp.get_predictor()
 
     def forward(self, images: Tensor, image_sizes: Tensor | None = None) -> tuple[Tensor, ...]:
         """Float BGR 0..255 [B, 3, H, W] (and int64 [B, 2]) -> cls_logits, box_deltas and, if any, quality_logits."""
         predictions, _ = self.predict(images, image_sizes)
-        raw = (predictions.cls_logits, predictions.box_deltas, predictions.quality_logits)
+        raw = (
+            category_logits(predictions.cls_logits, self.predictor.scores),
+            predictions.box_deltas,
+            predictions.quality_logits,
+        )
         return tuple(values for values in raw if values is not None)
 
     def predict(self, images: Tensor, image_sizes: Tensor | None) -> tuple[Predictions, Sequence[Tensor]]:
@@ -52,7 +58,6 @@ class DetectionNetwork(ExportNetwork):
 
     def __init__(self, model: Detector, exp: DetectorExp, dynamic_size: bool) -> None:
         super().__init__(model, exp)
-        self.predictor = exp.get_predictor()
         self.num_classes = exp.num_classes
         self.fill = exp.get_collate().fill
         self.dynamic_size = dynamic_size

@@ -117,6 +117,7 @@ class ExportedDetector(LoadedDetector):
             check_thresholds(self.model, predictor)
             return finish(self.model.outputs(images, sizes), batch, predictor, self.model.metadata.legacy)
         predictions, priors = self.model(images, sizes)
+        predictor = dataclasses.replace(predictor, scores=None)  # a file gives one logit a category
         size = (images.shape[2], images.shape[3])
         return predictor(predictions, priors, batch.scales, batch.original_sizes, batch.image_sizes, size)
 

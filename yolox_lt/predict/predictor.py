@@ -6,6 +6,7 @@ values, has a form of its own in `traced.py`; everything else is the same code.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from yolox_lt import boxes as box_ops
-from yolox_lt.coders import Coder
+from yolox_lt.coders import Coder, category_logits
 from yolox_lt.predict import select, traced
 from yolox_lt.predict.nms import category_nms
 from yolox_lt.predict.voting import vote
@@ -63,6 +64,7 @@ class Predictor:
             (released ResNet models); None: not at all (official YOLOX).
         voting: replace each kept box by the score-weighted mean of the candidates that overlap it, see `vote`.
         names: category names for the detections.
+        scores: outputs of the classifier [..., W] -> scores [..., C]; None: a sigmoid of each.
     """
 
     coder: Coder
@@ -75,6 +77,7 @@ class Predictor:
     clip: Literal["input", "content"] | None = "input"
     voting: bool = False
     names: tuple[str, ...] = ()
+    scores: Callable[[Tensor], Tensor] | None = None
 
     @torch.no_grad()
     def __call__(
@@ -118,11 +121,12 @@ class Predictor:
         usable = usable & (boxes[..., :2] < corners(content_sizes)[..., :2]).all(dim=2)
         logits = predictions.quality_logits
         quality = torch.ones_like(boxes[..., 0]) if logits is None else logits.float().sigmoid()
+        cls_logits = category_logits(predictions.cls_logits, self.scores)
         parts, first = [], 0
         for size in priors.level_sizes:
             level = slice(first, first + size)
             scores, prior, label = best_pairs(
-                predictions.cls_logits[:, level],
+                cls_logits[:, level],
                 quality[:, level],
                 usable[:, level],
                 smaller(size, self.pre_nms),

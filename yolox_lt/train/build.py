@@ -107,8 +107,8 @@ def build_run(
     device = options.process.device
     model = exp.get_model().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     criterion = exp.get_criterion().to(device)
-    for balance in criterion.balances():
-        balance.auto_commit = False
+    for state in criterion.step_states():
+        state.auto_commit = False
     # The released models count updates from 0, so that the first one copies the model; official YOLOX from 1.
     first = 0 if exp.scheduler == "yoloxwarmcos_released" else 1
     return RunState(

@@ -24,7 +24,7 @@ from yolox_lt.errors import UserError
 from yolox_lt.evaluate.metrics import Report
 from yolox_lt.exp.detection import DetectorExp
 from yolox_lt.train.build import build_batches, build_data, build_run, choose_seed, micro_batch_size
-from yolox_lt.train.callbacks.base import Callback, ExpCallback
+from yolox_lt.train.callbacks.callback import Callback, ExpCallback
 from yolox_lt.train.callbacks.checkpoints import Checkpoints
 from yolox_lt.train.callbacks.log import RunLog
 from yolox_lt.train.callbacks.writers import make_writers
@@ -190,11 +190,11 @@ class Trainer:
             for own, value in zip(statistics, before):
                 own.copy_(value)
         applied = not dropped and self.update()
-        for balance in run.criterion.balances():
+        for state in run.criterion.step_states():
             if applied:
-                balance.commit()
+                state.commit()
             else:
-                balance.discard()
+                state.discard()
         if applied and run.ema is not None:
             run.ema.update(run.model)
         self.guard.dropped_in_a_row = self.guard.dropped_in_a_row + 1 if dropped else 0

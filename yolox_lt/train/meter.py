@@ -6,7 +6,7 @@ import math
 import time
 
 from yolox_lt.evaluate.metrics import Report
-from yolox_lt.train.callbacks.base import EpochRecord
+from yolox_lt.train.callbacks.callback import EpochRecord
 from yolox_lt.train.memory import memory_megabytes
 from yolox_lt.train.state import RunState
 

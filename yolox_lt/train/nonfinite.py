@@ -53,8 +53,8 @@ class NonFiniteGuard:
                 raise UserError("the loss of another rank is not finite; the last checkpoint is whole")
         if finite:
             return False
-        for balance in run.criterion.balances():
-            balance.discard()
+        for state in run.criterion.step_states():
+            state.discard()
         after = f"after {self.dropped_in_a_row} steps left out in a row, " if self.dropped_in_a_row else ""
         raise UserError(
             f"{after}{describe(run, losses, batch)}; lower basic_lr_per_img, set clip_norm, look at these images, or "

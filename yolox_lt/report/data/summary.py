@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -15,13 +15,41 @@ from yolox_lt.data.augment.short_side import ShortSideAugment
 from yolox_lt.data.dataset import Recipe
 from yolox_lt.data.frequency import image_category_pairs
 from yolox_lt.render import ascii_text
+from yolox_lt.report.group_names import GROUP_NAMES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from yolox_lt.exp.detection import DetectorExp
 
-GROUP_NAMES = {"r": "rare", "c": "common", "f": "frequent"}
+class TrainingSettings(Protocol):
+    """What the figures of a training set need of an experiment, see `DataExp`."""
+
+    sampler: str
+    epoch_length: str
+    max_epoch: int
+    no_aug_epochs: int
+
+    def train_positions(self, index: AnnotationIndex) -> np.ndarray:
+        """Images that are trained on."""
+        ...
+
+    def get_factors(self, index: AnnotationIndex, positions: np.ndarray) -> np.ndarray:
+        """Their repeat factors."""
+        ...
+
+    def partner_factors(self, index: AnnotationIndex, positions: np.ndarray) -> np.ndarray | None:
+        """Factors by which partners are drawn, None for uniformly."""
+        ...
+
+    def iterations_per_epoch(self, factors: np.ndarray, batch_size: int, world: int) -> int:
+        """Optimiser steps of an epoch."""
+        ...
+
+    def get_augment(self) -> Recipe:
+        """The augmentation."""
+        ...
+
+
 GROUP_COLORS = {"r": "#d1495b", "c": "#edae49", "f": "#00798c"}
 GROUP_RULES = {"r": f"1-{RARE_IMAGES}", "c": f"{RARE_IMAGES + 1}-{COMMON_IMAGES}", "f": f"over {COMMON_IMAGES}"}
 
@@ -236,7 +264,7 @@ def summarize(index: AnnotationIndex, positions: np.ndarray, sampling: Sampling)
     )
 
 
-def summarize_training(exp: DetectorExp, index: AnnotationIndex, batch_size: int) -> DataSummary:
+def summarize_training(exp: TrainingSettings, index: AnnotationIndex, batch_size: int) -> DataSummary:
     """Figures of an experiment's training images, one process, `batch_size` images a step."""
     positions = exp.train_positions(index)
     factors = exp.get_factors(index, positions)

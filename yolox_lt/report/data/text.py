@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from yolox_lt.report.data.problems import Problem
-from yolox_lt.report.data.summary import GROUP_NAMES, GROUP_RULES, SIZE_NAMES, DataSummary
-
-if TYPE_CHECKING:
-    from yolox_lt.exp.detection import DetectorExp
+from yolox_lt.report.data.summary import GROUP_RULES, SIZE_NAMES, DataSummary, TrainingSettings
+from yolox_lt.report.group_names import GROUP_NAMES
 
 COLORS = {"bold": "1", "red": "31", "yellow": "33", "green": "32", "cyan": "36"}
 GROUP_COLORS = {"r": "red", "c": "yellow", "f": "cyan"}
 
 
-def data_report(summary: DataSummary, exp: DetectorExp, rows: int, colored: bool) -> str:
+def data_report(summary: DataSummary, exp: TrainingSettings, rows: int, colored: bool) -> str:
     """The tables and sentences that are printed."""
     groups, categories = group_rows(summary), category_rows(summary, rows)
     marks = [None, *GROUP_NAMES, None], [None, *(row[2] for row in categories[1:])]
@@ -40,7 +36,7 @@ def image_lines(summary: DataSummary) -> str:
     )
 
 
-def sampling_lines(summary: DataSummary, exp: DetectorExp) -> str:
+def sampling_lines(summary: DataSummary, exp: TrainingSettings) -> str:
     """How an epoch is drawn, and what the last columns of the tables mean."""
     sampling = summary.sampling
     repeated = float(sampling.factors.sum())

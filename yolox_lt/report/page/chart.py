@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolox_lt.data.columns import Bools, Floats
-from yolox_lt.train.callbacks.balance_history import GROUP_NAMES
+from yolox_lt.report.group_names import GROUP_NAMES
 
 MOST_POINTS = 600
 """Of a line over time; longer ones are thinned by means."""

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from yolox_lt.data.columns import Ints
+from yolox_lt.report.analysis.balance_file import STUCK_SHARE
 from yolox_lt.report.analysis.tide import KINDS
+from yolox_lt.report.group_names import GROUP_NAMES
 from yolox_lt.report.page.category_images import FOLDER as IMAGES
 from yolox_lt.report.page.chart import plain_numbers
 from yolox_lt.report.page.run_charts import charts_of, comparison_charts
 from yolox_lt.report.page.run_files import Run, missing_line
-from yolox_lt.train.callbacks.balance_history import GROUP_NAMES, STUCK_SHARE
 
 MOST_EPOCHS = 100
 """Of the balance of single categories; more are thinned."""

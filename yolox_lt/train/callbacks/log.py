@@ -16,7 +16,7 @@ from loguru import logger
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from yolox_lt.train.callbacks.base import Callback, EpochRecord
+from yolox_lt.train.callbacks.callback import Callback, EpochRecord
 from yolox_lt.train.state import RunState
 
 PREFIX = "{time:YYYY-MM-DD HH:mm:ss} | {level: <7} | "

@@ -16,9 +16,10 @@ from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.dataset import BadImageError, ImageStore
 from yolox_lt.evaluate.metrics import Report
 from yolox_lt.evaluate.results import DetectionArrays
+from yolox_lt.report.analysis.balance_file import balance_columns
 from yolox_lt.report.analysis.per_category import threshold_column, training_columns
 from yolox_lt.report.data.summary import DataSummary
-from yolox_lt.train.callbacks.base import Callback, EpochRecord
+from yolox_lt.train.callbacks.callback import Callback, EpochRecord
 from yolox_lt.train.state import RunState
 from yolox_lt.types import Batch, Detections
 
@@ -111,7 +112,7 @@ class ReportCallback(Callback):
 
     def write_categories(self, run: RunState, report: Report) -> None:
         """per_category.csv, of the same evaluation as best.pth and evaluation.npz."""
-        columns = training_columns(self.summary, run.criterion.cls_loss)
+        columns = training_columns(self.summary, balance_columns(run.criterion.cls_loss))
         if run.evaluator.detections is not None:
             columns |= threshold_column(run.evaluator.index, run.evaluator.detections, report)
         report.write_csv(self.folder / "per_category.csv", columns)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from yolox_lt.train.callbacks.balance_history import BalanceHistory
-from yolox_lt.train.callbacks.base import Callback
+from yolox_lt.train.callbacks.callback import Callback
 from yolox_lt.train.callbacks.report import ReportCallback
 from yolox_lt.train.callbacks.trackers import TrackerCallback
 from yolox_lt.train.run_description import describe_run, write_config
