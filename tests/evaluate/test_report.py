@@ -54,7 +54,7 @@ def test_write_csv__no_groups(tmp_path: Path) -> None:
     for category in gt["categories"]:
         del category["frequency"]
     report = evaluate_lvis(gt, dt)
-    assert report.group_names is None
+    assert report.groups is None
     report.write_csv(tmp_path / "per_category.csv")
     lines = (tmp_path / "per_category.csv").read_text().splitlines()
     assert lines[0] == "id,name,group,images,instances,boxes,detections,AP,AP50,AP75,APs,APm,APl,AR,ARs,ARm,ARl"

@@ -28,6 +28,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def add_exp(to: argparse.ArgumentParser) -> None:
+    """The options that name an experiment."""
     to.add_argument(
         "-f",
         "--exp-file",
@@ -40,17 +41,20 @@ def add_exp(to: argparse.ArgumentParser) -> None:
 
 
 def add_devices(to: argparse.ArgumentParser) -> None:
+    """The options for processes and device."""
     to.add_argument("-d", "--devices", type=int, help="processes, one per GPU; all GPUs if not given, 1 without a GPU")
     to.add_argument("--device", choices=("cpu", "cuda"), help="kind of device; a GPU if there is one")
 
 
 def add_precision(to: argparse.ArgumentParser) -> None:
+    """The options for mixed precision."""
     group = to.add_mutually_exclusive_group()
     group.add_argument("--fp16", action="store_true", help="mixed precision with loss scaling (GPU)")
     group.add_argument("--bf16", action="store_true", help="mixed precision in bfloat16")
 
 
 def add_overrides(to: argparse.ArgumentParser) -> None:
+    """KEY VALUE pairs at the end."""
     to.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="settings to override")
 
 
@@ -70,6 +74,7 @@ def source_of(paths: Sequence[str], args: argparse.Namespace) -> Source:
 
 
 def amp_type(args: argparse.Namespace) -> torch.dtype | None:
+    """Type of mixed precision, None for float32."""
     if args.fp16:
         return torch.float16
     return torch.bfloat16 if args.bf16 else None

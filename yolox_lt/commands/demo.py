@@ -24,6 +24,7 @@ from yolox_lt.inference import LoadedDetector
 
 
 def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = common.parser(__doc__)
     parser.add_argument(
         "kind", choices=("image", "video", "webcam", "web"), help="what to look at; web: a page to drop images on"
@@ -78,6 +79,7 @@ def frames(source: str | int, limit: int | None) -> Iterator[np.ndarray]:
 
 
 def run_images(detector: LoadedDetector, args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """Detect in image files and draw into `folder`; a record for each file."""
     records = []
     files = image_files(args.path)
     names, sources = Counter(p.stem for p in files), {p.resolve() for p in files}
@@ -98,6 +100,7 @@ def run_images(detector: LoadedDetector, args: argparse.Namespace, folder: Path)
 
 
 def run_stream(detector: LoadedDetector, args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """Detect in a video or a camera and write a video into `folder`; a record for each frame."""
     source = args.path[0] if args.kind == "video" else args.camid
     rate = cv2.VideoCapture(source).get(cv2.CAP_PROP_FPS) or 25.0
     target = folder / (f"{Path(args.path[0]).stem}.mp4" if args.kind == "video" else "webcam.mp4")
@@ -123,6 +126,7 @@ def run_stream(detector: LoadedDetector, args: argparse.Namespace, folder: Path)
 
 
 def main(args: argparse.Namespace) -> None:
+    """Load the detector and show what it finds."""
     if args.kind in ("image", "video") and args.path is None:
         raise UserError(f"{args.kind}: give the file or folder with --path")
     for path in args.path or []:

@@ -37,6 +37,7 @@ NO_LIMIT = 1_000_000
 
 
 def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = common.parser(__doc__)
     common.add_exp(parser)
     parser.add_argument("-c", "--ckpt", help="checkpoint; best.pth of the run folder if not given")
@@ -149,6 +150,7 @@ def score(
 
 
 def is_open_images(index: AnnotationIndex, args: argparse.Namespace) -> bool:
+    """Whether the protocol of Open Images scores."""
     return args.protocol == "openimages" or (args.protocol == "auto" and index.open_images)
 
 
@@ -217,10 +219,12 @@ def check_outputs(args: argparse.Namespace) -> None:
 
 
 def show(report: Report, extra: Sequence[Report]) -> None:
+    """Print the tables."""
     print("\n".join(each.table() for each in (report, *extra)))
 
 
 def main(args: argparse.Namespace) -> None:
+    """Score a result file, or start the ranks that score a checkpoint."""
     check_outputs(args)
     if (args.ann is None) != (args.results is None):
         raise UserError("--ann and --results belong together: the annotation file and the result file to score")

@@ -18,6 +18,7 @@ from yolox_lt.export.write import FORMATS
 
 
 def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = common.parser(__doc__)
     parser.add_argument("-c", "--ckpt", required=True, help="checkpoint of a trained detector")
     parser.add_argument("--format", choices=FORMATS, required=True, help="what to write")
@@ -42,6 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
+    """Export, and print the measured difference."""
     suffix = "onnx" if args.format == "onnx" else "torchscript"
     target = Path(args.output) if args.output is not None else Path(args.ckpt).with_suffix(f".{suffix}")
     if not target.absolute().parent.is_dir():

@@ -19,6 +19,7 @@ from yolox_lt.report.data.text import data_report, problem_list
 
 
 def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = common.parser(__doc__)
     common.add_exp(parser)
     parser.add_argument(
@@ -34,6 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
+    """Say what the training set looks like and what is wrong with it."""
     if args.json not in (None, "-") and not Path(args.json).absolute().parent.is_dir():
         raise UserError(f"{args.json}: its folder does not exist; create it or give another path")
     exp = get_exp(args.exp_file, args.name)
@@ -72,6 +74,7 @@ def content(summary: DataSummary, exp: DetectorExp, problems: list[Problem], pic
 
 
 def write_json(target: str, values: dict[str, Any]) -> None:
+    """Write everything as json into a file, or to standard output for "-"."""
     text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     if target == "-":
         sys.stdout.write(text)

@@ -18,6 +18,7 @@ from yolox_lt.train.run_lock import run_lock
 
 
 def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = common.parser(__doc__)
     common.add_exp(parser)
     parser.add_argument(
@@ -68,6 +69,7 @@ def train(process: ProcessInfo, args: argparse.Namespace) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
+    """Check everything that can be checked, then start the ranks."""
     exp = make_exp(args)  # errors of the file and of overrides before any process starts
     latest = Path(exp.output_dir) / exp.exp_name / "latest.pth"
     if args.resume or (exp.auto_resume and latest.is_file()):

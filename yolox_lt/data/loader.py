@@ -106,6 +106,7 @@ def end_workers_at_exit() -> None:
 
 
 def kill_workers() -> None:
+    """End the loader processes of this process."""
     for process in multiprocessing.active_children():
         if process.daemon:
             process.kill()

@@ -50,6 +50,7 @@ class Difference:
     rounding: tuple[float, float] | None = None
 
     def allowed(self) -> bool:
+        """Whether the file may be used: within the limits, or near the model's own rounding."""
         boxes, scores = self.rounding or (0.0, 0.0)
         # Written so that NaN is refused.
         return self.boxes <= max(MAX_PIXELS, ROUNDING_FACTOR * boxes) and self.scores <= max(
@@ -57,6 +58,7 @@ class Difference:
         )
 
     def text(self) -> str:
+        """The differences as a sentence."""
         text = f"{self.boxes:.2g} px and {self.scores:.2g} in score over {self.compared:,} boxes"
         if self.rounding is not None:
             text += f" (float32 itself differs from float64 by {self.rounding[0]:.2g} px and {self.rounding[1]:.2g})"
@@ -83,6 +85,7 @@ def compare(detector: LoadedDetector, model: ExportedModel, images: Sequence[np.
 
 
 def max_or_nan(a: float, b: float) -> float:
+    """The larger number, NaN if `b` is NaN."""
     return max(a, b) if b == b else b
 
 

@@ -220,10 +220,16 @@ def require(package: str) -> ModuleType:
 
 
 def check_file(path: str | Path) -> Path:
+    """The path of a file.
+
+    Raises:
+        UserError: there is none.
+    """
     if not Path(path).is_file():
         raise UserError(f"{path}: exported file not found; check the path")
     return Path(path)
 
 
 def first_line(error: Exception) -> str:
+    """First line of an error message, the name of its class if it has none."""
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -165,6 +165,7 @@ def label_path(image: Path) -> Path:
 
 
 def is_yaml(path: Path) -> bool:
+    """Whether a path has the suffix of a yaml file."""
     return path.suffix.lower() in (".yaml", ".yml")
 
 

@@ -172,7 +172,7 @@ def analyse(
         values=dict(report.per_category),
         category_ids=report.category_ids,
         names=report.category_names,
-        groups=np.full(num_categories, "") if report.group_names is None else report.group_names,
+        groups=np.full(num_categories, "") if report.groups is None else report.groups,
         train_counts=_train_counts(index, train_counts),
         box_counts=report.box_counts,
         detection_counts=report.detection_counts,

@@ -51,6 +51,7 @@ class Problem:
     examples: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
+        """For json."""
         return asdict(self)
 
 

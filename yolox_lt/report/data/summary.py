@@ -149,6 +149,7 @@ class DataSummary:
         }
 
     def group_dict(self, group: str) -> dict[str, Any]:
+        """Figures of a frequency group, for json."""
         of = self.select(group)
         return {
             "group": group,
@@ -167,6 +168,7 @@ class DataSummary:
         return float(self.draws[of].sum() / uniform) if uniform > 0 else math.nan
 
     def category_dict(self, c: int) -> dict[str, Any]:
+        """Figures of a category, for json."""
         return {
             "id": int(self.category_ids[c]),
             "name": self.names[c],

@@ -27,6 +27,7 @@ def data_report(summary: DataSummary, exp: TrainingSettings, rows: int, colored:
 
 
 def image_lines(summary: DataSummary) -> str:
+    """How many images and boxes there are."""
     per_image = summary.boxes_per_image
     return (
         f"{len(per_image):,} of {summary.listed:,} images used, {int(per_image.sum()):,} boxes of "
@@ -108,6 +109,7 @@ def category_rows(summary: DataSummary, most: int = 20) -> list[list[str]]:
 
 
 def times(value: float) -> str:
+    """A factor as 1.23x, - where it is not defined."""
     return "-" if np.isnan(value) else f"{value:.2f}x"
 
 

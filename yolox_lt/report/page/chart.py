@@ -108,6 +108,7 @@ def members(groups: np.ndarray, everything: bool = True) -> dict[str, Bools]:
 
 
 def group_name(group: str) -> str:
+    """Name of a frequency group, "all" for none."""
     return GROUP_NAMES.get(group, "all")
 
 

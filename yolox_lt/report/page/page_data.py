@@ -42,6 +42,7 @@ def page_data(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def run_data(run: Run) -> dict[str, Any]:
+    """Everything of a run that the page shows."""
     return {
         "name": run.name,
         "protocol": None if run.analysis is None else run.analysis.protocol,
@@ -123,6 +124,7 @@ def settings(run: Run) -> dict[str, str]:
 
 
 def text_of(value: Any) -> str:
+    """A value of config.json as text."""
     if value is None:
         return "none"
     if isinstance(value, list):
