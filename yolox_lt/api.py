@@ -2,43 +2,53 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from loguru import logger
 from torch import Tensor
 
 from yolox_lt.checkpoint import check_weights, load_checkpoint, load_weights
 from yolox_lt.convert.conversion import OWN, map_state
 from yolox_lt.convert.read import find_state, read_file
 from yolox_lt.errors import UserError
-from yolox_lt.exp import Exp
+from yolox_lt.exp import DetectorExp, Exp, get_exp
+from yolox_lt.exp.agreement import adopt_given, check_overrides, check_structure
 from yolox_lt.exp.load import exp_from_settings
 from yolox_lt.inference import LoadedDetector, check_device
 
 __all__ = ["LoadedDetector", "load", "read_checkpoint", "weights_of"]
 
 
-def load(checkpoint: str | Path, device: str | torch.device = "cpu") -> LoadedDetector:
+def load(
+    checkpoint: str | Path, device: str | torch.device = "cpu", exp: str | Path | DetectorExp | None = None
+) -> LoadedDetector:
     """The detector of a checkpoint; model, categories and test size come from the file, the averaged weights if it has
     them. Nothing in the file is executed.
 
     Files that `export` has written (.onnx, .torchscript) are loaded too and called alike.
 
+    Args:
+        exp: experiment, or its file (Python, which is executed), for a checkpoint whose experiment overrides methods.
+            Its settings count, but for those that the command line of the training set.
+
     Raises:
-        UserError: unreadable file, a file of another project, weights that do not fit the settings beside them, or a
-            device that is not there.
+        UserError: unreadable file, a file of another project, weights that do not fit the settings beside them, an
+            experiment of another structure or without the methods of the checkpoint's, or a device that is not there.
     """
     suffix = Path(checkpoint).suffix
     if suffix in (".onnx", ".torchscript"):
         from yolox_lt.export import runtime  # onnxruntime and what it needs, where it is used alone
 
-        return (runtime.load_onnx if suffix == ".onnx" else runtime.load_torchscript)(checkpoint, device)
+        return (runtime.load_onnx if suffix == ".onnx" else runtime.load_torchscript)(checkpoint, device, as_exp(exp))
     place = check_device(device)
     content = read_checkpoint(checkpoint)
     if "names" not in content:
         raise UserError(f"{checkpoint}: has no category names; give a file that tools/train.py has written")
-    exp = exp_from_settings(content.get("family", Exp.family), content["exp"])
+    exp = experiment_of(content, checkpoint, exp)
     try:
         with torch.device("meta"):  # settings of a hostile file may ask for any size: no memory before they fit
             check_weights(exp.get_model(), weights_of(content), checkpoint)
@@ -50,6 +60,41 @@ def load(checkpoint: str | Path, device: str | torch.device = "cpu") -> LoadedDe
     load_weights(model, weights_of(content), checkpoint)
     model.to(place).to(memory_format=torch.channels_last).eval()
     return LoadedDetector(model, exp, tuple(content["names"]), place)
+
+
+def experiment_of(
+    content: dict[str, Any],
+    path: str | Path,
+    exp: str | Path | DetectorExp | None = None,
+    pairs: Sequence[str] = (),
+) -> DetectorExp:
+    """The experiment with which a checkpoint is used: the one given, or the checkpoint's own settings.
+
+    Test settings in which a given one differs from the checkpoint are said.
+
+    Args:
+        content: of the checkpoint at `path`. exp: experiment or its file. pairs: KEY VALUE overrides.
+
+    Raises:
+        UserError: another structure than the checkpoint's, or without the methods that its experiment overrides.
+    """
+    own = as_exp(exp)
+    if own is None:
+        own = exp_from_settings(content.get("family", Exp.family), content["exp"])
+    elif isinstance(exp, DetectorExp):
+        own = copy.copy(exp)
+    else:
+        adopt_given(own, content, pairs[::2])
+    own.merge(list(pairs))
+    for line in check_structure(own, content, path):
+        logger.warning(f"{path}: {line}")
+    check_overrides(own, content, path)
+    return own
+
+
+def as_exp(exp: str | Path | DetectorExp | None) -> DetectorExp | None:
+    """The experiment itself, of a file the one in it."""
+    return get_exp(exp) if isinstance(exp, (str, Path)) else exp
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -40,6 +40,17 @@ def add_exp(to: argparse.ArgumentParser) -> None:
     to.add_argument("-expn", "--experiment-name", help="name of the run's folder; the file's stem if not given")
 
 
+def add_exp_of_checkpoint(to: argparse.ArgumentParser) -> None:
+    """The experiment file of a checkpoint, where it is needed."""
+    to.add_argument(
+        "-f",
+        "--exp-file",
+        "--exp_file",
+        dest="exp_file",
+        help="experiment file, for a checkpoint whose experiment overrides methods: Python code that is executed",
+    )
+
+
 def add_devices(to: argparse.ArgumentParser) -> None:
     """The options for processes and device."""
     to.add_argument("-d", "--devices", type=int, help="processes, one per GPU; all GPUs if not given, 1 without a GPU")

@@ -32,6 +32,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--path", nargs="+", help="image files, folders of images, or one video file")
     parser.add_argument("--camid", type=int, default=0, help="number of the camera")
     parser.add_argument("-c", "--ckpt", required=True, help="checkpoint, or an exported .onnx or .torchscript file")
+    common.add_exp_of_checkpoint(parser)
     parser.add_argument("--conf", type=float, default=0.3, help="lowest score that is shown")
     parser.add_argument("--nms", type=float, default=0.45, help="overlap above which the weaker of two boxes goes")
     parser.add_argument("--all-labels", action="store_true", help="let several categories share a place")
@@ -132,7 +133,7 @@ def main(args: argparse.Namespace) -> None:
     for path in args.path or []:
         if not Path(path).exists():
             raise UserError(f"{path}: not found; check --path")
-    detector = yolox_lt.load(args.ckpt, pick_device(args.device, 0))
+    detector = yolox_lt.load(args.ckpt, pick_device(args.device, 0), args.exp_file)
     detector.exp.nmsthre = args.nms
     if args.tsize is not None:
         detector.exp.test_size = (args.tsize, args.tsize)

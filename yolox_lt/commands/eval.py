@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from loguru import logger
 
-from yolox_lt.api import read_checkpoint, weights_of
+from yolox_lt.api import experiment_of, read_checkpoint, weights_of
 from yolox_lt.checkpoint import load_weights
 from yolox_lt.commands import common
 from yolox_lt.data.annotations.index import AnnotationIndex
@@ -25,7 +25,7 @@ from yolox_lt.evaluate.collect import Limits, best_of_images, write_results
 from yolox_lt.evaluate.lvis import DETS_PER_CATEGORY
 from yolox_lt.evaluate.results import labels_and_images, load_detections
 from yolox_lt.exp import DetectorExp, get_exp
-from yolox_lt.exp.load import exp_from_settings
+from yolox_lt.exp.agreement import adopt_given
 from yolox_lt.report.analysis.balance_file import balance_columns
 from yolox_lt.report.analysis.evaluation_file import record_evaluation
 from yolox_lt.report.analysis.per_category import threshold_column, training_columns
@@ -82,13 +82,31 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def find_checkpoint(args: argparse.Namespace) -> str:
+    """The checkpoint to score: the one given, else best.pth in the folder of the experiment's run.
+
+    Raises:
+        UserError: neither checkpoint nor experiment, or an error in the experiment's file or the overrides.
+    """
+    if args.exp_file is None and args.name is None:
+        if args.ckpt is None:
+            raise UserError("give a checkpoint with -c, or an experiment with -f whose best.pth is scored")
+        return str(args.ckpt)
+    exp = get_exp(args.exp_file, args.name)
+    exp.merge(args.opts)
+    return args.ckpt or str(Path(exp.output_dir) / (args.experiment_name or exp.exp_name) / "best.pth")
+
+
 def evaluate(process: ProcessInfo, args: argparse.Namespace) -> None:
     """One rank of the evaluation."""
     common.setup_process(process)
-    exp = get_exp(args.exp_file, args.name)
-    exp.merge(args.opts)
-    checkpoint = args.ckpt or str(Path(exp.output_dir) / (args.experiment_name or exp.exp_name) / "best.pth")
+    checkpoint = find_checkpoint(args)
     content = read_checkpoint(checkpoint)
+    given = None
+    if args.exp_file is not None or args.name is not None:
+        given = get_exp(args.exp_file, args.name)
+        adopt_given(given, content, args.opts[::2])
+    exp = experiment_of(content, checkpoint, given, args.opts)
     for attribute, value in (("test_conf", args.conf), ("nmsthre", args.nms)):
         if value is not None:
             setattr(exp, attribute, value)
@@ -178,7 +196,7 @@ def training_facts(exp: DetectorExp, content: dict[str, Any], index: AnnotationI
     except UserError as error:
         logger.warning(f"without columns of the training images: {error}")
     if content.get("criterion"):
-        criterion = exp_from_settings(content["family"], content["exp"]).get_criterion()
+        criterion = exp.get_criterion()
         criterion.load_state_dict(content["criterion"])
         balance = balance_columns(criterion.cls_loss)
     return training_columns(summary, balance)
@@ -237,7 +255,6 @@ def main(args: argparse.Namespace) -> None:
         show(report, extra_scores(index, detections, args))
         keep(args, index, detections, report, {})
         return
-    exp = get_exp(args.exp_file, args.name)
-    exp.merge(args.opts)
+    find_checkpoint(args)
     devices = 1 if launched_externally() else count_processes(args.devices, args.device)
     launch(evaluate, devices, args.device, (args,))

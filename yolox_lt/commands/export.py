@@ -21,6 +21,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = common.parser(__doc__)
     parser.add_argument("-c", "--ckpt", required=True, help="checkpoint of a trained detector")
+    common.add_exp_of_checkpoint(parser)
     parser.add_argument("--format", choices=FORMATS, required=True, help="what to write")
     parser.add_argument("-o", "--output", metavar="FILE", help="file to write; beside the checkpoint if not given")
     parser.add_argument(
@@ -56,7 +57,7 @@ def main(args: argparse.Namespace) -> None:
         dynamic_size=args.dynamic_size,
         nms=args.nms,
     )
-    detector = yolox_lt.load(args.ckpt)
+    detector = yolox_lt.load(args.ckpt, exp=args.exp_file)
     difference = export(detector, target, options, args.images)
     print(f"largest difference to the PyTorch model: {difference.text()}")
     print(f"{target}: written, {target.stat().st_size / 1e6:.1f} MB")

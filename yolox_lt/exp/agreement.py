@@ -44,6 +44,12 @@ TEST = frozenset(
 OF_THE_PLACE = frozenset({"output_dir", "exp_name"})
 """Where the run's folder is now; a folder may have been moved."""
 
+FOR_INFERENCE = frozenset(
+    {"get_model", "get_coder", "get_predictor", "get_preprocessor", "normalize", "get_eval_transform", "get_collate"}
+    | {"get_cls_loss", "num_outputs", "class_scores"}
+)
+"""Methods that decide what a trained detector finds."""
+
 FIXED = STRUCTURE | LOSS | OPTIMIZER | ORDER
 """What a resumed run cannot change."""
 
@@ -113,6 +119,47 @@ def check_structure(exp: BaseExp, content: dict[str, Any], path: str | Path) -> 
                 f"checkpoint's own settings count, or add {name} {as_word(was)}"
             )
     return [f"{name} {now!r} (the checkpoint has {was!r})" for name, (now, was) in found.items() if name in TEST]
+
+
+def adopt_given(exp: BaseExp, content: dict[str, Any], given: Iterable[str]) -> None:
+    """Give an experiment from a file what the command line of the training set, unless this command line sets it too.
+
+    Args:
+        exp: is changed. content: the checkpoint. given: names of settings on this command line.
+    """
+    names = set(content.get("given", ())) - set(given) - OF_THE_PLACE
+    exp.update({name: value for name, value in content["exp"].items() if name in names})
+
+
+def overridden_methods(exp: BaseExp) -> list[str]:
+    """The methods of `FOR_INFERENCE` that a class outside of this package has, by name."""
+    own = {
+        name for cls in type(exp).__mro__ if not is_ours(cls) for name, value in vars(cls).items() if callable(value)
+    }
+    return sorted(own & FOR_INFERENCE)
+
+
+def is_ours(cls: type) -> bool:
+    """Whether a class is of this package or of Python itself."""
+    return cls is object or cls.__module__.startswith("yolox_lt.")
+
+
+def check_overrides(exp: BaseExp, content: dict[str, Any], path: str | Path) -> None:
+    """Refuse to use a checkpoint without the methods that its own experiment overrides.
+
+    Args:
+        exp: what is to be used. content: the checkpoint; those of earlier versions did not record it.
+
+    Raises:
+        UserError: `exp` lacks a method.
+    """
+    missing = sorted(set(content.get("overrides", ())) - set(overridden_methods(exp)))
+    if missing:
+        file = content.get("exp_file") or "its experiment file"
+        raise UserError(
+            f"{path}: its experiment overrides {', '.join(missing)}, which no checkpoint holds; give the file with "
+            f"-f {file} or load(..., exp={file!r})"
+        )
 
 
 def as_word(value: Any) -> str:

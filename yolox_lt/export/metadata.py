@@ -7,9 +7,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from yolox_lt.checkpoint import plain
+from yolox_lt.checkpoint import plain, portable
 from yolox_lt.errors import UserError
 from yolox_lt.exp import DetectorExp
+from yolox_lt.exp.agreement import overridden_methods
 from yolox_lt.export.network import first_cells, takes_image_sizes
 from yolox_lt.models import Detector
 
@@ -51,6 +52,7 @@ class Metadata:
     thresholds: of the experiment's Predictor; a file with NMS has them inside.
     strides, anchors, legacy, box_code: how box deltas become boxes. anchors: per level [A][x1, y1, x2, y2] of the first
         cell; legacy: they are in the +1 pixel convention; box_code: a class of `yolox_lt.coders` and its arguments.
+    overrides, exp_file: methods that the experiment's file overrides, and its name.
     """
 
     family: str
@@ -68,6 +70,8 @@ class Metadata:
     anchors: list[list[list[float]]]
     legacy: bool
     box_code: dict[str, Any]
+    overrides: tuple[str, ...] = ()
+    exp_file: str = ""
     format_version: int = FORMAT_VERSION
 
     def to_strings(self) -> dict[str, str]:
@@ -90,7 +94,8 @@ class Metadata:
             raise UserError(
                 f"{source}: written by a newer version of this project (format {values['format_version']}); update"
             )
-        if set(values) != fields:
+        optional = {field.name for field in dataclasses.fields(cls) if field.default is not dataclasses.MISSING}
+        if set(values) | optional != fields:
             raise UserError(
                 f"{source}: holds no metadata of this project; give a file that tools/export.py has written"
             )
@@ -112,7 +117,7 @@ def describe(
     padding = IMAGE_SIZES if takes_image_sizes(exp) else f"the rest filled with {exp.get_collate().fill}"
     return Metadata(
         family=exp.family,
-        settings=plain(exp.attributes()),
+        settings=portable(plain(exp.attributes())),
         names=names,
         input=IMAGES + padding,
         outputs=DETECTIONS if nms else RAW_OUTPUTS,
@@ -126,4 +131,6 @@ def describe(
         anchors=first_cells(model.anchors).tolist(),
         legacy=model.anchors.legacy,
         box_code={"name": type(coder).__name__, **vars(coder)},
+        overrides=tuple(overridden_methods(exp)),
+        exp_file=exp._file,
     )

@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from yolox_lt.errors import UserError
+from yolox_lt.exp import DetectorExp
+from yolox_lt.exp.agreement import check_overrides
 from yolox_lt.exp.load import exp_from_settings
 from yolox_lt.export.metadata import THRESHOLDS, Metadata
 from yolox_lt.export.network import Grid
@@ -23,6 +25,9 @@ from yolox_lt.predict import Predictor
 from yolox_lt.predict.predictor import Candidates
 from yolox_lt.predict.select import NONE
 from yolox_lt.types import Batch, Detections, Predictions, Priors
+
+INSIDE = frozenset({"get_model", "get_preprocessor", "normalize", "get_cls_loss", "num_outputs", "class_scores"})
+"""Methods of an experiment that are part of the network in a file."""
 
 
 class ExportedModel:
@@ -149,7 +154,7 @@ def finish(outputs: Sequence[Tensor], batch: Batch, predictor: Predictor, legacy
     return predictor.to_original(predictor.finish(candidates, legacy), legacy, batch.scales, batch.original_sizes)
 
 
-def load_onnx(path: str | Path, device: str | torch.device = "cpu") -> ExportedDetector:
+def load_onnx(path: str | Path, device: str | torch.device = "cpu", exp: DetectorExp | None = None) -> ExportedDetector:
     """The detector of an ONNX file that this project has written, run by onnxruntime with as many threads as PyTorch.
 
     Raises:
@@ -176,10 +181,12 @@ def load_onnx(path: str | Path, device: str | torch.device = "cpu") -> ExportedD
 
     metadata = Metadata.from_strings(session.get_modelmeta().custom_metadata_map, path)
     # The session keeps its tensors to itself: what comes back is on the CPU, where decoding and NMS continue.
-    return detector_of(ExportedModel(run, metadata, path), torch.device("cpu"))
+    return detector_of(ExportedModel(run, metadata, path), torch.device("cpu"), exp)
 
 
-def load_torchscript(path: str | Path, device: str | torch.device = "cpu") -> ExportedDetector:
+def load_torchscript(
+    path: str | Path, device: str | torch.device = "cpu", exp: DetectorExp | None = None
+) -> ExportedDetector:
     """The detector of a TorchScript file that this project has written.
 
     Raises:
@@ -198,13 +205,20 @@ def load_torchscript(path: str | Path, device: str | torch.device = "cpu") -> Ex
     def run(inputs: list[Tensor]) -> Sequence[Tensor]:
         return module(*inputs)
 
-    return detector_of(ExportedModel(run, metadata, path), place)
+    return detector_of(ExportedModel(run, metadata, path), place, exp)
 
 
-def detector_of(model: ExportedModel, device: torch.device) -> ExportedDetector:
-    """The detector that a file's metadata describe."""
+def detector_of(model: ExportedModel, device: torch.device, exp: DetectorExp | None) -> ExportedDetector:
+    """The detector that a file's metadata describe; images are prepared and detections finished as `exp` does it.
+
+    Raises:
+        UserError: methods that the file's experiment overrides and that are not inside the file are missing.
+    """
     metadata = model.metadata
-    return ExportedDetector(model, exp_from_settings(metadata.family, metadata.settings), metadata.names, device)
+    own = exp_from_settings(metadata.family, metadata.settings) if exp is None else exp
+    outside = {"overrides": sorted(set(metadata.overrides) - INSIDE), "exp_file": metadata.exp_file}
+    check_overrides(own, outside, model.source)
+    return ExportedDetector(model, own, metadata.names, device)
 
 
 def require(package: str) -> ModuleType:

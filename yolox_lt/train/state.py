@@ -12,7 +12,7 @@ import torch
 from loguru import logger
 from torch import Tensor, nn
 
-from yolox_lt.checkpoint import plain, random_states, restore_random_states
+from yolox_lt.checkpoint import plain, portable, random_states, restore_random_states
 from yolox_lt.criterion import BaseCriterion
 from yolox_lt.data.annotations.fingerprint import fingerprint
 from yolox_lt.data.annotations.index import AnnotationIndex
@@ -22,7 +22,7 @@ from yolox_lt.distributed.collectives import RankGroups, average_batchnorm, batc
 from yolox_lt.distributed.processes import ProcessInfo
 from yolox_lt.errors import UserError
 from yolox_lt.evaluate.evaluator import Evaluator
-from yolox_lt.exp.agreement import check_categories
+from yolox_lt.exp.agreement import check_categories, overridden_methods
 from yolox_lt.exp.detection import DetectorExp
 from yolox_lt.models import Detector
 from yolox_lt.optim.ema import ModelEMA
@@ -208,7 +208,9 @@ class RunState:
             "category_ids": index.category_ids.tolist(),
             "annotations": self.data.fingerprints,
             "family": self.exp.family,
-            "exp": plain(self.exp.attributes()),
+            "exp": portable(plain(self.exp.attributes())),
+            "exp_file": self.exp._file,
+            "overrides": overridden_methods(self.exp),
             "given": list(self.given),
             "amp": None if self.options.amp is None else str(self.options.amp).removeprefix("torch."),
         }
