@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from tests.data.own_data import bccd, small, write_image, write_voc, write_yolo
+from yolox_lt.data.annotations.formats import detect_format
 from yolox_lt.data.annotations.index import AnnotationIndex
-from yolox_lt.data.annotations.source import Source, detect_format
+from yolox_lt.data.annotations.source import Source
 from yolox_lt.data.sampling.sampler import SampleRequest
 from yolox_lt.errors import UserError
 from yolox_lt.evaluate import evaluate_coco

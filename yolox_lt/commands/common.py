@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 import cv2
 import torch
 
-from yolox_lt.data.annotations.source import FORMATS, Source
+from yolox_lt.data.annotations.formats import FORMATS
+from yolox_lt.data.annotations.source import Source
 from yolox_lt.data.loader import worker_failure
 from yolox_lt.distributed.processes import ProcessInfo
 from yolox_lt.errors import UserError
@@ -71,7 +72,12 @@ def add_overrides(to: argparse.ArgumentParser) -> None:
 
 def add_source(to: argparse.ArgumentParser) -> None:
     """Options that belong to annotations given on the command line; `source_of` reads them."""
-    to.add_argument("--format", choices=FORMATS, default="auto", help="of the annotations; auto: recognised by looking")
+    to.add_argument(
+        "--format",
+        choices=("auto", *sorted(FORMATS)),
+        default="auto",
+        help="of the annotations; auto: recognised by looking",
+    )
     to.add_argument(
         "--classes", type=lambda text: tuple(text.split(",")), default=(), metavar="A,B", help="names for VOC and YOLO"
     )

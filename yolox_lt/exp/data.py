@@ -8,7 +8,9 @@ from typing import Literal, get_args
 import numpy as np
 from loguru import logger
 
+from yolox_lt.data.annotations.formats import FORMATS
 from yolox_lt.data.annotations.index import AnnotationIndex
+from yolox_lt.data.annotations.reader import Reader
 from yolox_lt.data.annotations.source import Source, split_of
 from yolox_lt.data.collate import Collate
 from yolox_lt.data.dataset import EvalDataset, EvalTransform, ImageStore, Recipe, TrainDataset, default_data_root
@@ -100,7 +102,12 @@ class DataExp(BaseExp):
             self.val_subset if split == "val" else None,
             str(self.data_root()),
             () if folders is None or isinstance(folders, str) else tuple(folders),
+            self.get_formats(),
         )
+
+    def get_formats(self) -> dict[str, Reader]:
+        """The formats that annotations may have, by name; one of your own is `FORMATS | {"name": Reader(...)}`."""
+        return FORMATS
 
     def find(self, name: str, setting: str) -> str:
         """Path of a file, also of a folder of data_dir, with the split that a data.yaml may have at its end."""

@@ -17,7 +17,8 @@ from loguru import logger
 from PIL import Image, UnidentifiedImageError
 
 from yolox_lt.data.annotations.coco_json import AnnotationFile, Box, BoxEntry, CategoryEntry, ImageEntry
-from yolox_lt.data.image_files import images_below
+from yolox_lt.data.annotations.reader import Reader, ReadOptions
+from yolox_lt.data.image_files import first_line, images_below, is_image
 from yolox_lt.errors import UserError
 
 SLACK = 0.01
@@ -48,12 +49,13 @@ class YoloSet:
             yield label_path(image)
 
 
-def find_yolo(path: Path, split: str, class_names: tuple[str, ...] = ()) -> YoloSet:
+def find_yolo(path: Path, options: ReadOptions) -> YoloSet:
     """The split of a data.yaml (or of the only yaml file of a folder), an image folder, or a list of image files.
 
     Raises:
         UserError: what is missing or malformed in the yaml; no class names; no images.
     """
+    split, class_names = options.split, options.class_names
     if path.is_dir() and not class_names:
         found = sorted(p for p in path.iterdir() if is_yaml(p))
         if len(found) != 1:
@@ -79,18 +81,17 @@ def _set_of(root: Path, places: list[Path], names: dict[int, str], texts: tuple[
     )
 
 
-def read_yolo(found: YoloSet, root: Path) -> AnnotationFile:
+def read_yolo(found: YoloSet, options: ReadOptions) -> AnnotationFile:
     """Annotations of a split. Image ids are 1, 2, ... in the order of paths, category ids class numbers plus 1.
 
     Sizes come from the headers of the image files. Boxes are taken to refer to the pixels as stored, which is how
     images are read; files with an EXIF rotation are counted in a warning.
 
-    root: folder that paths of images are written relative to.
-
     Raises:
         UserError: an image that is missing or unreadable, a malformed row, not a single file with labels.
     """
     images, boxes, rotated, labelled = [], [], [], 0
+    root = options.root or found.root
     paths = {os.path.relpath(path, root).replace(os.sep, "/"): path for path in found.images}
     for image_id, name in enumerate(sorted(paths), 1):
         path = paths[name]
@@ -262,3 +263,15 @@ def _warn_of_orphans(found: YoloSet) -> None:
     ]
     if orphans:
         logger.warning(f"{orphans[0]}: {len(orphans)} files with labels have no image; they are not read")
+
+
+def holds_yolo(path: Path) -> bool:
+    """A yaml file, a list of image files, a folder with a yaml file, or a folder with images and not just one json."""
+    if path.is_file():
+        return is_yaml(path) or (path.suffix.lower() == ".txt" and is_image(first_line(path)))
+    if any(is_yaml(file) for file in path.iterdir()):
+        return True
+    return len(list(path.glob("*.json"))) != 1 and next(images_below(path), None) is not None
+
+
+YOLO = Reader(holds_yolo, find_yolo, read_yolo, YoloSet.files)
