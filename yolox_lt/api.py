@@ -43,7 +43,7 @@ def load(
     if suffix in (".onnx", ".torchscript"):
         from yolox_lt.export import runtime  # onnxruntime and what it needs, where it is used alone
 
-        return (runtime.load_onnx if suffix == ".onnx" else runtime.load_torchscript)(checkpoint, device, as_exp(exp))
+        return (runtime.load_onnx if suffix == ".onnx" else runtime.load_torchscript)(checkpoint, device, exp)
     place = check_device(device)
     content = read_checkpoint(checkpoint)
     if "names" not in content:

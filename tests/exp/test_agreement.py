@@ -28,7 +28,7 @@ def test_resume__keeps_what_the_command_line_once_set():
     exp = Exp()
     said = resume_settings(exp, content(max_epoch=2) | {"given": ["max_epoch"]}, (), "latest.pth")
     assert exp.max_epoch == 2
-    assert said == ["max_epoch 2, as the run began (the experiment has 300)"]
+    assert said == ["settings as the run began, in brackets the experiment's now: max_epoch 2 (300)"]
 
 
 def test_resume__applies_and_names_a_schedule_that_is_given_now():
@@ -53,7 +53,7 @@ def test_resume__an_earlier_version_did_not_record_what_was_given():
     exp = Exp()
     exp.loss_scale = 8.0
     assert resume_settings(exp, {"exp": content()["exp"]}, (), "latest.pth") == [
-        "loss_scale 4.0, as the run began (the experiment has 8.0)"
+        "settings as the run began, in brackets the experiment's now: loss_scale 4.0 (8.0)"
     ]
     assert exp.loss_scale == 4.0
 
@@ -72,7 +72,7 @@ def test_resume__from_python_everything_is_on_purpose_but_an_open_seed():
     said = resume_settings(exp, content(seed=7), None, "latest.pth")
     assert (exp.seed, exp.eval_interval, exp.output_dir) == (7, 3, "elsewhere")
     assert said == [
-        "seed 7, as the run began (the experiment has None)",
+        "settings as the run began, in brackets the experiment's now: seed 7 (None)",
         "eval_interval 3 from now on, until here 10",
     ]
 

@@ -75,20 +75,20 @@ def resume_settings(exp: BaseExp, content: dict[str, Any], given: Iterable[str] 
             on purpose (a run started from Python). path: of the checkpoint, for messages.
 
     Returns:
-        What to say, a line for each setting that differs.
+        What to say: a line of what stays as the run began, and one for each setting that changes.
 
     Raises:
         UserError: a setting that a resumed run cannot change, with both values.
     """
     first = content.get("given")  # None in checkpoints of earlier versions, which did not record it
-    said = []
+    kept, said = [], []
     for name, (now, was) in differences(exp, content["exp"]).items():
         wanted = given is None or name in given or (first is not None and name not in first)
         if name in OF_THE_PLACE:
             continue
         if not wanted or (name == "seed" and now is None):
             exp.update({name: was})
-            said.append(f"{name} {was!r}, as the run began (the experiment has {now!r})")
+            kept.append(f"{name} {was!r} ({now!r})")
         elif name in FIXED:
             raise UserError(
                 f"{path}: the run began with {name} {was!r}, now it is {now!r}, which a resumed run cannot change; "
@@ -96,6 +96,8 @@ def resume_settings(exp: BaseExp, content: dict[str, Any], given: Iterable[str] 
             )
         else:
             said.append(f"{name} {now!r} from now on, until here {was!r}")
+    if kept:
+        said.insert(0, f"settings as the run began, in brackets the experiment's now: {', '.join(kept)}")
     return said
 
 

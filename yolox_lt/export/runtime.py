@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from yolox_lt.errors import UserError
-from yolox_lt.exp import DetectorExp
+from yolox_lt.exp import DetectorExp, get_exp
 from yolox_lt.exp.agreement import check_overrides
 from yolox_lt.exp.load import exp_from_settings
 from yolox_lt.export.metadata import THRESHOLDS, Metadata
@@ -154,7 +154,9 @@ def finish(outputs: Sequence[Tensor], batch: Batch, predictor: Predictor, legacy
     return predictor.to_original(predictor.finish(candidates, legacy), legacy, batch.scales, batch.original_sizes)
 
 
-def load_onnx(path: str | Path, device: str | torch.device = "cpu", exp: DetectorExp | None = None) -> ExportedDetector:
+def load_onnx(
+    path: str | Path, device: str | torch.device = "cpu", exp: str | Path | DetectorExp | None = None
+) -> ExportedDetector:
     """The detector of an ONNX file that this project has written, run by onnxruntime with as many threads as PyTorch.
 
     Raises:
@@ -185,7 +187,7 @@ def load_onnx(path: str | Path, device: str | torch.device = "cpu", exp: Detecto
 
 
 def load_torchscript(
-    path: str | Path, device: str | torch.device = "cpu", exp: DetectorExp | None = None
+    path: str | Path, device: str | torch.device = "cpu", exp: str | Path | DetectorExp | None = None
 ) -> ExportedDetector:
     """The detector of a TorchScript file that this project has written.
 
@@ -208,14 +210,20 @@ def load_torchscript(
     return detector_of(ExportedModel(run, metadata, path), place, exp)
 
 
-def detector_of(model: ExportedModel, device: torch.device, exp: DetectorExp | None) -> ExportedDetector:
+def detector_of(model: ExportedModel, device: torch.device, exp: str | Path | DetectorExp | None) -> ExportedDetector:
     """The detector that a file's metadata describe; images are prepared and detections finished as `exp` does it.
+
+    Of an experiment's file the methods count, with the settings that the metadata hold.
 
     Raises:
         UserError: methods that the file's experiment overrides and that are not inside the file are missing.
     """
     metadata = model.metadata
-    own = exp_from_settings(metadata.family, metadata.settings) if exp is None else exp
+    if isinstance(exp, DetectorExp):
+        own = exp
+    else:
+        own = exp_from_settings(metadata.family, {}) if exp is None else get_exp(exp)
+        own.update(metadata.settings)
     outside = {"overrides": sorted(set(metadata.overrides) - INSIDE), "exp_file": metadata.exp_file}
     check_overrides(own, outside, model.source)
     return ExportedDetector(model, own, metadata.names, device)
