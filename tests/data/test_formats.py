@@ -72,8 +72,8 @@ def test_formats__the_same_index(folder) -> None:
         assert other.groups(coco.image_counts).tolist() == coco.groups(coco.image_counts).tolist()
     assert made["voc"].file_name(0) == "JPEGImages/BloodImage_00000.jpg"
     assert made["yolo"].file_name(0) == "images/val/BloodImage_00000.jpg"
-    assert made["voc"].heeds_ignore
-    assert not coco.heeds_ignore
+    assert made["voc"].ignored_not_scored
+    assert not coco.ignored_not_scored
 
 
 def detections_for(index: AnnotationIndex, seed: int) -> list[dict[str, Any]]:

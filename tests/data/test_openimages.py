@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-import yolox_lt.data.annotations.csv_rows as csv_rows
+import yolox_lt.data.annotations.csv_batches as csv_batches
 from tests.openimages_files import (
     CHALLENGE,
     FOREIGN,
@@ -95,7 +95,7 @@ def assert_same(a: AnnotationIndex, b: AnnotationIndex) -> None:
 @pytest.mark.parametrize("header", [CHALLENGE, V4])
 @pytest.mark.parametrize("labels", [True, False])
 def test_convert__equals_a_plain_reading(folder, monkeypatch, header, labels):
-    monkeypatch.setattr(csv_rows, "PIECE", 1000)  # images continue over the end of a piece
+    monkeypatch.setattr(csv_batches, "BLOCK", 1000)  # images continue over the end of a piece
     boxes, verified = write_split(folder, "train", header, 0)
     index = convert(folder, labels=labels)
     assert_same(index, plain(folder, "train", boxes, verified if labels else None))

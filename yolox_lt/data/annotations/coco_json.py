@@ -71,13 +71,13 @@ class CategoryEntry(msgspec.Struct, gc=False):
 class AnnotationFile(msgspec.Struct, gc=False):
     """The whole file. Test splits have no "annotations".
 
-    heeds_ignore: ours, absent from published files, see `AnnotationIndex`.
+    ignored_not_scored: ours, "heeds_ignore" in files, absent from published ones, see `AnnotationIndex`.
     """
 
     images: list[ImageEntry]
     categories: list[CategoryEntry]
     annotations: list[BoxEntry] = []
-    heeds_ignore: bool = False
+    ignored_not_scored: bool = msgspec.field(default=False, name="heeds_ignore")
 
 
 def decode_json(source: Path | object, kind: type[T]) -> T:
@@ -159,7 +159,7 @@ def build_columns(content: AnnotationFile, source: str) -> Columns:
     except UnicodeEncodeError as error:  # json can write half of a pair of surrogates
         raise UserError(f"{source}: {error.object!r:.200} is no text; correct the name") from error
     columns |= _box_columns(content.annotations, columns, source)
-    return columns | {"heeds_ignore": np.array([content.heeds_ignore])}
+    return columns | {"heeds_ignore": np.array([content.ignored_not_scored])}
 
 
 def clip_boxes(boxes: Floats, sizes: Ints) -> NDArray[np.float32]:

@@ -121,7 +121,7 @@ def read_voc(found: VocFolder, options: ReadOptions) -> AnnotationFile:
             box = (x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1)
             boxes.append(BoxEntry(image_id, id_of[thing.name], box, ignore=thing.difficult))
     categories = [CategoryEntry(i, name) for name, i in id_of.items()]
-    return AnnotationFile(images, categories, boxes, heeds_ignore=True)
+    return AnnotationFile(images, categories, boxes, ignored_not_scored=True)
 
 
 def parse(path: Path) -> VocImage:
