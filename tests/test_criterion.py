@@ -60,7 +60,8 @@ def run_iteration(criterion, data, iteration, prefix="", priors=None):
     images = [objects(data[f"{prefix}it{iteration}_gt{i}"]) for i in range(2)]
     sizes = [(int(h), int(w)) for h, w in data["image_hw"]]
     predictions = predictions_from(maps["cls"], maps["loc"], maps["iou"])
-    losses = criterion(predictions, priors, [b for b, _ in images], [x for _, x in images], sizes)
+    plain = [b + torch.tensor([0, 0, 1, 1]) * float(priors.legacy) for b, _ in images]  # the arrays are as the priors
+    losses = criterion(predictions, priors, plain, [x for _, x in images], sizes)
     sum(losses.values()).backward()
     return losses, maps
 
@@ -102,7 +103,7 @@ def test_released__two_iterations_of_the_whole_loss(golden, name):
 
 def test_released_resnet__two_iterations_of_the_whole_loss(golden):
     data = golden("post_losses_legacy.npz")
-    criterion = Criterion(IgnoringATSS(18), LOSSES["efl_s8"](), DeltaCoder(legacy=True))
+    criterion = Criterion(IgnoringATSS(18), LOSSES["efl_s8"](), DeltaCoder())
     for i in range(2):
         losses, maps = run_iteration(criterion, data, i, priors=legacy_priors(data))
         check(losses, maps, data, f"efl_s8_it{i}_", dict.fromkeys(("cls", "loc", "iou"), f"efl_s8_it{i}_"))
@@ -291,18 +292,18 @@ def small_case():
         torch.randn(1, 4, 4, generator=generator) / 4,
         torch.randn(1, 4, generator=generator),
     )
-    objects = [torch.tensor([[0.0, 1, 9, 11], [2, 2, 5, 5]])], [torch.tensor([2, 0])]
+    objects = [torch.tensor([[0.0, 1, 10, 12], [2, 2, 6, 6]])], [torch.tensor([2, 0])]
     return priors, predictions, *objects, [(16, 16)]
 
 
 def test_retinanet__l1_on_deltas_over_positives():
     priors, predictions, boxes, labels, sizes = small_case()
     predictions.quality_logits = None
-    coder = DeltaCoder(legacy=True)
+    coder = DeltaCoder()
     criterion = RetinaNetCriterion(Fixed([0, -1, -2, 0]), FocalLoss(), coder)
     losses = criterion(predictions, priors, boxes, labels, sizes)
     assert set(losses) == {"cls", "box"}
-    target = coder.encode(priors.boxes[[0, 3]], boxes[0][[0, 0]])
+    target = coder.encode(priors.plain()[[0, 3]], boxes[0][[0, 0]])
     want = sum(abs(float(a - b)) for a, b in zip(predictions.box_deltas[0, [0, 3]].flatten(), target.flatten())) / 2
     assert losses["box"].item() == pytest.approx(want, rel=1e-5)
     want_cls = FocalLoss()(predictions.cls_logits[0], torch.tensor([2, -1, -2, 2]), None, 2.0)
@@ -311,14 +312,14 @@ def test_retinanet__l1_on_deltas_over_positives():
 
 def test_weights_and_centerness__by_hand():
     priors, predictions, boxes, labels, sizes = small_case()
-    coder = DeltaCoder(legacy=True)
+    coder = DeltaCoder()
     criterion = Criterion(
         Fixed([0, -1, -1, 0]), FocalLoss(), coder, target="centerness", box_weight=1.3, quality_weight=0.5
     )
     losses = criterion(predictions, priors, boxes, labels, sizes)
-    own, objects_of = priors.boxes[[0, 3]], boxes[0][[0, 0]]
-    t = centerness(own, objects_of)
-    giou = box_ops.giou(coder.decode(own, predictions.box_deltas[0, [0, 3]]), objects_of, legacy=True)
+    own, objects_of = priors.plain()[[0, 3]], boxes[0][[0, 0]]
+    t = centerness(own, objects_of, 0.5)  # as the released convention has it: half a pixel nearer to every side
+    giou = box_ops.giou(coder.decode(own, predictions.box_deltas[0, [0, 3]]), objects_of)
     assert losses["box"].item() == pytest.approx(1.3 * float((t * (1 - giou)).sum() / max(float(t.sum()), 1)), rel=1e-5)
     logits = predictions.quality_logits[0, [0, 3]]
     bce = -(t * logits.sigmoid().log() + (1 - t) * (1 - logits.sigmoid()).log())
@@ -331,7 +332,7 @@ def test_cls_weight__multiplies_loss_gradient_and_both_sums_of_the_statistic(rec
         priors, predictions, boxes, labels, sizes = small_case()
         predictions.cls_logits.requires_grad_()
         loss = EqualizedFocalLoss(predictions.cls_logits.shape[2])
-        assigner, coder = Fixed([0, -1, -1, 0]), DeltaCoder(legacy=True)
+        assigner, coder = Fixed([0, -1, -1, 0]), DeltaCoder()
         if recipe == "released":
             criterion = Criterion(assigner, loss, coder, cls_weight=weight)
         elif recipe == "retinanet":
@@ -364,7 +365,7 @@ def test_batch_without_objects__keeps_every_output_in_the_graph(criterion):
         for t in (predictions.cls_logits, predictions.box_deltas, predictions.quality_logits)
         if t is not None
     ]
-    losses = criterion(Fixed([-1] * 4), EqualizedFocalLoss(3), DeltaCoder(legacy=True))(
+    losses = criterion(Fixed([-1] * 4), EqualizedFocalLoss(3), DeltaCoder())(
         predictions, priors, [torch.zeros(0, 4)], [torch.zeros(0).long()], sizes
     )
     sum(losses.values()).backward()

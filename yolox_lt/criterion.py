@@ -67,13 +67,14 @@ def world_mean(values: Tensor) -> Tensor:
     return values.clamp(min=1.0) / world
 
 
-def centerness(priors: Tensor, boxes: Tensor) -> Tensor:
+def centerness(priors: Tensor, boxes: Tensor, inset: float = 0.0) -> Tensor:
     """sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b)) in [0, 1] of the priors' points in their boxes (FCOS, Eq. 3).
 
-    priors, boxes: [M, 4]. Points are the middles of the corners, sides plain coordinates. 0 for a point on a side.
+    priors, boxes: plain [M, 4]. Points are the middles of the priors; the distances l, t, r, b to the sides are shorter
+    by `inset` pixels, see `Priors.inset`. 0 for a point on a side.
     """
     point = (priors[:, :2] + priors[:, 2:]) / 2
-    before, after = (point - boxes[:, :2]).clamp(min=0), (boxes[:, 2:] - point).clamp(min=0)
+    before, after = ((side - inset).clamp(min=0) for side in (point - boxes[:, :2], boxes[:, 2:] - point))
     ratio = torch.minimum(before, after) / torch.maximum(before, after).clamp(min=1e-6)
     return ratio.prod(dim=1).sqrt()
 
@@ -107,15 +108,16 @@ class BaseCriterion(nn.Module):
 
         Args:
             predictions: of B images. priors: P priors, shared.
-            gt_boxes: per image float32 [G, 4]. gt_labels: per image int64 [G].
+            gt_boxes: per image float32 [G, 4], plain. gt_labels: per image int64 [G].
             image_sizes: per image (height, width) of the content.
         """
+        targets = Targets([priors.to_own(boxes) for boxes in gt_boxes], gt_labels, image_sizes)
         known = None
         if self.assigner.needs_predictions:
-            boxes = self.coder.decode(priors.boxes, predictions.box_deltas.detach())
+            boxes = priors.to_own(self.coder.decode(priors.plain(), predictions.box_deltas.detach()))
             scores = self.cls_loss.scores if own_scores(self.cls_loss) else None
             known = replace(predictions, cls_logits=category_logits(predictions.cls_logits, scores), boxes=boxes)
-        assignments = self.assigner.assign_batch(priors, Targets(gt_boxes, gt_labels, image_sizes), known)
+        assignments = self.assigner.assign_batch(priors, targets, known)
         return self.losses(predictions, priors, gather_matches(assignments, gt_boxes, gt_labels))
 
     def losses(self, predictions: Predictions, priors: Priors, matches: Matches) -> dict[str, Tensor]:
@@ -171,13 +173,13 @@ class Criterion(BaseCriterion):
         self.quality_weight = quality_weight
 
     def losses(self, predictions: Predictions, priors: Priors, matches: Matches) -> dict[str, Tensor]:
-        prior_boxes = priors.boxes[matches.prior]
+        prior_boxes = priors.plain()[matches.prior]
         deltas = predictions.box_deltas[matches.image, matches.prior].float()
         decoded = self.coder.decode(prior_boxes, deltas)
-        iou = box_ops.iou(decoded.detach(), matches.boxes, priors.legacy)
-        target = iou if self.target == "iou" else centerness(prior_boxes, matches.boxes)
+        iou = box_ops.iou(decoded.detach(), matches.boxes)
+        target = iou if self.target == "iou" else centerness(prior_boxes, matches.boxes, priors.inset)
         normalizer, target_normalizer = world_mean(torch.stack([target.new_tensor(float(len(target))), target.sum()]))
-        giou = giou_loss(decoded, matches.boxes, priors.legacy)
+        giou = giou_loss(decoded, matches.boxes)
         losses = {
             "cls": self.classification(predictions, matches, iou, normalizer),
             "box": self.box_weight * (target * giou).sum() / target_normalizer,
@@ -203,9 +205,9 @@ class RetinaNetCriterion(BaseCriterion):
         super().__init__(assigner, cls_loss, coder, use_l1=True, cls_weight=cls_weight)
 
     def losses(self, predictions: Predictions, priors: Priors, matches: Matches) -> dict[str, Tensor]:
-        prior_boxes = priors.boxes[matches.prior]
+        prior_boxes = priors.plain()[matches.prior]
         deltas = predictions.box_deltas[matches.image, matches.prior].float()
-        iou = box_ops.iou(self.coder.decode(prior_boxes, deltas.detach()), matches.boxes, priors.legacy)
+        iou = box_ops.iou(self.coder.decode(prior_boxes, deltas.detach()), matches.boxes)
         (normalizer,) = world_mean(iou.new_tensor([float(len(iou))]))
         difference = deltas - self.coder.encode(prior_boxes, matches.boxes)
         return {
@@ -229,7 +231,7 @@ class YOLOXCriterion(BaseCriterion):
     def losses(self, predictions: Predictions, priors: Priors, matches: Matches) -> dict[str, Tensor]:
         if predictions.quality_logits is None:
             raise ValueError("YOLOXCriterion needs a head with objectness")
-        prior_boxes = priors.boxes[matches.prior]
+        prior_boxes = priors.plain()[matches.prior]
         deltas = predictions.box_deltas[matches.image, matches.prior].float()
         normalizer = max(len(matches.prior), 1)
         decoded = self.coder.decode(prior_boxes, deltas)

@@ -32,13 +32,14 @@ IGNORED = -2
 class Priors:
     """The anchors of one input size; the same for every image of a batch.
 
-    boxes: float32 [P, 4], x1 y1 x2 y2 in input pixels (in the legacy convention x2 = x1 + width - 1).
+    boxes: float32 [P, 4], x1 y1 x2 y2 in input pixels, in the priors' own convention.
     strides: float32 [P], pixels between neighbouring cells of the prior's level.
     level_sizes: priors of each level; sums to P.
     feature_sizes: (rows, columns) of each level.
     num_anchors: A.
     level_strides: stride of each level in pixels.
-    legacy: True for the +1 pixel convention of the ResNet models, False for the plain one of the YOLOX models.
+    legacy: the own convention is the +1 pixel one of the released ResNet models, x2 = x1 + width - 1; everything
+        outside of priors, assigners and the predictor's clipping is plain.
     """
 
     boxes: Tensor
@@ -48,6 +49,19 @@ class Priors:
     level_strides: list[int]
     num_anchors: int
     legacy: bool = False
+
+    def plain(self) -> Tensor:
+        """The boxes [P, 4] with x2 = x1 + width."""
+        return self.boxes + self.boxes.new_tensor([0, 0, 1, 1]) * float(self.legacy)
+
+    def to_own(self, boxes: Tensor) -> Tensor:
+        """Plain boxes [..., 4] in the priors' own convention."""
+        return boxes - boxes.new_tensor([0, 0, 1, 1]) * float(self.legacy)
+
+    @property
+    def inset(self) -> float:
+        """Pixels by which the own convention has an object's sides nearer to a point: the point is half a pixel off."""
+        return 0.5 * self.legacy
 
 
 @dataclass

@@ -93,7 +93,6 @@ def render_images(exp: DetectorExp, summary: DataSummary, count: int) -> list[Pa
     stream = exp.get_sampler(summary.sampling.factors, seed, 0, 1)
     draws = SampleSampler(stream, min(16, len(dataset)), 0, 1, 1, exp.batch_groups(index, dataset.images))
     batch = exp.get_collate()([dataset[draw] for draw in next(iter(draws))])
-    legacy = bool(getattr(exp, "legacy", False))
-    render_train_batch(batch, index.category_names, folder / "train_batch.jpg", legacy=legacy)
+    render_train_batch(batch, index.category_names, folder / "train_batch.jpg")
     labelled = render_samples(dataset.store, dataset.images, folder, count)
     return [folder / "labels.png", folder / "train_batch.jpg", *labelled]

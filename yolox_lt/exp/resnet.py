@@ -122,9 +122,9 @@ class ResNetExp(DetectorExp):
     def get_coder(self) -> Coder:
         """The box code named by `box_code`."""
         if self.box_code == "deltas":
-            return DeltaCoder(self.legacy)
+            return DeltaCoder()
         if self.box_code == "distances":
-            return DistanceCoder(self.legacy)
+            return DistanceCoder(0.5 * self.legacy)
         raise unknown("box_code", self.box_code, "deltas, distances")
 
     def get_assigner(self) -> BaseAssigner:

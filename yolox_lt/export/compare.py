@@ -169,11 +169,11 @@ def decoded(
     predictions: Predictions, b: int, priors: Priors, predictor: Predictor, size: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
     """Boxes [P, 4] inside the input and scores [P, C] of image b."""
-    boxes = predictor.coder.decode(priors.boxes, predictions.box_deltas[b])
+    boxes = predictor.coder.decode(priors.plain(), predictions.box_deltas[b])
     scores = category_logits(predictions.cls_logits[b], predictor.scores).sigmoid()
     if predictions.quality_logits is not None:
         scores *= predictions.quality_logits[b].sigmoid()[:, None]
-    return box_ops.clip(boxes, size, priors.legacy), scores
+    return box_ops.clip(boxes, size), scores
 
 
 def rounding_error(detector: LoadedDetector, model: ExportedModel, batch: Batch) -> tuple[float, float]:

@@ -100,6 +100,7 @@ class Metadata:
                 f"{source}: holds no metadata of this project; give a file that tools/export.py has written"
             )
         values["names"] = tuple(values["names"])
+        values["overrides"] = tuple(values.get("overrides", ()))
         values["size"] = None if values["size"] is None else tuple(values["size"])
         return cls(**values)
 

@@ -113,7 +113,7 @@ class Predictor:
             input_sizes: int64 [1, 2], (height, width) of the input. content_sizes: int64 [B, 2] of the images in it.
         """
         best_pairs = traced.best_pairs if torch.jit.is_tracing() else select.best_pairs
-        boxes = self.coder.decode(priors.boxes, predictions.box_deltas.float())  # [B, P, 4]
+        boxes = priors.to_own(self.coder.decode(priors.plain(), predictions.box_deltas.float()))  # [B, P, 4]
         clip_sizes = {"input": input_sizes, "content": content_sizes, None: None}[self.clip]
         if clip_sizes is not None:
             boxes = torch.minimum(boxes.clamp(min=0), corners(clip_sizes) - float(priors.legacy))

@@ -42,7 +42,7 @@ class ShortSideAugment:
     Args:
         short_sides: lengths in pixels, drawn uniformly. long_side: limit of the longer side.
         flip_prob: probability of a mirror image.
-        legacy: return boxes in the +1 pixel convention, x2 = x1 + width - 1.
+        legacy: resize boxes as the released models do, by their last pixel: x2 - 1 is scaled, and one pixel added.
     """
 
     short_sides: tuple[int, ...] = (640, 672, 704, 736, 768, 800)
@@ -69,13 +69,13 @@ class ShortSideAugment:
     ) -> Sample:
         """One sample. Draws: flip gate, shorter side. `use_mosaic` and `partner` belong to recipes with a mosaic."""
         sample = read(index)
-        boxes = sample.boxes - np.array([0, 0, 1, 1], np.float32) if self.legacy else sample.boxes
-        sample = Sample(sample.image, boxes, sample.labels)
         if rng.random() < self.flip_prob:
-            sample = flip(sample, self.legacy)
+            sample = flip(sample)
         short = self.short_sides[int(rng.integers(len(self.short_sides)))]
         image, (y, x) = resize_short_side(sample.image, short, self.long_side)
-        return Sample(np.ascontiguousarray(image), sample.boxes * np.array([x, y, x, y], np.float32), sample.labels)
+        pixel = np.array([0, 0, 1, 1], np.float32) * float(self.legacy)
+        boxes = (sample.boxes - pixel) * np.array([x, y, x, y], np.float32) + pixel
+        return Sample(np.ascontiguousarray(image), boxes, sample.labels)
 
 
 @dataclass(frozen=True)

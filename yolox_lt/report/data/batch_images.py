@@ -45,16 +45,13 @@ def render_samples(store: ImageStore, positions: np.ndarray, folder: Path, count
     return paths
 
 
-def render_train_batch(
-    batch: Batch, names: Sequence[str], path: str | Path, limit: int = 16, legacy: bool = False
-) -> np.ndarray:
+def render_train_batch(batch: Batch, names: Sequence[str], path: str | Path, limit: int = 16) -> np.ndarray:
     """A training batch as the network sees it, on one sheet with boxes, names and image ids.
 
     Args:
         batch: as the loader delivers it, images uint8 [B, 3, H, W] BGR.
         names: of the categories. path: JPEG to write.
         limit: images shown, the first of the batch.
-        legacy: boxes are in the +1 pixel convention, x2 = x1 + width - 1.
 
     Returns:
         The sheet, uint8 [H', W', 3] BGR.
@@ -62,7 +59,7 @@ def render_train_batch(
     cells, titles = [], []
     images = batch.images[:limit].permute(0, 2, 3, 1).cpu().numpy()  # [B, 3, H, W] -> [B, H, W, 3]
     for image, boxes, labels, image_id in zip(images, batch.boxes, batch.labels, batch.image_ids.tolist()):
-        corners = boxes.cpu().numpy() + np.array([0, 0, 1, 1], np.float32) * float(legacy)
+        corners = boxes.cpu().numpy()
         label = labels.cpu().numpy()
         cells.append(cell(np.ascontiguousarray(image), corners, label, [names[i] for i in label]))
         titles.append(f"image {image_id}: {len(label)} boxes")

@@ -67,7 +67,7 @@ class ReportCallback(Callback):
         self.batches_shown = run.iteration + 1
         path = self.folder / "pictures" / f"train_batch_{run.iteration}.jpg"
         with self.counted(), self.never_fatal(path):
-            render_train_batch(batch, self.summary.names, path, legacy=getattr(run.exp, "legacy", False))
+            render_train_batch(batch, self.summary.names, path)
 
     def on_epoch_record(self, run: RunState, record: EpochRecord) -> None:
         self.is_behind = True
