@@ -141,7 +141,7 @@ class BaseCriterion(nn.Module):
 
 
 class Criterion(BaseCriterion):
-    """Classification, GIoU (+ L1) and quality branch, as in the released models (reference section 8).
+    """Classification, GIoU (+ L1) and quality branch, as in the released models.
 
     With G ranks, N = max(positives of all ranks, 1) / G and t the quality target of each positive: cls = cls_loss / N;
     box = box_weight sum t (1 - GIoU) / S with S = max(sum of t over ranks, 1) / G; quality = quality_weight

@@ -109,13 +109,13 @@ def run_stream(detector: LoadedDetector, args: argparse.Namespace, folder: Path)
     try:
         for number, frame in enumerate(frames(source, args.frames)):
             detections = detector(frame, args.conf, class_agnostic=not args.all_labels)
-            picture = detections.draw(frame)
+            drawn = detections.draw(frame)
             if writer is None:
-                size = (picture.shape[1], picture.shape[0])
+                size = (drawn.shape[1], drawn.shape[0])
                 writer = cv2.VideoWriter(str(target), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
                 if not writer.isOpened():
                     raise UserError(f"{target}: video could not be written; check the folder given with --save")
-            writer.write(picture)
+            writer.write(drawn)
             records.append({"source": f"{source}#{number}", "detections": detections.to_list()})
     except KeyboardInterrupt:
         logger.info("stopped; what was recorded is kept")

@@ -38,7 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--opset", type=int, default=17, help="version of ONNX's operators")
     parser.add_argument(
-        "--images", nargs="+", default=[], metavar="PATH", help="pictures to compare on, beside random ones"
+        "--images", nargs="+", default=[], metavar="PATH", help="images to compare on, beside random ones"
     )
     return parser
 

@@ -55,7 +55,7 @@ def main(args: argparse.Namespace) -> None:
     if args.json is not None:
         write_json(args.json, content(summary, exp, problems, pictures))
     if args.json != "-":
-        print(f"\npictures: {', '.join(p.name for p in pictures[:3])}, ... in {pictures[0].parent}")
+        print(f"\nimages: {', '.join(p.name for p in pictures[:3])}, ... in {pictures[0].parent}")
     if args.strict and any(p.error for p in problems):
         sys.exit(1)
 

@@ -39,7 +39,7 @@ TEST = frozenset(
     {"test_size", "test_conf", "nmsthre", "pre_nms", "multi_label", "max_detections", "expand_detections"}
     | {"score_voting"}
 )
-"""What an evaluation may choose anew, and says."""
+"""What an evaluation may choose again, and says."""
 
 OF_THE_PLACE = frozenset({"output_dir", "exp_name"})
 """Where the run's folder is now; a folder may have been moved."""

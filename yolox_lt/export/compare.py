@@ -90,20 +90,20 @@ def max_or_nan(a: float, b: float) -> float:
 
 
 def random_images(number: int, seed: int = 0) -> list[np.ndarray]:
-    """Pictures of smooth colours with rectangles in front, of several sizes; uint8 [H, W, 3] BGR."""
+    """Images of smooth colours with rectangles in front, of several sizes; uint8 [H, W, 3] BGR."""
     rng = np.random.default_rng(seed)
-    pictures = []
+    images = []
     for _ in range(number):
         width = int(rng.integers(320, 640))
         height = int(width * rng.uniform(0.6, 0.9))  # wide, as a fixed size of ResNet models asks for
-        picture = cv2.resize(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8), (width, height))
+        image = cv2.resize(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8), (width, height))
         for _ in range(12):
             x, y = int(rng.integers(width)), int(rng.integers(height))
             side = rng.integers(10, height // 2, 2)
             color = [int(v) for v in rng.integers(0, 256, 3)]
-            cv2.rectangle(picture, (x, y), (x + int(side[0]), y + int(side[1])), color, -1)
-        pictures.append(picture)
-    return pictures
+            cv2.rectangle(image, (x, y), (x + int(side[0]), y + int(side[1])), color, -1)
+        images.append(image)
+    return images
 
 
 def batches(detector: LoadedDetector, model: ExportedModel, images: Sequence[np.ndarray]) -> Iterator[Batch]:

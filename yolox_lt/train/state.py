@@ -232,7 +232,7 @@ class RunState:
             )
         logger.warning(
             f"{self.evaluator.index.path}: other images or boxes than before {path} was written; scores from now on do "
-            "not compare with those until here, and best.pth is chosen anew"
+            "not compare with those until here, and best.pth is chosen again"
         )
         return False
 

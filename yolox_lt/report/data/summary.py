@@ -276,7 +276,7 @@ def summarize_training(exp: TrainingSettings, index: AnnotationIndex, batch_size
 
 
 def plot_summary(summary: DataSummary, path: Path) -> None:
-    """Picture: images and draws of every category, boxes of an image, sizes of boxes, repeat factors."""
+    """Plot: images and draws of every category, boxes of an image, sizes of boxes, repeat factors."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator

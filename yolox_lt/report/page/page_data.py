@@ -237,7 +237,7 @@ def balance_history(run: Run) -> dict[str, Any] | None:
 
 
 def image_data(runs: Sequence[Run], room: int) -> tuple[list[list[dict[str, Any]]], int]:
-    """Pictures of every run with their files as base64, by category; and how many had to be left out.
+    """Images of every run with their files as base64, by category; and how many had to be left out.
 
     First of all kinds and categories come first; what exceeds `room` characters, shared evenly by the runs, is left
     out.

@@ -86,7 +86,7 @@ class ReportCallback(Callback):
         if self.is_behind:
             self.render(run)
         logger.info(
-            f"pictures and pages: {before:.1f} s of the {trained:.0f} s of this training ({before / trained:.2%}), "
+            f"images and pages: {before:.1f} s of the {trained:.0f} s of this training ({before / trained:.2%}), "
             f"then {self.rendering_seconds - before:.1f} s after it"
         )
 
