@@ -17,7 +17,7 @@ from yolox_lt.commands import common
 from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.dataset import ImageStore
 from yolox_lt.distributed.collectives import gather_to_main, rank_groups
-from yolox_lt.distributed.processes import ProcessInfo, count_processes, launch, launched_externally
+from yolox_lt.distributed.processes import ProcessInfo, count_processes, launch
 from yolox_lt.errors import UserError
 from yolox_lt.evaluate import DetectionArrays, Report, evaluate_lvis, evaluate_openimages
 from yolox_lt.evaluate.coco import evaluate_coco
@@ -256,5 +256,5 @@ def main(args: argparse.Namespace) -> None:
         keep(args, index, detections, report, {})
         return
     find_checkpoint(args)
-    devices = 1 if launched_externally() else count_processes(args.devices, args.device)
+    devices = count_processes(args.devices, args.device)
     launch(evaluate, devices, args.device, (args,))

@@ -10,7 +10,7 @@ from loguru import logger
 
 from yolox_lt.api import read_checkpoint
 from yolox_lt.commands import common
-from yolox_lt.distributed.processes import ProcessInfo, count_processes, launch, launched_externally
+from yolox_lt.distributed.processes import ProcessInfo, count_processes, launch
 from yolox_lt.exp import DetectorExp, get_exp
 from yolox_lt.exp.agreement import resume_settings
 from yolox_lt.train.callbacks.trackers import check_trackers
@@ -80,5 +80,5 @@ def main(args: argparse.Namespace) -> None:
     check_trackers(exp.trackers)
     exp.get_store("train")
     exp.get_store("val")
-    devices = 1 if launched_externally() else count_processes(args.devices, args.device)
+    devices = count_processes(args.devices, args.device)
     launch(train, devices, args.device, (args,), exp.stop_signals)
