@@ -207,6 +207,22 @@ BAD_FILES = {
         last_line("train_boxes.csv", f"{BOX},0.1,left,0.1,0.2,0"),
         r"train_boxes\.csv: line 44: XMax is 'left', which is no number; correct the line",
     ),
+    "an empty field": (
+        last_line("train_boxes.csv", f"{BOX},,0.2,0.1,0.2,0"),
+        r"train_boxes\.csv: line 44: XMin is '', which is no number; correct the line",
+    ),
+    "a number that is not available": (
+        last_line("train_boxes.csv", f"{BOX},NA,0.2,0.1,0.2,0"),
+        r"train_boxes\.csv: line 44: XMin is 'NA', which is no number; correct the line",
+    ),
+    "a label without confidence": (
+        last_line("train_labels.csv", f"abc,machine,{mids()[0]},"),
+        r"train_labels\.csv: line 66: Confidence is '', which is no number; correct the line",
+    ),
+    "pixels below blank lines": (
+        change("train_boxes.csv", lambda text: text.replace("\n", "\n\n", 3).rstrip() + f"\n\n{BOX},0.1,0.2,0.1,431,0"),
+        r"train_boxes\.csv: line 48: YMax 431 is not in \[0, 1\]",
+    ),
     "pixels": (
         last_line("train_boxes.csv", f"{BOX},0.1,0.2,0.1,431,0"),
         r"train_boxes\.csv: line 44: YMax 431 is not in \[0, 1\]; give coordinates as fractions",

@@ -6,8 +6,9 @@ import csv
 import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -22,11 +23,11 @@ BLOCK = 1 << 20
 class Batch:
     """R consecutive rows of a file.
 
-    path: the file. first_line: line of the first row, the header being line 1. record: pyarrow's RecordBatch.
+    path: the file. first: which row of the file the first one is, from 0. record: pyarrow's RecordBatch.
     """
 
     path: Path
-    first_line: int
+    first: int
     record: Any
 
     def __len__(self) -> int:
@@ -43,8 +44,11 @@ class Batch:
         return column.indices.to_numpy().astype(np.int64), column.dictionary.to_pylist()
 
     def line(self, row: int) -> str:
-        """How a message begins that is about a row."""
-        return f"{self.path}: line {self.first_line + row}"
+        """How a message begins that is about a row. The file is read again: pyarrow skips blank lines uncounted."""
+        with opened(self.path) as file:
+            rows = csv.reader(file)
+            filled = (rows.line_num for fields in rows if fields)
+            return f"{self.path}: line {next(islice(filled, 1 + self.first + row, None))}"
 
 
 def read_batches(path: Path, texts: Sequence[str], numbers: Sequence[str]) -> Iterator[Batch]:
@@ -59,7 +63,7 @@ def read_batches(path: Path, texts: Sequence[str], numbers: Sequence[str]) -> It
     if not path.is_file():
         raise UserError(f"{path}: no such file; check the path")
     arrow, arrow_csv = require("pyarrow"), require("pyarrow.csv")
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+    with opened(path) as file:
         names = next(csv.reader(file), [])
     missing = [name for name in (*texts, *numbers) if name not in names]
     if missing:
@@ -69,24 +73,30 @@ def read_batches(path: Path, texts: Sequence[str], numbers: Sequence[str]) -> It
         )
     types = dict.fromkeys(texts, arrow.dictionary(arrow.int32(), arrow.string()))
     types |= dict.fromkeys(numbers, arrow.float64())
-    options = arrow_csv.ConvertOptions(include_columns=list(types), column_types=types)
-    line = 2
+    # Without null values an empty field or NA is an error, as any other text that is no number.
+    options = arrow_csv.ConvertOptions(include_columns=list(types), column_types=types, null_values=[])
+    first = 0
     try:
         for record in arrow_csv.open_csv(
             path, read_options=arrow_csv.ReadOptions(block_size=BLOCK), convert_options=options
         ):
-            yield Batch(path, line, record)
-            line += record.num_rows
+            yield Batch(path, first, record)
+            first += record.num_rows
     except arrow.ArrowInvalid as error:
         if "Empty CSV file" in str(error):  # a header without a line end
             return
         raise UserError(bad_line(path, names, numbers) or f"{path}: {error}; copy the file again") from error
 
 
+def opened(path: Path) -> TextIO:
+    """A csv file as text, for the reader of the standard library."""
+    return path.open(encoding="utf-8-sig", errors="replace", newline="")
+
+
 def bad_line(path: Path, names: Sequence[str], numbers: Sequence[str]) -> str | None:
     """A sentence about the first row that cannot be read: pyarrow does not tell its line."""
     places = {name: names.index(name) for name in numbers}
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+    with opened(path) as file:
         rows = csv.reader(file)
         next(rows)
         for row in rows:
@@ -114,5 +124,6 @@ def require(package: str) -> Any:
         return importlib.import_module(package)
     except ImportError as error:
         raise UserError(
-            f"pyarrow, which reads Open Images' csv files, is not installed ({error}); run pip install pyarrow"
+            f"pyarrow, which reads Open Images' csv files, is not installed ({error}); run pip install pyarrow, or "
+            "install this package with its extra openimages"
         ) from error

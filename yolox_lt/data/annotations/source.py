@@ -101,6 +101,8 @@ class Source:
             reader, found = self.find(path)
             files = list(reader.files(found))
             parts.append(source_key(files[0]) if len(files) == 1 else _stamp(files))
+            if reader not in FORMATS.values():  # a user's reader that is changed makes other annotations
+                parts.append(_stamp(_code_of(reader)))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def find(self, path: str) -> tuple[Reader, Any]:
@@ -140,6 +142,13 @@ def split_of(path: str, default: str) -> tuple[Path, str]:
     """`data.yaml:test` -> the file and "test"; any other path with `default`."""
     name, colon, split = path.rpartition(":")
     return (Path(name), split) if colon and is_yaml(Path(name)) else (Path(path), default)
+
+
+def _code_of(reader: Reader) -> list[Path]:
+    """Files in which the functions of a reader are written."""
+    functions = (reader.detect, reader.find, reader.read, reader.files)
+    code = (getattr(function, "__code__", None) for function in functions)
+    return sorted({Path(found.co_filename) for found in code if found is not None})
 
 
 def _stamp(files: Iterable[Path]) -> str:
