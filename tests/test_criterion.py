@@ -279,7 +279,7 @@ class Fixed(BaseAssigner):
     def __init__(self, gt_index):
         self.gt_index = torch.tensor(gt_index)
 
-    def __call__(self, priors, gt_boxes, gt_labels, image_size, predictions=None):
+    def assign_image(self, priors, objects, predictions):
         return Assignment(self.gt_index, torch.zeros(len(self.gt_index)))
 
 

@@ -39,17 +39,6 @@ class ATSSAssigner(BaseAssigner):
 
     topk: int = 18
 
-    def __call__(
-        self,
-        priors: Priors,
-        gt_boxes: Tensor,
-        gt_labels: Tensor,
-        image_size: tuple[int, int],
-        predictions: Predictions | None = None,
-    ) -> Assignment:
-        """Assign one image; labels and predictions are not looked at."""
-        return self.assign_batch(priors, Targets([gt_boxes], [gt_labels], [image_size]))[0]
-
     @torch.no_grad()
     def assign_batch(
         self, priors: Priors, targets: Targets, predictions: Predictions | None = None

@@ -21,8 +21,16 @@ class Targets(NamedTuple):
     sizes: list[tuple[int, int]]
 
 
+class Objects(NamedTuple):
+    """Those of one image, as an entry of `Targets`."""
+
+    boxes: Tensor
+    labels: Tensor
+    size: tuple[int, int]
+
+
 class BaseAssigner:
-    """Says for every prior of an image which object it is responsible for. A subclass fills in `__call__`.
+    """Says for every prior of an image which object it is responsible for. A subclass fills in `assign_image`.
 
     needs_predictions: whether it looks at what the network says; only then the criterion decodes boxes.
     """
@@ -45,16 +53,32 @@ class BaseAssigner:
             image_size: (height, width) of the image's content, without padding.
             predictions: of this image, cls_logits [P, C] and boxes [P, 4] decoded; given if `needs_predictions`.
         """
-        raise NotImplementedError
+        batch = None if predictions is None else with_batch_axis(predictions)
+        return self.assign_batch(priors, Targets([gt_boxes], [gt_labels], [image_size]), batch)[0]
 
     def assign_batch(
         self, priors: Priors, targets: Targets, predictions: Predictions | None = None
     ) -> list[Assignment]:
         """The same for B images, one after the other; `predictions` has the batch axis."""
         return [
-            self(priors, boxes, labels, size, None if predictions is None else one_image(predictions, b))
-            for b, (boxes, labels, size) in enumerate(zip(*targets))
+            self.assign_image(priors, Objects(*each), None if predictions is None else one_image(predictions, b))
+            for b, each in enumerate(zip(*targets))
         ]
+
+    def assign_image(self, priors: Priors, objects: Objects, predictions: Predictions | None) -> Assignment:
+        """The same for one image; shapes as in a call."""
+        raise NotImplementedError
+
+
+def with_batch_axis(predictions: Predictions) -> Predictions:
+    """Predictions of one image as a batch of one."""
+    quality, boxes = predictions.quality_logits, predictions.boxes
+    return Predictions(
+        predictions.cls_logits[None],
+        predictions.box_deltas[None],
+        None if quality is None else quality[None],
+        None if boxes is None else boxes[None],
+    )
 
 
 def one_image(predictions: Predictions, index: int) -> Predictions:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from yolox_lt import boxes as box_ops
-from yolox_lt.assign.base import BaseAssigner
+from yolox_lt.assign.base import BaseAssigner, Objects
 from yolox_lt.errors import UserError
 from yolox_lt.types import BACKGROUND, Assignment, Predictions, Priors
 
@@ -49,14 +49,7 @@ class FCOSAssigner(BaseAssigner):
             raise UserError(f"ranges are {self.ranges}: give sizes in pixels that increase, for example 64, 128.")
 
     @torch.no_grad()
-    def __call__(
-        self,
-        priors: Priors,
-        gt_boxes: Tensor,
-        gt_labels: Tensor,
-        image_size: tuple[int, int],
-        predictions: Predictions | None = None,
-    ) -> Assignment:
+    def assign_image(self, priors: Priors, objects: Objects, predictions: Predictions | None) -> Assignment:
         """Assign one image; `gt_boxes` and `priors`, one a cell, are all that it looks at.
 
         Returns:
@@ -69,7 +62,7 @@ class FCOSAssigner(BaseAssigner):
             raise ValueError(f"FCOSAssigner needs one prior per cell, not {priors.num_anchors}")
         num_priors, device = len(priors.boxes), priors.boxes.device
         lower, upper = self.limits(priors)
-        boxes = gt_boxes.reshape(-1, 4).to(device, torch.float32)
+        boxes = objects.boxes.reshape(-1, 4).to(device, torch.float32)
         usable = ((boxes[:, 2:] - boxes[:, :2] + float(priors.legacy)) > 1).all(dim=1).nonzero().squeeze(1)
         points = (priors.boxes[:, :2] + priors.boxes[:, 2:]) / 2
         reach = self.radius * priors.strides

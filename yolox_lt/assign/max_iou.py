@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from yolox_lt import boxes as box_ops
-from yolox_lt.assign.base import BaseAssigner
+from yolox_lt.assign.base import BaseAssigner, Objects
 from yolox_lt.errors import UserError
 from yolox_lt.types import BACKGROUND, IGNORED, Assignment, Predictions, Priors
 
@@ -50,14 +50,7 @@ class MaxIoUAssigner(BaseAssigner):
             )
 
     @torch.no_grad()
-    def __call__(
-        self,
-        priors: Priors,
-        gt_boxes: Tensor,
-        gt_labels: Tensor,
-        image_size: tuple[int, int],
-        predictions: Predictions | None = None,
-    ) -> Assignment:
+    def assign_image(self, priors: Priors, objects: Objects, predictions: Predictions | None) -> Assignment:
         """Assign one image; `gt_boxes` are all that it looks at beside the priors.
 
         Returns:
@@ -66,7 +59,7 @@ class MaxIoUAssigner(BaseAssigner):
         """
         num_priors, device = len(priors.boxes), priors.boxes.device
         legacy = float(priors.legacy)
-        boxes = gt_boxes.reshape(-1, 4).to(device, torch.float32)
+        boxes = objects.boxes.reshape(-1, 4).to(device, torch.float32)
         usable = ((boxes[:, 2:] - boxes[:, :2] + legacy) > 1).all(dim=1).nonzero().squeeze(1)
 
         best_iou = torch.zeros(num_priors, device=device)

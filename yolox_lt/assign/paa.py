@@ -72,25 +72,6 @@ class PAAAssigner(BaseAssigner):
                 "for example 0.1 and 9."
             )
 
-    def __call__(
-        self,
-        priors: Priors,
-        gt_boxes: Tensor,
-        gt_labels: Tensor,
-        image_size: tuple[int, int],
-        predictions: Predictions | None = None,
-    ) -> Assignment:
-        """Assign one image; its size is not looked at.
-
-        Returns:
-            gt_index [P]; iou [P] of each positive prior (not of its prediction) with its object, 0 elsewhere.
-
-        Raises:
-            ValueError: without decoded predictions.
-        """
-        logits, boxes = decoded(predictions)
-        return self.assign(priors, Targets([gt_boxes], [gt_labels], [image_size]), logits[None], boxes[None])[0]
-
     def assign_batch(
         self, priors: Priors, targets: Targets, predictions: Predictions | None = None
     ) -> list[Assignment]:

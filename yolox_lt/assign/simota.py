@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from yolox_lt import boxes as box_ops
-from yolox_lt.assign.base import BaseAssigner
+from yolox_lt.assign.base import BaseAssigner, Objects
 from yolox_lt.types import BACKGROUND, Assignment, Predictions, Priors
 
 OUTSIDE_COST = 1e6
@@ -41,14 +41,7 @@ class SimOTAAssigner(BaseAssigner):
     topk: int = 10
 
     @torch.no_grad()
-    def __call__(
-        self,
-        priors: Priors,
-        gt_boxes: Tensor,
-        gt_labels: Tensor,
-        image_size: tuple[int, int],
-        predictions: Predictions | None = None,
-    ) -> Assignment:
+    def assign_image(self, priors: Priors, objects: Objects, predictions: Predictions | None) -> Assignment:
         """Assign one image with priors of AnchorGrid with scales [1], from predictions with objectness.
 
         The image's size is not looked at.
@@ -58,7 +51,7 @@ class SimOTAAssigner(BaseAssigner):
         """
         if predictions is None or predictions.boxes is None or predictions.quality_logits is None:
             raise ValueError("SimOTAAssigner needs predictions with decoded boxes and objectness logits")
-        num_priors = len(priors.boxes)
+        num_priors, gt_boxes = len(priors.boxes), objects.boxes
         gt_index = torch.full((num_priors,), BACKGROUND, device=priors.boxes.device)
         iou = torch.zeros(num_priors, device=priors.boxes.device)
         in_window = self.center_window(priors, gt_boxes)  # [G, P]
@@ -66,7 +59,7 @@ class SimOTAAssigner(BaseAssigner):
         if len(gt_boxes) == 0 or len(candidates) == 0:
             return Assignment(gt_index, iou)
         overlap = box_ops.pairwise_iou(gt_boxes, predictions.boxes[candidates].float(), min_union=0.0)  # [G, M]
-        cost = class_cost(predictions.cls_logits, predictions.quality_logits, candidates, gt_labels)  # [G, M]
+        cost = class_cost(predictions.cls_logits, predictions.quality_logits, candidates, objects.labels)  # [G, M]
         cost = cost + self.iou_weight * -torch.log(overlap + 1e-8) + OUTSIDE_COST * ~in_window[:, candidates]
         chosen = self.choose(cost, overlap)  # [G, M]
         taken = chosen.any(dim=0)
