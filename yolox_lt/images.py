@@ -21,8 +21,8 @@ def read_image(image: Image) -> np.ndarray:
     """uint8 [H, W, 3] BGR from a path, an array, or a PIL image.
 
     Images stand upright: an EXIF orientation is applied to files, as OpenCV does, and to PIL images that still carry
-    it, so a file and the PIL image opened from it give the same array. (Training and evaluation read files as they are
-    stored, since that is what annotations refer to.) Of a file with transparency the colours count alone.
+    it, so a file and the PIL image opened from it give the same array. Training and evaluation read files likewise.
+    Of a file with transparency the colours count alone.
 
     Raises:
         UserError: a file that is missing or no image, an array of another kind, a PIL image of mode I or F, whose range

@@ -22,6 +22,7 @@ from yolox_lt.errors import UserError
 from yolox_lt.evaluate import DetectionArrays, Report, evaluate_lvis, evaluate_openimages
 from yolox_lt.evaluate.coco import evaluate_coco
 from yolox_lt.evaluate.collect import Limits, best_of_images, write_results
+from yolox_lt.evaluate.evaluator import Evaluator
 from yolox_lt.evaluate.lvis import DETS_PER_CATEGORY
 from yolox_lt.evaluate.results import labels_and_images, load_detections
 from yolox_lt.exp import DetectorExp, get_exp
@@ -124,10 +125,9 @@ def evaluate(process: ProcessInfo, args: argparse.Namespace) -> None:
     model = exp.get_model()
     load_weights(model, weights_of(content), checkpoint)
     model.to(process.device).to(memory_format=torch.channels_last)
-    evaluator = exp.get_evaluator(max(args.batch_size // process.world_size, 1), process.rank, process.world_size)
+    share = max(args.batch_size // process.world_size, 1)
+    evaluator = exp.get_evaluator(share, process.rank, process.world_size, names=content.get("names"))
     index = evaluator.index
-    if index.category_ids.tolist() != content["category_ids"]:
-        raise UserError(f"{checkpoint}: was trained on other categories than those of {index.path}")
     found = evaluator.detect(model, process.device, common.amp_type(args), process.is_main, limits)
     parts = gather_to_main(found, rank_groups().objects)
     if parts is None:
@@ -147,7 +147,7 @@ def evaluate(process: ProcessInfo, args: argparse.Namespace) -> None:
     detections = everything if limits is None else best_of_images(everything, per_image)
     report = score(index, detections, args, evaluator.groups, evaluator.train_boxes)
     show(report, extra_scores(index, everything, args, evaluator.groups))
-    columns = training_facts(exp, content, index) if args.csv or args.report else {}
+    columns = training_facts(exp, content, evaluator) if args.csv or args.report else {}
     keep(args, index, detections, report, columns, exp.get_store("val"), content.get("epoch"))
 
 
@@ -186,12 +186,12 @@ def extra_scores(
     return [evaluate_lvis(index, detections, groups=groups, protocol=name) for name in names]  # type: ignore[arg-type]
 
 
-def training_facts(exp: DetectorExp, content: dict[str, Any], index: AnnotationIndex) -> dict[str, np.ndarray]:
+def training_facts(exp: DetectorExp, content: dict[str, Any], evaluator: Evaluator) -> dict[str, np.ndarray]:
     """What is known of the checkpoint's training, as columns of per_category.csv."""
     summary, balance = None, {}
     try:
         train = exp.get_index("train")
-        if np.array_equal(train.category_ids, index.category_ids):
+        if list(train.category_names) == list(content.get("names", train.category_names)):
             summary = summarize_training(exp, train, content.get("batch_size", exp.batch_size))
     except UserError as error:
         logger.warning(f"without columns of the training images: {error}")
@@ -199,7 +199,8 @@ def training_facts(exp: DetectorExp, content: dict[str, Any], index: AnnotationI
         criterion = exp.get_criterion()
         criterion.load_state_dict(content["criterion"])
         balance = balance_columns(criterion.cls_loss)
-    return training_columns(summary, balance)
+    columns = training_columns(summary, balance)
+    return {name: evaluator.in_order_of_index(column) for name, column in columns.items()}
 
 
 def keep(

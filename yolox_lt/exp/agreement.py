@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from yolox_lt.checkpoint import plain
 from yolox_lt.errors import UserError
@@ -162,6 +164,35 @@ def check_overrides(exp: BaseExp, content: dict[str, Any], path: str | Path) -> 
             f"{path}: its experiment overrides {', '.join(missing)}, which no checkpoint holds; give the file with "
             f"-f {file} or load(..., exp={file!r})"
         )
+
+
+def match_categories(names: Sequence[str], theirs: Sequence[str], where: str | Path, whose: str) -> np.ndarray | None:
+    """Labels int64 [C] in an annotation file of the categories `names`, -1 for those that it does not list; None if
+    they are the same in the same order.
+
+    Args:
+        names: of the model. theirs: of the file `where`. whose: what the names are, for messages.
+
+    Raises:
+        UserError: the file lists a category that the model does not have, or a name twice.
+    """
+    if list(names) == list(theirs):
+        return None
+    unknown = [name for name in theirs if name not in names]
+    if unknown:
+        raise UserError(
+            f"{where}: lists {', '.join(map(repr, unknown[:3]))}{', ...' if len(unknown) > 3 else ''}, which {whose} "
+            f"does not have ({', '.join(names[:3])}, ...); give annotations of the same categories, or rename them "
+            "with category_map"
+        )
+    twice = next((name for some in (names, theirs) for name in some if list(some).count(name) > 1), None)
+    if twice is not None:
+        raise UserError(
+            f"{where}: two categories are called {twice!r}, so they cannot be matched with {whose} by name; rename "
+            "one, or number both files alike"
+        )
+    place = {name: label for label, name in enumerate(theirs)}
+    return np.array([place.get(name, -1) for name in names], np.int64)
 
 
 def as_word(value: Any) -> str:

@@ -126,11 +126,12 @@ class DataExp(BaseExp):
         """Annotations of a split.
 
         Raises:
-            UserError: no such file, or another number of categories than `num_classes`.
+            UserError: no such file, or training annotations with another number of categories than `num_classes`.
         """
         self.prepare_data()
         index = AnnotationIndex.load(self.get_source(split))
-        if len(index.category_ids) != self.num_classes:
+        # Validation files may list the categories that occur in them alone; they are matched by name.
+        if split == "train" and len(index.category_ids) != self.num_classes:
             raise UserError(
                 f"{index.path}: has {len(index.category_ids)} categories but num_classes is {self.num_classes}; "
                 f"set num_classes {len(index.category_ids)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -13,6 +13,7 @@ from yolox_lt.assign import BaseAssigner
 from yolox_lt.coders import Coder
 from yolox_lt.criterion import BaseCriterion
 from yolox_lt.errors import UserError
+from yolox_lt.exp.agreement import match_categories
 from yolox_lt.exp.data import DataExp
 from yolox_lt.losses import (
     ClassificationLoss,
@@ -255,22 +256,53 @@ class DetectorExp(DataExp):
 
         return Trainer(self, options)
 
-    def get_evaluator(self, batch_size: int, rank: int = 0, world: int = 1, pin_memory: bool = False) -> Evaluator:
-        """Runs a model over the validation set and scores it."""
+    def get_evaluator(
+        self,
+        batch_size: int,
+        rank: int = 0,
+        world: int = 1,
+        pin_memory: bool = False,
+        names: Sequence[str] | None = None,
+    ) -> Evaluator:
+        """Runs a model over the validation set and scores it.
+
+        Args:
+            names: of the model's categories in the order of its labels; None: those of the validation annotations.
+
+        Raises:
+            UserError: the validation annotations list a category that the model does not have.
+        """
         from yolox_lt.evaluate.evaluator import Evaluator
         from yolox_lt.evaluate.quintiles import published_quintiles
 
         index = self.get_index("val")
-        return Evaluator(
+        labels = None
+        if names is not None:
+            labels = match_categories(
+                names, index.category_names, index.path or "the validation annotations", "the model"
+            )
+        evaluator = Evaluator(
             index,
             self.get_eval_loader(batch_size, rank, world, pin_memory),
-            self.get_predictor(index.category_names),
+            self.get_predictor(tuple(names or index.category_names)),
             preprocessor_of(self),
-            index.groups(self.train_image_counts() if index.frequencies is None else None),
+            None,
             self.max_detections,
             self.expand_detections,
             self.train_box_counts() if index.open_images and published_quintiles(index) is None else None,
+            labels,
         )
+        counts = self.train_image_counts() if index.frequencies is None else None
+        evaluator.groups = index.groups(None if counts is None else evaluator.in_order_of_index(counts))
+        if labels is not None and rank == 0:
+            missing = [name for name, label in zip(names or (), labels.tolist()) if label < 0]
+            lacks = (
+                f"; it lacks {', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}, not scored"
+                if missing
+                else ""
+            )
+            logger.warning(f"{index.path}: numbers its categories otherwise than the model; matched by name{lacks}")
+        return evaluator
 
     def eval(self, model: torch.nn.Module, evaluator: Evaluator, device: torch.device, **options: Any) -> Report | None:
         """Score a model: a Report on rank 0, None on the others."""

@@ -58,18 +58,14 @@ def build_data(exp: DetectorExp, options: TrainOptions, seed: int, micro_batch: 
     """Training set with its sampling, and the evaluator.
 
     Raises:
-        UserError: validation and training annotations list other categories.
+        UserError: the validation annotations list categories that the training annotations do not.
     """
     process = options.process
     dataset = exp.get_dataset(options.cache, seed)
     index = dataset.store.index
     pinned = process.device.type == "cuda"
-    evaluator = exp.get_evaluator(max(micro_batch, 1), process.rank, process.world_size, pinned)
-    if not np.array_equal(evaluator.index.category_ids, index.category_ids):
-        raise UserError(
-            f"{evaluator.index.path}: its category ids are not those of {index.path}; "
-            "both files must list the same categories"
-        )
+    share = max(micro_batch, 1)
+    evaluator = exp.get_evaluator(share, process.rank, process.world_size, pinned, index.category_names)
     factors = exp.get_factors(index, dataset.images)
     epoch_iterations = exp.iterations_per_epoch(factors, options.batch_size, process.world_size)
     return TrainData(

@@ -18,13 +18,12 @@ from PIL import Image, UnidentifiedImageError
 
 from yolox_lt.data.annotations.coco_json import AnnotationFile, Box, BoxEntry, CategoryEntry, ImageEntry
 from yolox_lt.data.annotations.reader import Reader, ReadOptions
+from yolox_lt.data.image_file import shown_size
 from yolox_lt.data.image_files import first_line, images_below, is_image
 from yolox_lt.errors import UserError
 
 SLACK = 0.01
 """By how much a fraction may leave 0..1 through rounding or a box at the border."""
-
-EXIF_ORIENTATION = 274
 
 
 @dataclass(frozen=True)
@@ -84,19 +83,17 @@ def _set_of(root: Path, places: list[Path], names: dict[int, str], texts: tuple[
 def read_yolo(found: YoloSet, options: ReadOptions) -> AnnotationFile:
     """Annotations of a split. Image ids are 1, 2, ... in the order of paths, category ids class numbers plus 1.
 
-    Sizes come from the headers of the image files. Boxes are taken to refer to the pixels as stored, which is how
-    images are read; files with an EXIF rotation are counted in a warning.
+    Sizes come from the headers of the image files, as the images are shown: an EXIF rotation counts.
 
     Raises:
         UserError: an image that is missing or unreadable, a malformed row, not a single file with labels.
     """
-    images, boxes, rotated, labelled = [], [], [], 0
+    images, boxes, labelled = [], [], 0
     root = options.root or found.root
     paths = {os.path.relpath(path, root).replace(os.sep, "/"): path for path in found.images}
     for image_id, name in enumerate(sorted(paths), 1):
         path = paths[name]
-        width, height, is_rotated = _header(path)
-        rotated += [path] if is_rotated else []
+        width, height = _header(path)
         images.append(ImageEntry(image_id, width, height, file_name=name))
         labels = label_path(path)
         if labels.is_file():
@@ -108,11 +105,6 @@ def read_yolo(found: YoloSet, options: ReadOptions) -> AnnotationFile:
         raise UserError(
             f"{label_path(found.images[0])}: none of the {len(images)} images has a file with labels; put them into "
             "labels/ where the images are in images/, or beside the images"
-        )
-    if rotated:
-        logger.warning(
-            f"{rotated[0]}: {len(rotated)} images have an EXIF rotation, which is not applied; store them upright if "
-            "their boxes were drawn on the rotated image"
         )
     _warn_of_orphans(found)
     return AnnotationFile(images, [CategoryEntry(k + 1, name) for k, name in sorted(found.names.items())], boxes)
@@ -240,12 +232,11 @@ def _images_of(place: Path) -> list[Path]:
     return images
 
 
-def _header(path: Path) -> tuple[int, int, bool]:
-    """Width and height without decoding, and whether an EXIF entry asks for a rotation."""
+def _header(path: Path) -> tuple[int, int]:
+    """Width and height of the image as shown, without decoding."""
     try:
         with Image.open(path) as image:
-            orientation = image.getexif().get(EXIF_ORIENTATION, 1) if image.format == "JPEG" else 1
-            return image.width, image.height, orientation not in (0, 1)
+            return shown_size(image)[0]
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
         problem = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
         raise UserError(f"{path}: not a readable image{problem}; repair it, or take it out of the data set") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,16 +30,23 @@ class BalanceHistory(Callback):
     Args:
         folder: of the run.
         loss: the classification loss; for one that remembers nothing every method does nothing.
-        groups: "r", "c" or "f" per category [C], None where unknown.
+        groups: "r", "c" or "f" per category, None where unknown.
         resume_epoch: rows of later epochs are dropped; they come again.
+        in_order: column [C] of the model's categories -> the same for those of `groups` and per_category.csv.
     """
 
     def __init__(
-        self, folder: Path, loss: ClassificationLoss, groups: np.ndarray | None, resume_epoch: int = 0
+        self,
+        folder: Path,
+        loss: ClassificationLoss,
+        groups: np.ndarray | None,
+        resume_epoch: int = 0,
+        in_order: Callable[[np.ndarray], np.ndarray] = lambda column: column,
     ) -> None:
         self.path = folder / FILE
         self.loss = loss
         self.groups = groups
+        self.in_order = in_order
         self.rows = read_rows(self.path, resume_epoch) if resume_epoch else []
 
     def on_iteration_end(self, run: RunState, losses: dict[str, float]) -> None:
@@ -65,7 +73,7 @@ class BalanceHistory(Callback):
 
     def add(self, epoch: int) -> None:
         """Keep the state at the end of an epoch and log a line for each frequency group."""
-        state = balance_columns(self.loss)
+        state = {name: self.in_order(column) for name, column in balance_columns(self.loss).items()}
         if not state:
             return
         self.rows.append((epoch, state))

@@ -113,6 +113,7 @@ class ReportCallback(Callback):
     def write_categories(self, run: RunState, report: Report) -> None:
         """per_category.csv, of the same evaluation as best.pth and evaluation.npz."""
         columns = training_columns(self.summary, balance_columns(run.criterion.cls_loss))
+        columns = {name: run.evaluator.in_order_of_index(column) for name, column in columns.items()}
         if run.evaluator.detections is not None:
             columns |= threshold_column(run.evaluator.index, run.evaluator.detections, report)
         report.write_csv(self.folder / "per_category.csv", columns)
@@ -122,7 +123,8 @@ class ReportCallback(Callback):
         from yolox_lt.report.analysis.evaluation_file import record_evaluation
 
         index = run.evaluator.index
-        counts = dict(zip(self.summary.category_ids.tolist(), self.summary.image_counts.tolist()))
+        images = run.evaluator.in_order_of_index(self.summary.image_counts)
+        counts = dict(zip(index.category_ids.tolist(), images.tolist()))
         with self.never_fatal(self.folder / "evaluation.npz"):
             store = run.exp.get_store("val")
             record_evaluation(self.folder, index, store, detections, report, counts, epoch)

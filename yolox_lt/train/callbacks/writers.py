@@ -19,7 +19,13 @@ def make_writers(run: RunState) -> list[Callback]:
     summary = describe_run(run)
     write_config(run.folder / "config.json", run.exp, run.options)
     return [
-        BalanceHistory(run.folder, run.criterion.cls_loss, run.evaluator.groups, run.progress.epochs),
+        BalanceHistory(
+            run.folder,
+            run.criterion.cls_loss,
+            run.evaluator.groups,
+            run.progress.epochs,
+            run.evaluator.in_order_of_index,
+        ),
         TrackerCallback(run.exp.trackers, run.folder),
         ReportCallback(run.folder, summary),
     ]
