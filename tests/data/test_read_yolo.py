@@ -120,7 +120,7 @@ def test_warnings__orphans_and_rotated_images(folder, caplog) -> None:
     [
         ("1 .5 .5 .1 .1\n0 .5 .5 .1\n", r"a\.txt, line 2: has 4 columns instead of 5; write: class x y width height"),
         ("0 .5 .5 .1 .1 .9\n", r"a\.txt, line 1: has 6 columns"),
-        ("0 .1 .1 .2 .1 .2 .2\n", r"a\.txt, line 1: has 7 columns instead of 5; polygons have to be turned into boxes"),
+        ("0 .1 .1 .2 .1 .2 .2 .9\n", r"a\.txt, line 1: has 8 columns instead of 5; write: class x y width height"),
         ("cup .5 .5 .1 .1\n", r"a\.txt, line 1: 'cup \.5 \.5 \.1 \.1' are not five numbers"),
         ("\n2 .5 .5 .1 .1\n", r"a\.txt, line 2: class 2 is not among the 2 names \(from 0\); add its name"),
         ("-1 .5 .5 .1 .1\n", r"class -1 is not among"),

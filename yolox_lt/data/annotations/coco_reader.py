@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from yolox_lt.data.annotations.coco_json import AnnotationFile, decode_json
+from yolox_lt.data.annotations.coco_json import AnnotationFile, decode_annotations
 from yolox_lt.data.annotations.reader import Reader, ReadOptions
 from yolox_lt.errors import UserError
 
@@ -33,7 +33,7 @@ def find_coco(path: Path, options: ReadOptions) -> Path:
 
 def read_coco(found: Path, options: ReadOptions) -> AnnotationFile:
     """The entries of a file; errors as `decode_json`."""
-    return decode_json(found, AnnotationFile)
+    return decode_annotations(found)
 
 
 def coco_files(found: Path) -> Iterable[Path]:

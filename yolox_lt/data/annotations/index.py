@@ -15,14 +15,7 @@ from loguru import logger
 from numpy.typing import ArrayLike, NDArray
 
 from yolox_lt.data.annotations.annotation_columns import AnnotationColumns, fill_defaults, values_of
-from yolox_lt.data.annotations.coco_json import (
-    CLIP_TOLERANCE,
-    AnnotationFile,
-    build_columns,
-    clip_boxes,
-    decode_json,
-    name_of,
-)
+from yolox_lt.data.annotations.coco_json import CLIP_TOLERANCE, build_columns, clip_boxes, decode_annotations
 from yolox_lt.data.annotations.index_cache import (
     PACKED_KEY,
     is_packed,
@@ -31,6 +24,7 @@ from yolox_lt.data.annotations.index_cache import (
     source_key,
     write_cache,
 )
+from yolox_lt.data.annotations.json_text import name_of
 from yolox_lt.data.annotations.source import Source
 from yolox_lt.data.columns import Bools, Columns, Floats, Ints, distinct, look_up
 from yolox_lt.errors import UserError
@@ -100,7 +94,7 @@ class AnnotationIndex(AnnotationColumns):
         if isinstance(source, AnnotationIndex):
             return source
         if isinstance(source, dict):
-            given = build_columns(decode_json(source, AnnotationFile), name_of(source))
+            given = build_columns(decode_annotations(source), name_of(source))
             return cls(given | _derive(given))
         if not isinstance(source, Source):
             source = Source((str(source),))

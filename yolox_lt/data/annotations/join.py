@@ -14,7 +14,7 @@ from loguru import logger
 from numpy.typing import NDArray
 
 from yolox_lt.data.annotations.annotation_columns import RAGGED, fill_defaults, rows_per
-from yolox_lt.data.annotations.coco_json import decode_json
+from yolox_lt.data.annotations.json_text import decode_json
 from yolox_lt.data.columns import Bools, Columns, Ints, distinct, look_up, offsets_of, pack_strings, run_positions
 from yolox_lt.errors import UserError
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from yolox_lt.data.annotations.coco_json import build_columns
 from yolox_lt.data.annotations.formats import FORMATS, detect_format
-from yolox_lt.data.annotations.index_cache import cache_path, is_packed, read_packed, source_key
+from yolox_lt.data.annotations.index_cache import CACHE_VERSION, cache_path, is_packed, read_packed, source_key
 from yolox_lt.data.annotations.join import concatenate, in_folder, keep_images, map_categories, read_mapping
 from yolox_lt.data.annotations.reader import Reader, ReadOptions
 from yolox_lt.data.annotations.yolo import is_yaml
@@ -95,7 +95,7 @@ class Source:
         """Identifies the content of everything that is read, by `source_key` or, of many files, by size and time."""
         if self.is_plain():
             return source_key(self.path)
-        parts = [self.settings()]
+        parts = [self.settings(), f"version {CACHE_VERSION}"]
         parts += [source_key(Path(path)) for path in (self.category_map, self.subset) if path and os.path.isfile(path)]
         for path in self.paths:
             reader, found = self.find(path)

@@ -114,11 +114,11 @@ def read_labels(path: Path, names: dict[int, str]) -> list[tuple[int, Box]]:
     """(class number, (centre x, centre y, width, height) as fractions) of every row; empty rows are skipped.
 
     Raises:
-        UserError: another number of columns, no numbers, an unknown class, values that are no fractions.
+        UserError: columns that are no box (see `box_of_row`), no numbers, an unknown class, no fractions.
     """
     rows = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not a text file ({error.reason}); write the labels again") from error
     for number, line in enumerate(lines, 1):
@@ -126,29 +126,53 @@ def read_labels(path: Path, names: dict[int, str]) -> list[tuple[int, Box]]:
         if not words:
             continue
         where = f"{path}, line {number}"
-        if len(words) != 5:
-            hint = "polygons have to be turned into boxes" if len(words) > 6 else "write: class x y width height"
-            raise UserError(f"{where}: has {len(words)} columns instead of 5; {hint}")
         try:
             label, values = float(words[0]), [float(word) for word in words[1:]]
         except ValueError as error:
             raise UserError(f"{where}: {line.strip()!r} are not five numbers; write: class x y width height") from error
+        box = box_of_row(values)
+        if box is None:
+            raise UserError(
+                f"{where}: has {len(words)} columns instead of 5; write: class x y width height, without a score"
+            )
         if label not in names:
             raise UserError(
                 f"{where}: class {words[0]} is not among the {len(names)} names (from 0); add its name, or correct it"
             )
-        if min(values[2:]) < 0:
-            raise UserError(f"{where}: width {values[2]:g} and height {values[3]:g}; sizes must not be negative")
-        if not all(-SLACK <= value <= 1 + SLACK for value in values):
+        if min(box[2:]) < 0:
+            raise UserError(f"{where}: width {box[2]:g} and height {box[3]:g}; sizes must not be negative")
+        if not all(-SLACK <= value <= 1 + SLACK for value in box):
             raise UserError(
-                f"{where}: {' '.join(words[1:])} are no fractions of the image; divide pixels by its width and height"
+                f"{where}: {' '.join(words[1:5])} are no fractions of the image; divide pixels by its width and height"
             )
-        rows.append((int(label), (values[0], values[1], values[2], values[3])))
+        rows.append((int(label), box))
     return rows
 
 
+def box_of_row(values: list[float]) -> Box | None:
+    """Box (centre x, centre y, width, height) of a row's numbers behind the class; None for a row that is none.
+
+    Four numbers are the box. With key points behind it, each x y and a visibility of 0, 1 or 2, they are it too. Pairs
+    of numbers, three or more, are the corners of a polygon, and the box is the one around it.
+    """
+    if len(values) == 4 or (len(values) > 6 and len(values) % 3 == 1 and set(values[6::3]) <= {0.0, 1.0, 2.0}):
+        return values[0], values[1], values[2], values[3]
+    if len(values) < 6 or len(values) % 2:
+        return None
+    x, y = values[::2], values[1::2]
+    return (min(x) + max(x)) / 2, (min(y) + max(y)) / 2, max(x) - min(x), max(y) - min(y)
+
+
 def label_path(image: Path) -> Path:
-    """Where the labels of an image file are."""
+    """Where the labels of an image file are: below labels/ where it lies below images/, else beside it; beside it too
+    where labels/ has none and there is a file.
+    """
+    usual, beside = labels_folder_path(image), image.with_suffix(".txt")
+    return beside if usual != beside and not usual.is_file() and beside.is_file() else usual
+
+
+def labels_folder_path(image: Path) -> Path:
+    """The path with the last folder called images exchanged for labels, and the suffix txt."""
     parts = list(image.parts)
     for i in range(len(parts) - 2, -1, -1):
         if parts[i] == "images":
@@ -166,7 +190,7 @@ def _from_yaml(path: Path, split: str) -> YoloSet:
     if not path.is_file():
         raise UserError(f"{path}: no such file; check the path")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}, line {mark.line + 1}" if mark else str(path)
@@ -188,6 +212,9 @@ def _names(path: Path, content: dict[Any, Any]) -> dict[int, str]:
     names = content.get("names")
     if isinstance(names, list):
         names = dict(enumerate(names))
+    odd = next((name for name in names.values() if isinstance(name, bool)), None) if isinstance(names, dict) else None
+    if odd is not None:
+        raise UserError(f"{path}: names has {odd}, which yaml makes of yes, no, on and off; put the name in quotes")
     if not isinstance(names, dict) or not names:
         raise UserError(f"{path}: names is {names!r}; list the names of the classes, or give number: name")
     bad = next((key for key in names if not isinstance(key, int) or isinstance(key, bool) or key < 0), None)
@@ -248,7 +275,7 @@ def _warn_of_orphans(found: YoloSet) -> None:
     orphans = [
         labels
         for folder in found.folders
-        if (place := label_path(folder / "x.jpg").parent) != folder
+        if (place := labels_folder_path(folder / "x.jpg").parent) != folder
         for labels in sorted(place.rglob("*.txt"))
         if labels not in wanted and labels.name != "classes.txt"
     ]
