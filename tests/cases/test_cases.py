@@ -130,7 +130,7 @@ def test_names__that_the_training_does_not_have_are_refused(case, capsys):
 
 def test_names__missing_in_the_validation_file_are_said(case, capsys):
     train(case("num-classes-circle") / "exp.py", "max_epoch", 1, "eval_interval", 1)
-    said = "val.json: numbers its categories otherwise than the model; matched by name; without green"
+    said = "val.json: numbers its categories otherwise than the model; matched by name; it lacks green"
     assert said in capsys.readouterr().err
     rows = Path("YOLOX_outputs/exp/per_category.csv").read_text().splitlines()
     assert len(rows) == 1 + 2
