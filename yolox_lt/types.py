@@ -157,9 +157,7 @@ class Detections:
         return self.names[label] if self.names else str(label)
 
     def draw(self, image: Image) -> np.ndarray:
-        """An image of the detections: uint8 [H, W, 3] BGR, a copy with boxes, names and scores in percent.
-
-        An image with a shorter side below 400 pixels is enlarged by a whole factor, so that names stay legible.
+        """An image of the detections: uint8 [H, W, 3] BGR, a copy of its size with boxes, names and scores in percent.
 
         Args:
             image: the image in which they were found, in any form that the detector takes.
@@ -169,7 +167,7 @@ class Detections:
 
         labels, scores = self.labels.cpu().numpy(), self.scores.cpu().numpy()
         texts = [f"{self.name_of(label)} {100 * score:.0f}" for label, score in zip(labels, scores)]
-        return render_boxes(read_image(image), self.boxes.cpu().numpy(), labels, texts)
+        return render_boxes(read_image(image), self.boxes.cpu().numpy(), labels, texts, min_side=1)
 
     def to_list(self) -> list[dict[str, Any]]:
         """A dict for each detection: name, label, score (five decimals) and box (x1 y1 x2 y2, two decimals)."""

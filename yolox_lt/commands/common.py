@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import math
 import sys
 from collections.abc import Callable, Sequence
 
@@ -68,6 +69,24 @@ def add_precision(to: argparse.ArgumentParser) -> None:
 def add_overrides(to: argparse.ArgumentParser) -> None:
     """KEY VALUE pairs at the end."""
     to.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="settings to override")
+
+
+def share(text: str) -> float:
+    """A number in [0, 1], for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number from 0 to 1 (30 percent is 0.3)")
+    return value
+
+
+def side(text: str) -> int:
+    """Pixels of a network input's side, for argparse."""
+    if not text.isdecimal() or int(text) < 32:
+        raise argparse.ArgumentTypeError(f"{text} is no number of pixels of at least 32, for example 640")
+    return int(text)
 
 
 def add_source(to: argparse.ArgumentParser) -> None:

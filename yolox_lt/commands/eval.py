@@ -45,9 +45,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("-b", "--batch-size", type=int, default=64, help="images of one forward pass over all devices")
     common.add_devices(parser)
     common.add_precision(parser)
-    parser.add_argument("--conf", type=float, help="lowest score that counts; the experiment's test_conf if not given")
-    parser.add_argument("--nms", type=float, help="NMS threshold; the experiment's nmsthre if not given")
-    parser.add_argument("--tsize", type=int, help="side of a square test size; the experiment's test_size if not given")
+    parser.add_argument(
+        "--conf", type=common.share, help="lowest score that counts; the experiment's test_conf if not given"
+    )
+    parser.add_argument("--nms", type=common.share, help="NMS threshold; the experiment's nmsthre if not given")
+    parser.add_argument(
+        "--tsize", type=common.side, help="side of a square test size; the experiment's test_size if not given"
+    )
     parser.add_argument("--split", choices=("val", "test"), default="val", help="annotation file: val_ann or test_ann")
     parser.add_argument("--save", metavar="FILE", help="write the detections as a COCO results file")
     parser.add_argument("--csv", metavar="FILE", help="write one line per category")

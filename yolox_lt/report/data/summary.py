@@ -14,7 +14,6 @@ from yolox_lt.data.augment.recipe import Augment
 from yolox_lt.data.augment.short_side import ShortSideAugment
 from yolox_lt.data.dataset import Recipe
 from yolox_lt.data.frequency import image_category_pairs
-from yolox_lt.render import ascii_text
 from yolox_lt.report.group_names import GROUP_NAMES
 
 if TYPE_CHECKING:
@@ -316,7 +315,7 @@ def plot_categories(axes: Axes, summary: DataSummary) -> None:
     axes.set(yscale="log", ylim=(0.5, most), xlim=(-0.5, max(len(order), FEW_NAMES) - 0.5), ylabel="images")
     axes.set_title(f"{Path(summary.path).name}: {len(order):,} categories, most frequent first")
     if len(order) <= MOST_NAMES:
-        names = [ascii_text(summary.names[c][:28]) for c in order]
+        names = [summary.names[c][:28] for c in order]
         axes.set_xticks(np.arange(len(order)), names, rotation=90 if len(order) > FEW_NAMES else 0)
         for place, count in enumerate(summary.image_counts[order].tolist()):
             axes.text(place, max(count, 0.5), f"{count:,}", ha="center", va="bottom", fontsize=7)
