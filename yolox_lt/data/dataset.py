@@ -141,6 +141,8 @@ class EvalTransform(Protocol):
     @property
     def fill(self) -> int: ...
 
+    # input_size(height, width) -> (height, width), if there is one, tells what size comes out, for `eval_loader`.
+
     def __call__(self, image: np.ndarray, image_id: int = 0) -> Item: ...
 
 
