@@ -1,6 +1,6 @@
 """The dense pass on a CUDA GPU: positive entries as vectors, everything else in one Triton kernel.
 
-`kernel.dense_pass` comes here by itself. Before the first use on a GPU, and for each dtype, a small case is computed
+`dense.dense_pass` comes here by itself. Before the first use on a GPU, and for each dtype, a small case is computed
 both ways; where Triton is missing, cannot compile or differs, the loss says so once and stays with torch's operations.
 Where a kernel fails later, torch's operations take its place, and that is said every time.
 """
@@ -27,7 +27,7 @@ def gpu_pass(
     weight: Tensor,
     normalizer: Tensor,
 ) -> DenseResult:
-    """`kernel.dense_pass` of float32, bfloat16 or float16 logits, without the host waiting for the device.
+    """`dense.dense_pass` of float32, bfloat16 or float16 logits, without the host waiting for the device.
 
     The gradient has the dtype of the logits, or float32 for float16: small values must survive until they are
     multiplied by the loss scale.

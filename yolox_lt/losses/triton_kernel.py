@@ -1,10 +1,10 @@
-"""The pass of `kernel.dense_pass` as one Triton kernel: the logits are read once and the gradient is written once.
+"""The pass of `dense.dense_pass` as one Triton kernel: the logits are read once and the gradient is written once.
 
 A program takes a strip of columns (categories) through a stretch of rows (priors), keeps their sums in registers and
 writes one row of partial sums at its end. There are no atomics, so a run repeats itself. The positive entries, one a
 prior at most, are computed beforehand as vectors and only put in their places here. Formulas as in `kernel`.
 
-Needs a CUDA GPU and Triton, which comes with torch on Linux; `kernel.dense_pass` is the reference and does the work
+Needs a CUDA GPU and Triton, which comes with torch on Linux; `dense.dense_pass` is the reference and does the work
 everywhere else.
 """
 

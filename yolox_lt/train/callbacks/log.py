@@ -17,17 +17,21 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from yolox_lt.checkpoint import numbered_checkpoints
-from yolox_lt.train.callbacks.base import Callback, EpochRecord
+from yolox_lt.train.callbacks.callback import Callback, EpochRecord
 from yolox_lt.train.state import RunState
 
-FORMAT = "{time:YYYY-MM-DD HH:mm:ss} | {level: <7} | {message}"
+PREFIX = "{time:YYYY-MM-DD HH:mm:ss} | {level: <7} | "
+FORMAT = PREFIX + "{message}"
 
 
-def setup_console(verbose: bool = True) -> None:
-    """Log to standard error through tqdm, so that lines and the progress bar do not tear each other."""
+def setup_console(rank: int = 0) -> None:
+    """Log to standard error through tqdm, so that lines and the progress bar do not tear each other.
+
+    Ranks other than 0 log warnings and errors alone, with their number.
+    """
     logger.remove()
-    if verbose:
-        logger.add(lambda line: tqdm.write(line, file=sys.stderr, end=""), format=FORMAT, level="INFO", colorize=None)
+    level, form = ("INFO", FORMAT) if rank == 0 else ("WARNING", f"{PREFIX}rank {rank}: {{message}}")
+    logger.add(lambda line: tqdm.write(line, file=sys.stderr, end=""), format=form, level=level, colorize=None)
 
 
 class RunLog(Callback):
@@ -112,26 +116,20 @@ def finite(values: dict[str, float]) -> dict[str, float | None]:
 def set_aside(folder: Path, epochs: int) -> None:
     """A new run in the folder of another one: the other's figures and checkpoints stay under names with .previous.
 
-    Those that were set aside before stay too: the names get a number, .previous2 and so on.
+    A third run keeps the second's as .previous-2 and so on; nothing is overwritten.
 
     Args:
         epochs: of the new run; epoch_N.pth of later ones keep their names, it never writes them.
     """
     names = ("metrics.csv", "metrics.jsonl", "latest.pth", "best.pth")
-    found = [path for path in (folder / name for name in names) if path.exists()]
-    found += [path for number, path in numbered_checkpoints(folder).items() if number <= epochs]
-    marks = (f".previous{number if number > 1 else ''}" for number in itertools.count(1))
+    files = [path for path in (folder / name for name in names) if path.exists()]
+    files += [path for number, path in numbered_checkpoints(folder).items() if number <= epochs]
+    marks = (f".previous{f'-{number}' if number > 1 else ''}" for number in itertools.count(1))
     mark = next(m for m in marks if not any(folder.glob(f"*{m}.*")))
-    for path in found:
-        path.replace(folder / renamed(path.name, mark))
-    if found:
-        listed = ", ".join(renamed(path.name, mark) for path in found)
+    kept = [path.replace(path.with_name(f"{path.stem}{mark}{path.suffix}")) for path in files]
+    if kept:
+        listed = ", ".join(path.name for path in kept)
         logger.warning(f"{folder}: holds another run, which is kept as {listed}; use -expn for a new folder")
-
-
-def renamed(name: str, mark: str) -> str:
-    """metrics.csv and .previous make metrics.previous.csv."""
-    return f"{Path(name).stem}{mark}{Path(name).suffix}"
 
 
 def remove_unfinished(folder: Path) -> None:
