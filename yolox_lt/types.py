@@ -52,11 +52,11 @@ class Priors:
 
     def plain(self) -> Tensor:
         """The boxes [P, 4] with x2 = x1 + width."""
-        return self.boxes + self.boxes.new_tensor([0, 0, 1, 1]) * float(self.legacy)
+        return self.boxes + far_corner(self.boxes) * float(self.legacy)
 
     def to_own(self, boxes: Tensor) -> Tensor:
         """Plain boxes [..., 4] in the priors' own convention."""
-        return boxes - boxes.new_tensor([0, 0, 1, 1]) * float(self.legacy)
+        return boxes - far_corner(boxes) * float(self.legacy)
 
     @property
     def inset(self) -> float:
@@ -131,6 +131,11 @@ class Batch:
     def pin_memory(self) -> Batch:
         """The same with page-locked images, called by the loader; `to` sees to the objects."""
         return replace(self, images=self.images.pin_memory())
+
+
+def far_corner(boxes: Tensor) -> Tensor:
+    """[0, 0, 1, 1] of the boxes' dtype, made on their device: a copy from the host would be waited for."""
+    return torch.arange(4, device=boxes.device).div(2, rounding_mode="floor").to(boxes.dtype)
 
 
 def pack_objects(boxes: list[Tensor], labels: list[Tensor]) -> Tensor:
