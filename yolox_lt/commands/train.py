@@ -10,7 +10,7 @@ from loguru import logger
 
 from yolox_lt.api import read_checkpoint
 from yolox_lt.commands import common
-from yolox_lt.distributed.processes import EXTERNAL, ProcessInfo, count_processes, launch
+from yolox_lt.distributed.processes import ProcessInfo, count_processes, launch, launched_externally
 from yolox_lt.exp import DetectorExp, get_exp
 from yolox_lt.exp.agreement import resume_settings
 from yolox_lt.train.callbacks.trackers import check_trackers
@@ -60,7 +60,7 @@ def train(process: ProcessInfo, args: argparse.Namespace) -> None:
 
     exp = make_exp(args)
     batch_size = exp.batch_size if args.batch_size is None else args.batch_size
-    if process.is_main and count_processes(args.devices, args.device) == EXTERNAL:
+    if process.is_main and launched_externally(args.devices):
         check(args)
     amp = common.amp_type(args)
     options = TrainOptions(batch_size, process, amp, args.ckpt, args.resume, args.cache, given_by(args))
@@ -87,7 +87,6 @@ def check(args: argparse.Namespace) -> None:
 def main(args: argparse.Namespace) -> None:
     """Check everything that can be checked, then start the ranks."""
     exp = make_exp(args)  # errors of the file and of overrides
-    devices = count_processes(args.devices, args.device)
-    if devices != EXTERNAL:  # else rank 0 does it, so that no other reads the annotations beside it
+    if not launched_externally(args.devices):  # else rank 0 does it, so that no other reads the annotations beside it
         check(args)
-    launch(train, devices, args.device, (args,), exp.stop_signals)
+    launch(train, count_processes(args.devices, args.device), args.device, (args,), exp.stop_signals)
