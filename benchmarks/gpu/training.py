@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -28,30 +28,63 @@ def yolox_m(setup: Setup) -> Any:
 
 
 def equal_steps(setup: Setup, report: Report) -> None:
-    """Part 2: five steps from seed 0 on the CPU and on the GPU in float32."""
+    """Part 2: five steps from seed 0 on the CPU and on the GPU in float32.
+
+    A step with a high learning rate turns a difference in the last digit into another assignment. So beside the two
+    runs, runs on the CPU whose weights are moved by 1e-7 of themselves say what rounding alone does.
+    """
     torch.backends.cudnn.allow_tf32 = False
+    for lr in (1e-5, 1e-3):
+        cpu, gpu, *moved = (five_steps(setup, device, lr, seed) for device, seed in runs_of(setup))
+        for step, (a, b) in enumerate(zip(cpu.losses, gpu.losses), 1):
+            report.say(f"lr {lr:g}, step {step}: cpu {show(a)}; {setup.device} {show(b)}")
+        first, last = (relative(cpu.losses[i], gpu.losses[i]) for i in (0, -1))
+        report.figure(f"lr {lr:g}: losses of step 1, largest relative difference", first)
+        report.figure(f"lr {lr:g}: losses of step 5, largest relative difference", last)
+        by_rounding = max(relative(cpu.losses[-1], other.losses[-1]) for other in moved)
+        report.figure(f"lr {lr:g}: the same on the CPU from weights moved by 1e-7, at most", by_rounding)
+        for name in ("sums", "weights"):
+            a, b = getattr(cpu, name), getattr(gpu, name)
+            difference = float((a - b).norm() / a.norm())
+            report.figure(f"lr {lr:g}: {name} after 5 steps, relative difference", difference)
+        report.check(f"lr {lr:g}: losses of step 1 equal to 1e-3", first < 1e-3)
+        allowed = 2e-2 if lr < 1e-4 else max(2e-2, 3 * by_rounding)
+        report.check(f"lr {lr:g}: losses of step 5 equal to {allowed:.1e}", last < allowed)
+
+
+def runs_of(setup: Setup) -> list[tuple[torch.device, int | None]]:
+    """CPU and GPU as they are, then the CPU from moved weights; device and seed of the move."""
+    cpu = torch.device("cpu")
+    return [(cpu, None), (torch.device(setup.device), None), *((cpu, seed) for seed in range(3))]
+
+
+class Run(NamedTuple):
+    """losses: of every step. sums: [2, C] positive and negative gradients of the balance. weights: in one vector."""
+
+    losses: list[dict[str, float]]
+    sums: torch.Tensor
+    weights: torch.Tensor
+
+
+def five_steps(setup: Setup, device: torch.device, lr: float, seed: int | None) -> Run:
+    """Of a small YOLOX; with a seed its weights are moved by 1e-7 of themselves first."""
     settings = {"num_classes": 30, "width": 0.25, "depth": 0.33}
     size, batch = ((64, 64), 2) if setup.tiny else ((256, 256), 4)
-    runs = []
-    for device in (torch.device("cpu"), torch.device(setup.device)):
-        steps = make_steps(experiment("lvis/yolox_m_eqfl.py", **settings), device, batch, size, lr=1e-3)
-        losses = [{k: float(v.detach()) for k, v in steps().items()} for _ in range(5)]
-        balance = steps.criterion.cls_loss.balance
-        weights = torch.cat([p.detach().flatten().double().cpu() for p in steps.model.parameters()])
-        runs.append((losses, balance.ratio.cpu().double(), weights))
-    (losses, g, weights), (others, other_g, other_weights) = runs
-    for step, (a, b) in enumerate(zip(losses, others), 1):
-        report.say(f"step {step}: cpu {show(a)}; {setup.device} {show(b)}")
-    first = max(abs(a - b) / max(abs(a), 1e-6) for a, b in zip(losses[0].values(), others[0].values()))
-    last = max(abs(a - b) / max(abs(a), 1e-6) for a, b in zip(losses[-1].values(), others[-1].values()))
-    report.figure("losses of step 1: largest relative difference", first)
-    report.figure("losses of step 5: largest relative difference", last)
-    report.figure("g after 5 steps: largest difference", float((g - other_g).abs().max()))
-    report.figure(
-        "weights after 5 steps: relative difference", float((weights - other_weights).norm() / weights.norm())
-    )
-    report.check("losses of step 1 equal to 1e-3", first < 1e-3)
-    report.check("losses of step 5 equal to 2e-2", last < 2e-2)
+    steps = make_steps(experiment("lvis/yolox_m_eqfl.py", **settings), device, batch, size, lr=lr)
+    if seed is not None:
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for p in steps.model.parameters():
+                p.mul_(1 + 1e-7 * torch.randn(p.shape, generator=generator))
+    losses = [{k: float(v.detach()) for k, v in steps().items()} for _ in range(5)]
+    weights = torch.cat([p.detach().flatten().double().cpu() for p in steps.model.parameters()])
+    balance = steps.criterion.cls_loss.balance
+    return Run(losses, torch.stack([balance.pos_grad, balance.neg_grad]).cpu().double(), weights)
+
+
+def relative(a: dict[str, float], b: dict[str, float]) -> float:
+    """Largest difference of two sets of losses, as a share of the loss."""
+    return max(abs(value - b[name]) / max(abs(value), 1e-6) for name, value in a.items())
 
 
 def show(losses: dict[str, float]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import pytest
@@ -23,7 +24,7 @@ def test_blocks__of_any_size_give_the_same(monkeypatch, name, entries):
     def run() -> tuple[torch.Tensor, ...]:
         loss: DenseLoss = make(name, 7, torch.linspace(0.1, 0.9, 7))
         result = loss.dense(logits, labels, quality, 3.0)
-        return result.loss, result.gradient, result.pos_grad, result.neg_grad
+        return result.loss, *result.saved, result.pos_grad, result.neg_grad
 
     one = run()
     monkeypatch.setattr(kernel, "ENTRIES_PER_BLOCK", entries)
@@ -47,12 +48,14 @@ def test_gradient__of_an_unscaled_loss_is_the_one_of_the_pass():
     """No second [N, C] matrix; a factor is applied exactly once; half precision gets half precision."""
     logits = torch.randn(4, 3, requires_grad=True)
     held = torch.randn(4, 3)
-    result = kernel.DenseResult(torch.tensor(5.0), held, held[0], held[0])
+    backward = functools.partial(kernel.times, dtype=torch.float32)
+    result = kernel.DenseResult(torch.tensor(5.0), held[0], held[0], (held,), backward)
     (gradient,) = torch.autograd.grad(kernel.FusedLoss.apply(logits, result), logits)
     assert gradient.data_ptr() == held.data_ptr()
     (gradient,) = torch.autograd.grad(2 * kernel.FusedLoss.apply(logits, result), logits)
     assert torch.equal(gradient, 2 * held)
     half = logits.detach().half().requires_grad_()
+    result.backward = functools.partial(kernel.times, dtype=torch.float16)
     (gradient,) = torch.autograd.grad(kernel.FusedLoss.apply(half, result), half)
     assert torch.equal(gradient, held.half())
 

@@ -46,17 +46,28 @@ def test_kernels__compile_for_gpus_that_are_not_here(capability):
         types = types | dict.fromkeys(constants, "constexpr")
         compile(ASTSource(kernel, types, constants), target=GPUTarget("cuda", capability, 32))
 
-    for logits, gradient in (("fp32", "fp32"), ("bf16", "bf16"), ("fp16", "fp32")):
-        vectors = dict.fromkeys(("positive_gradient", "exponent", "weight"), "*fp32")
-        sums = dict.fromkeys(("loss_sums", "negative_sums", "positive_sums"), "*fp32")
-        types = {"logits": f"*{logits}", "labels": "*i64", **vectors, "gradient": f"*{gradient}", **sums}
-        types |= dict.fromkeys(("n", "c", "row_stride"), "i32")
-        tile = {"ROWS": kernels.ROWS, "COLUMNS": kernels.COLUMNS, "TILES": kernels.TILES}
-        compiled(kernels._dense_kernel, types, IGNORED_LABEL=IGNORED, **tile)
-        types = {"gradient": f"*{gradient}", "factor": "*fp32", "n": "i32"}
-        compiled(kernels._scale_kernel, types, BLOCK=4096)
-    types = {"gradient": "*fp32", "half": "*fp16", "factor": "*fp32", "c": "i32", "row_stride": "i32"}
-    compiled(kernels._halve_kernel, types, BLOCK=2048)
+    tile = {"ROWS": kernels.ROWS, "COLUMNS": kernels.COLUMNS, "TILES": kernels.TILES, "IGNORED_LABEL": IGNORED}
+    for dtype, late in (("fp32", False), ("bf16", False), ("fp16", False), ("fp16", True)):
+        vectors = dict.fromkeys(("positive_gradient", "exponent", "log2_weight"), "*fp32")
+        written = dict.fromkeys(("loss_sums", "negative_sums", "positive_sums"), "*fp32")
+        has_gradient = late or dtype != "fp16"
+        types = {"logits": f"*{dtype}", "labels": "*i64", **vectors}
+        none = {}
+        for has, more in (
+            (late, {"factor": "*fp32"}),
+            (has_gradient, {"gradient": f"*{dtype}"}),
+            (not late, written),
+        ):
+            if has:
+                types |= more
+            else:
+                none |= dict.fromkeys(more)
+        types |= dict.fromkeys(("n", "c", "strips", "row_units"), "i32")
+        flags = {"HAS_FACTOR": late, "HAS_GRADIENT": has_gradient, "HAS_SUMS": not late}
+        for unit in (1, kernels.UNIT):
+            compiled(kernels._dense_kernel, types, **none, **flags, UNIT=unit, **tile)
+        if not late:
+            compiled(kernels._scale_kernel, {"gradient": f"*{dtype}", "factor": "*fp32", "n": "i32"}, BLOCK=4096)
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")

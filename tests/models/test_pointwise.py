@@ -74,6 +74,17 @@ def test_aligned__on_a_gpu_alone():
     assert [pointwise.aligned(values, rows) for values in (1, 8, 1203, 1208)] == [8, 8, 1208, 1208]
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_add_parameter_gradients__by_definition(at_once, batch):
+    torch.manual_seed(0)
+    level, x = torch.randn(batch, 7, 9, dtype=torch.float64)[..., :4], torch.randn(batch, 7, 5, dtype=torch.float64)
+    to_weight, to_bias = torch.ones(4, 5, dtype=torch.float64), torch.ones(4, dtype=torch.float64)
+    pointwise.add_parameter_gradients(level, x, to_weight, to_bias, at_once)
+    torch.testing.assert_close(to_weight, 1 + torch.einsum("bnm,bnk->mk", level, x), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(to_bias, 1 + level.sum((0, 1)), rtol=1e-12, atol=1e-12)
+
+
 def test_pointwise_rows__second_anchor_and_last_category_of_a_cell():
     features, convs = case(anchors=2, categories=5, batch=2, memory_format=torch.channels_last)
     with torch.no_grad():

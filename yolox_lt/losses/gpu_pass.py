@@ -27,11 +27,7 @@ def gpu_pass(
     weight: Tensor,
     normalizer: Tensor,
 ) -> DenseResult:
-    """`dense.dense_pass` of float32, bfloat16 or float16 logits, without the host waiting for the device.
-
-    The gradient has the dtype of the logits, or float32 for float16: small values must survive until they are
-    multiplied by the loss scale.
-    """
+    """`dense.dense_pass` of float32, bfloat16 or float16 logits, without the host waiting for the device."""
     arguments = (logits, labels, quality, positive, exponent, weight, normalizer)
     try:
         return kernel_pass(*arguments)
@@ -63,25 +59,43 @@ def kernel_pass(
     pos_loss, pos_grad = positive(own_logits, own, None if quality is None else quality.float())
     pos_loss, pos_grad = (torch.where(has_object, term / normalizer.float(), 0.0) for term in (pos_loss, pos_grad))
     exponent = torch.zeros(categories, device=logits.device) if exponent is None else exponent.float()
-    dtype = torch.float32 if logits.dtype == torch.float16 else logits.dtype
-    gradient, loss, neg_sum, pos_sum = negative_pass(
-        logits, labels, pos_grad, exponent, (weight / normalizer).float(), dtype
-    )
-    total = loss.sum() + pos_loss.double().sum()
-    return DenseResult(total.float(), gradient, pos_sum, neg_sum, functools.partial(scaled, dtype=logits.dtype))
+    inputs = (logits.detach(), labels, pos_grad, exponent, (weight / normalizer).float())
+    at_once = logits.dtype != torch.float16  # whose small values must survive until the loss scale is known
+    gradient, loss, neg_sum, pos_sum = negative_pass(*inputs, at_once)
+    total = (loss.sum() + pos_loss.double().sum()).float()
+    if gradient is None:
+        return DenseResult(total, pos_sum, neg_sum, inputs, made_late)
+    return DenseResult(total, pos_sum, neg_sum, (gradient,), scaled, in_place=True)
 
 
-def scaled(gradient: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
+def scaled(gradient: Tensor, factor: Tensor) -> Tensor:
     """`triton_kernel.scale`; with torch's operations, which is said, where the kernel fails."""
     from yolox_lt.losses.triton_kernel import scale
 
     try:
-        return scale(gradient, factor, dtype)
-    except torch.OutOfMemoryError:
-        raise
+        return scale(gradient, factor)
     except Exception as error:  # as above; a kernel that was not launched has changed nothing
         logger.warning(f"the loss's gradient of this step is scaled with torch's operations: {failure(error)}")
-        return (gradient * factor).to(dtype)
+        return (gradient * factor).to(gradient.dtype)
+
+
+def made_late(logits: Tensor, *others: Tensor) -> Tensor:
+    """`triton_kernel.scaled_gradient`; with torch's operations, which is said, where the kernel fails."""
+    from yolox_lt.losses.triton_kernel import scaled_gradient
+
+    try:
+        return scaled_gradient(logits, *others)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # as above
+        logger.warning(f"the loss's gradient of this step is made with torch's operations: {failure(error)}")
+    labels, positive_gradient, exponent, weight, factor = others
+
+    def positive(x: Tensor, own: Tensor, quality: Tensor | None) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(x), positive_gradient[labels >= 0]
+
+    result = block_pass(logits, labels, None, positive, exponent, weight, torch.ones((), device=logits.device))
+    return result.backward(*result.saved, factor)
 
 
 def failure(error: Exception) -> str:
@@ -127,21 +141,17 @@ def differences(device: torch.device, dtype: torch.dtype) -> dict[str, tuple[flo
         return softplus(-x), torch.sigmoid(x) - 1
 
     arguments = (logits, labels, None, positive, exponent, weight.double(), torch.tensor(7.0, device=device).double())
-    ours, reference = kernel_pass(*arguments), block_pass(*arguments)
     exact, rounded = 1e-4, max(1e-4, torch.finfo(dtype).eps)
-    gradient = reference.gradient
-    found = {
+    reference, found = block_pass(*arguments), {}
+    for number in (1.0, 0.25):
+        ours, factor = kernel_pass(*arguments), torch.tensor(number, device=device)
+        gradients = [result.backward(*result.saved, factor) for result in (ours, reference)]
+        found[f"gradient x {number:g}"] = (largest(*gradients), rounded)
+    return found | {
         "loss": (largest(ours.loss, reference.loss), exact),
-        "gradient": (largest(ours.gradient, gradient), rounded),
         "positive sums": (largest(ours.pos_grad, reference.pos_grad), exact),
         "negative sums": (largest(ours.neg_grad, reference.neg_grad), exact),
     }
-    from yolox_lt.losses.triton_kernel import scale
-
-    for factor in (1.0, 0.25):
-        backward = scale(kernel_pass(*arguments).gradient, torch.tensor(factor, device=device), dtype)
-        found[f"gradient x {factor:g}"] = (largest(backward, gradient * factor), rounded)
-    return found
 
 
 def largest(a: Tensor, b: Tensor) -> float:

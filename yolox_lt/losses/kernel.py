@@ -16,6 +16,7 @@ fresh memory costs more than arithmetic. That is why `negative_term` writes into
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,16 +47,17 @@ normaliser.
 class DenseResult:
     """Sums of one pass, all divided by the normaliser.
 
-    loss: scalar. gradient: float [N, C], pos_grad, neg_grad: [C] sums of absolute gradients.
-    scale: the gradient times a scalar tensor, in the dtype of the logits; it may use up the gradient's own memory.
-    None: torch's product makes a new matrix.
+    loss: scalar. pos_grad, neg_grad: [C] sums of absolute gradients.
+    backward: (*saved, factor) -> the gradient [N, C] of the logits times a scalar tensor, in their dtype.
+    in_place: it uses up what is saved.
     """
 
     loss: Tensor
-    gradient: Tensor
     pos_grad: Tensor
     neg_grad: Tensor
-    scale: Callable[[Tensor, Tensor], Tensor] | None = None
+    saved: tuple[Tensor, ...]
+    backward: Callable[..., Tensor]
+    in_place: bool = False
 
 
 def softplus(x: Tensor) -> Tensor:
@@ -145,7 +147,8 @@ def block_pass(
     gradient[rows, own] = pos_grad
     pos_sum.index_add_(0, own, pos_grad.abs().double())
     total = total + (pos_loss / normalizer).double().sum()
-    return DenseResult(total.to(dtype), gradient, pos_sum, neg_sum)
+    backward = functools.partial(times, dtype=logits.dtype)
+    return DenseResult(total.to(dtype), pos_sum, neg_sum, (gradient,), backward)
 
 
 def rows_per_block(n: int, c: int, device: torch.device) -> int:
@@ -162,28 +165,27 @@ def split_rows(rows: Tensor, starts: range) -> tuple[Tensor, ...]:
     return rows.split(counts.tolist())
 
 
+def times(gradient: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
+    """`gradient` times the scalar `factor`, rounded to `dtype` only then: a loss scale lifts small values first."""
+    # The usual case, a loss that is summed and not scaled, needs no second [N, C] matrix.
+    # On a GPU looking at the factor would make the host wait.
+    if dtype == gradient.dtype and factor.device.type == "cpu" and factor == 1:
+        return gradient
+    return (gradient * factor).to(dtype)
+
+
 class FusedLoss(torch.autograd.Function):
-    """Hands the loss of `dense_pass` to autograd together with the gradient that it already holds."""
+    """Hands the loss of `dense_pass` to autograd together with its gradient."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, result: DenseResult) -> Tensor:
-        ctx.save_for_backward(result.gradient)
-        ctx.dtype, ctx.scale, ctx.is_scaled = logits.dtype, result.scale, False
+        ctx.save_for_backward(*result.saved)
+        ctx.gradient, ctx.in_place, ctx.is_used = result.backward, result.in_place, False
         return result.loss
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
-        (gradient,) = ctx.saved_tensors
-        if ctx.scale is not None:
-            if ctx.is_scaled:
-                raise RuntimeError(
-                    "backward through this loss a second time: its gradient is gone; call the loss again"
-                )
-            ctx.is_scaled = True
-            return ctx.scale(gradient, grad_output), None
-        # The usual case, a loss that is summed and not scaled, needs no second [N, C] matrix.
-        # On a GPU looking at the factor would make the host wait.
-        if ctx.dtype == gradient.dtype and grad_output.device.type == "cpu" and grad_output == 1:
-            return gradient, None
-        # Multiplied in float32 first: a scaled loss must lift small fp16 gradients before they are rounded.
-        return (gradient * grad_output).to(ctx.dtype), None
+        if ctx.is_used and ctx.in_place:
+            raise RuntimeError("backward through this loss a second time: its gradient is gone; call the loss again")
+        ctx.is_used = True
+        return ctx.gradient(*ctx.saved_tensors, grad_output), None

@@ -31,13 +31,16 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def make_activation(act: str) -> nn.Module:
-    """The activation named "silu", "relu" or "lrelu". It overwrites its input, which is always a fresh tensor here.
+    """The activation named "silu", "relu" or "lrelu".
+
+    Those whose gradient needs the result alone overwrite their input, which is always a fresh tensor here; autograd
+    would copy the input of a SiLU that did.
 
     Raises:
         UserError: any other name.
     """
     if act == "silu":
-        return nn.SiLU(inplace=True)
+        return nn.SiLU()
     if act == "relu":
         return nn.ReLU(inplace=True)
     if act == "lrelu":

@@ -51,13 +51,16 @@ class PointwiseRows(torch.autograd.Function):
         features, weights, biases = tensors[:levels], tensors[levels : 2 * levels], tensors[2 * levels :]
         rows = [f.permute(0, 2, 3, 1).flatten(1, 2) for f in features]  # [B, K, H, W] -> [B, H*W, K]
         per_level = [x.shape[1] * len(w) // values for x, w in zip(rows, weights)]  # H*W*A
-        out = rows[0].new_empty(len(rows[0]), sum(per_level), aligned(values, rows[0]))[..., :values]
+        apart = aligned(values, rows[0])
+        out = rows[0].new_empty(len(rows[0]), sum(per_level), apart)
         for part, x, w, b in zip(out.split(per_level, dim=1), rows, weights, biases):
-            for level, w_part, b_part in zip(products(part, len(w)), *by_product(part, w, b)):
-                torch.baddbmm(b_part.expand_as(level), x, w_part.t().expand(len(x), -1, -1), out=level)
+            # With what lies between the rows all anchors are one product, of a size that suits the matrix units.
+            w, b = spread(w, values, apart), spread(b, values, apart)
+            level = part.view(len(part), -1, len(w))  # [B, H*W*A, apart] -> [B, H*W, A*apart]
+            torch.baddbmm(b.expand_as(level), x, w.t().expand(len(x), -1, -1), out=level)
         ctx.save_for_backward(*rows, *weights)
         ctx.shapes, ctx.per_level = [f.shape for f in features], per_level
-        return out
+        return out[..., :values]
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -69,10 +72,8 @@ class PointwiseRows(torch.autograd.Function):
         for part, x, w, (batch, channels, height, width) in zip(
             gradient.split(ctx.per_level, dim=1), rows, weights, ctx.shapes
         ):
-            # Image by image: one product over the batch would copy the level's rows together first, and sum() is slow.
             # Half precision is summed over the images in float32.
             exact = torch.promote_types(w.dtype, torch.float32)
-            ones = x.new_ones(x.shape[1])
             to_feature = None
             to_weight, to_bias = torch.zeros_like(w, dtype=exact), torch.zeros(len(w), dtype=exact, device=w.device)
             views = zip(products(part, len(w)), *by_product(part, w, to_weight, to_bias))
@@ -81,15 +82,40 @@ class PointwiseRows(torch.autograd.Function):
                 to_feature = (
                     torch.bmm(level, w_part) if to_feature is None else torch.baddbmm(to_feature, level, w_part)
                 )
-                for b in range(batch):
-                    to_w += level[b].t() @ x[b]
-                    to_b += level[b].t() @ ones
+                add_parameter_gradients(level, x, to_w, to_b, at_once=x.is_cuda)
             assert to_feature is not None  # there is at least one product
             # [B, H*W, K] -> [B, H, W, K] -> [B, K, H, W], channels-last
             to_features.append(to_feature.view(batch, height, width, channels).permute(0, 3, 1, 2))
             to_weights.append(to_weight.to(w.dtype))
             to_biases.append(to_bias.to(w.dtype))
         return (None, *to_features, *to_weights, *to_biases)
+
+
+def spread(parameter: Tensor, values: int, apart: int) -> Tensor:
+    """Weight or bias [A*C, ...] with rows of zeros behind those of each anchor, [A*apart, ...]."""
+    if apart == values:
+        return parameter
+    anchors = parameter.unflatten(0, (-1, values))  # [A*C, ...] -> [A, C, ...]
+    wide = anchors.new_zeros(len(anchors), apart, *parameter.shape[1:])
+    wide[:, :values] = anchors
+    return wide.flatten(0, 1)
+
+
+def add_parameter_gradients(level: Tensor, x: Tensor, to_weight: Tensor, to_bias: Tensor, at_once: bool) -> None:
+    """Add the products of the gradient `level` [B, N, M] with `x` [B, N, K] to [M, K], and its sums to [M].
+
+    at_once: all images in one call, as a GPU wants it, where each call costs as much as its work.
+    """
+    if at_once:
+        to_weight += torch.bmm(level.transpose(1, 2), x).sum(0, dtype=to_weight.dtype)
+        ones = x.new_ones(1, 1, x.shape[1]).expand(len(x), -1, -1)
+        to_bias += torch.bmm(ones, level).sum((0, 1), dtype=to_bias.dtype)
+        return
+    # Image by image: one product over the batch would copy the level's rows together first, and sum() is slow.
+    ones = x.new_ones(x.shape[1])
+    for one_level, one_x in zip(level, x):
+        to_weight += one_level.t() @ one_x
+        to_bias += one_level.t() @ ones
 
 
 def products(rows: Tensor, channels: int) -> tuple[Tensor, ...]:
