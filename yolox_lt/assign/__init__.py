@@ -4,6 +4,16 @@ from yolox_lt.assign.atss import ATSSAssigner
 from yolox_lt.assign.fcos import FCOSAssigner
 from yolox_lt.assign.max_iou import MaxIoUAssigner
 from yolox_lt.assign.paa import PAAAssigner
+from yolox_lt.assign.roi_assigner import RoIAssigner
+from yolox_lt.assign.rpn_assigner import RPNAssigner
 from yolox_lt.assign.simota import SimOTAAssigner
 
-__all__ = ["ATSSAssigner", "FCOSAssigner", "MaxIoUAssigner", "PAAAssigner", "SimOTAAssigner"]
+__all__ = [
+    "ATSSAssigner",
+    "FCOSAssigner",
+    "MaxIoUAssigner",
+    "PAAAssigner",
+    "RPNAssigner",
+    "RoIAssigner",
+    "SimOTAAssigner",
+]

@@ -72,3 +72,47 @@ class GradientBalance(nn.Module):
     def discard(self) -> None:
         """Forget what is pending, for a step that was dropped (an fp16 overflow)."""
         self._pending = None
+
+
+class CategoryCounts(nn.Module):
+    """How many regions of each category there were, over all ranks and steps: Seesaw's N.
+
+    Buffers (saved with the criterion, never averaged): counts float32 [C], zeros at the start; skipped int64 [], always
+    0. What a step adds is pending until `commit`; `auto_commit`, `commit` and `discard` as in `GradientBalance`.
+
+    Args:
+        num_classes: C.
+    """
+
+    counts: Tensor
+    skipped: Tensor
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.auto_commit = True
+        self.register_buffer("counts", torch.zeros(num_classes))
+        self.register_buffer("skipped", torch.zeros((), dtype=torch.int64))
+        self._pending: Tensor | None = None
+
+    def including(self, labels: Tensor) -> Tensor:
+        """Count labels int64 [N] (negative ones are left out) of all ranks, which call this together; the counts [C]
+        with them.
+        """
+        new = torch.bincount(labels[labels >= 0], minlength=len(self.counts)).to(self.counts)
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(new)
+        self._pending = new if self._pending is None else self._pending + new
+        result = self.counts + self._pending
+        if self.auto_commit:
+            self.commit()
+        return result
+
+    def commit(self) -> None:
+        """Keep what is pending."""
+        if self._pending is not None:
+            self.counts += self._pending
+        self._pending = None
+
+    def discard(self) -> None:
+        """Forget what is pending, for a step that was dropped."""
+        self._pending = None
