@@ -11,21 +11,19 @@ from __future__ import annotations
 import functools
 
 import torch
-from torch import Tensor
 
 from benchmarks.paired import begin, compare, measure, parser, print_header, table_row
 from yolox_lt import boxes as box_ops
-from yolox_lt.assign import ATSSAssigner
+from yolox_lt.assign import ATSSAssigner, Targets
 from yolox_lt.assign.atss import MIN_INSIDE
 from yolox_lt.models.priors import AnchorGrid
 from yolox_lt.types import BACKGROUND, Assignment, Priors
 
 TOPK = 18
-Objects = tuple[list[Tensor], list[Tensor], list[tuple[int, int]]]
 """Boxes float32 [G, 4], labels int64 [G] and (height, width) of each image."""
 
 
-def case(images: int, objects: int, size: int, device: torch.device, categories: int = 1203) -> tuple[Priors, Objects]:
+def case(images: int, objects: int, size: int, device: torch.device, categories: int = 1203) -> tuple[Priors, Targets]:
     """Objects of 8 pixels to half the image anywhere in square images."""
     generator = torch.Generator().manual_seed(0)
     priors = AnchorGrid([8, 16, 32], [3, 4])([(size // s, size // s) for s in (8, 16, 32)], device)
@@ -35,10 +33,10 @@ def case(images: int, objects: int, size: int, device: torch.device, categories:
         extent = 8 + torch.rand(objects, 2, generator=generator) ** 2 * size / 2
         boxes.append(torch.cat([center - extent / 2, center + extent / 2], dim=1).to(device))
         labels.append(torch.randint(categories, (objects,), generator=generator).to(device))
-    return priors, (boxes, labels, [(size, size)] * images)
+    return priors, Targets(boxes, labels, [(size, size)] * images)
 
 
-def definition(priors: Priors, objects: Objects) -> list[Assignment]:
+def definition(priors: Priors, objects: Targets) -> list[Assignment]:
     """Algorithm 1 of the paper with full tables, each [G, P]."""
     points = (priors.boxes[:, :2] + priors.boxes[:, 2:]) / 2
     results = []
@@ -75,7 +73,7 @@ def grow(device: torch.device, repeats: int) -> None:
     assigner = ATSSAssigner(TOPK)
     for images, objects, size, categories in sizes:
         priors, targets = case(images, objects, size, device, categories)
-        result = measure(functools.partial(assigner.assign_batch, priors, *targets), repeats, device)
+        result = measure(functools.partial(assigner.assign_batch, priors, targets), repeats, device)
         each = result.median / (images * objects)
         numbers = (f"{result.median * 1e3:.2f}", f"{each * 1e6:.1f}", f"{result.peak:.1f}")
         print(table_row(images, objects, len(priors.boxes), categories, *numbers), flush=True)
@@ -96,7 +94,7 @@ def main() -> None:
     print_header()
     compare(
         f"ATSS, {args.images} images x {args.objects} objects, {len(priors.boxes):,} anchors / definition",
-        lambda: ATSSAssigner(TOPK).assign_batch(priors, *objects),
+        lambda: ATSSAssigner(TOPK).assign_batch(priors, objects),
         lambda: definition(priors, objects),
         same,
         args.repeats,

@@ -18,11 +18,11 @@ import onnxruntime
 import torch
 
 from benchmarks.paired import begin, compare, parser, print_header
-from yolox_lt.api import LoadedDetector
 from yolox_lt.exp import YOLOXStarExp
 from yolox_lt.export import ExportedModel, ExportOptions, export, load_onnx
 from yolox_lt.export.compare import MAX_SCORE, detection_difference, random_images
 from yolox_lt.export.runtime import finish
+from yolox_lt.inference import LoadedDetector
 from yolox_lt.models import Detector, fuse_conv_bn
 from yolox_lt.types import Batch, Detections, Predictions, Priors
 

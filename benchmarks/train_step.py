@@ -62,11 +62,13 @@ def make_step(
     images = torch.randint(0, 255, (batch, 3, *size), dtype=torch.uint8, device=device)
     boxes, labels = objects(12, *size, exp.num_classes, device)
 
+    preprocessor = exp.get_preprocessor().to(device)
+
     def step() -> torch.Tensor:
-        network_input, targets = exp.preprocess(images, [boxes] * batch, None)
+        network_input = preprocessor(images)
         with torch.autocast(device.type, dtype=amp, enabled=amp is not None):
             predictions, priors = network(network_input)
-        losses = criterion(predictions, priors, targets, [labels] * batch, [size] * batch)
+        losses = criterion(predictions, priors, [boxes] * batch, [labels] * batch, [size] * batch)
         optimizer.zero_grad(set_to_none=True)
         total = torch.stack(list(losses.values())).sum()
         total.backward()

@@ -16,24 +16,20 @@ from benchmarks.atss import definition
 from benchmarks.loss import eqfl
 from benchmarks.paired import begin, compare, parser, print_header
 from benchmarks.train_step import make_step
+from yolox_lt.assign import BaseAssigner, Targets
 from yolox_lt.criterion import Criterion
 from yolox_lt.exp import DetectorExp, get_exp
 from yolox_lt.losses import EqualizedQualityFocalLoss
 from yolox_lt.types import Assignment, Predictions, Priors
 
 
-class Definition:
+class Definition(BaseAssigner):
     """ATSS with full tables, image by image."""
 
     def assign_batch(
-        self,
-        priors: Priors,
-        gt_boxes: list[Tensor],
-        gt_labels: list[Tensor],
-        image_sizes: list[tuple[int, int]],
-        predictions: Predictions | None = None,
+        self, priors: Priors, targets: Targets, predictions: Predictions | None = None
     ) -> list[Assignment]:
-        return definition(priors, (gt_boxes, gt_labels, image_sizes))
+        return definition(priors, targets)
 
 
 class TextbookEQFL(EqualizedQualityFocalLoss):

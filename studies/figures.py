@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from studies.claims import CLAIMS, CONTROLS, Claim
 from studies.tables import Rows, by_seed, difference, mean_of, value
+from yolox_lt.report.group_names import GROUP_NAMES
 from yolox_lt.report.page.figures import COLORS
-from yolox_lt.train.callbacks.balance_history import GROUP_NAMES
 
 DPI = 100
 S_SCAN = {0: ("cpu", "FL"), 1: ("mechanism", "EFL, s 1"), 2: ("mechanism", "EFL, s 2"), 4: ("cpu", "EFL")} | {

@@ -21,7 +21,7 @@ from yolox_lt.losses import DenseLoss, EQLv2FocalLoss
 from yolox_lt.losses.equalized import EqualizedLoss
 from yolox_lt.losses.kernel import DenseResult
 from yolox_lt.report.analysis.analysis import analyse
-from yolox_lt.train.callbacks.base import Callback
+from yolox_lt.train.callbacks.callback import Callback
 from yolox_lt.train.callbacks.report import ReportCallback
 from yolox_lt.train.engine import Trainer
 from yolox_lt.train.options import TrainOptions

@@ -19,10 +19,11 @@ from torch import Tensor
 
 import yolox_lt
 from tests.convert.files import official, released
-from yolox_lt.api import LoadedDetector, read_checkpoint, read_image
+from yolox_lt.api import LoadedDetector, read_checkpoint
 from yolox_lt.checkpoint import plain, save_checkpoint
 from yolox_lt.errors import UserError
 from yolox_lt.exp import DetectorExp, Exp, ResNetExp, YOLOXStarExp
+from yolox_lt.images import read_image
 from yolox_lt.models.priors import AnchorGrid
 from yolox_lt.render import color_of
 from yolox_lt.types import Detections, Predictions, Priors
@@ -236,10 +237,10 @@ def test_draw__frames_where_the_boxes_are(tmp_path):
         assert np.array_equal(some().draw(form), drawn)
 
 
-def test_draw__enlarges_small_images():
-    drawn = some().draw(np.zeros((100, 180, 3), np.uint8))  # shorter side to 400: four times
-    assert drawn.shape == (400, 720, 3)
-    assert drawn[300, 4 * 120].tolist() == list(color_of(2))
+def test_draw__keeps_the_size_of_the_image():
+    drawn = some().draw(np.zeros((100, 180, 3), np.uint8))
+    assert drawn.shape == (100, 180, 3)
+    assert drawn[75, 120].tolist() == list(color_of(2))
 
 
 def saved(path: Path, detector: LoadedDetector, ema: dict[str, Tensor] | None = None) -> Path:

@@ -13,7 +13,7 @@ import torch.multiprocessing as mp
 
 from tests.golden_levels import aligned_priors, legacy_priors, level_maps, objects, predictions_from
 from yolox_lt import boxes as box_ops
-from yolox_lt.assign import ATSSAssigner, SimOTAAssigner
+from yolox_lt.assign import ATSSAssigner, BaseAssigner, SimOTAAssigner, Targets
 from yolox_lt.coders import DeltaCoder, grid_coder
 from yolox_lt.criterion import Criterion, RetinaNetCriterion, YOLOXCriterion, centerness
 from yolox_lt.distributed.processes import free_port
@@ -36,8 +36,8 @@ class IgnoringATSS(ATSSAssigner):
     have.
     """
 
-    def assign_batch(self, priors, gt_boxes, gt_labels, image_sizes, predictions=None):
-        results = super().assign_batch(priors, gt_boxes, gt_labels, image_sizes, predictions)
+    def assign_batch(self, priors, targets, predictions=None):
+        results = super().assign_batch(priors, targets, predictions)
         points = (priors.boxes[:, :2] + priors.boxes[:, 2:]) / 2
         for result, ignore in zip(results, self.ignore):
             inside = (points[:, None] > ignore[:, :2]).all(-1) & (points[:, None] < ignore[:, 2:]).all(-1)
@@ -60,7 +60,8 @@ def run_iteration(criterion, data, iteration, prefix="", priors=None):
     images = [objects(data[f"{prefix}it{iteration}_gt{i}"]) for i in range(2)]
     sizes = [(int(h), int(w)) for h, w in data["image_hw"]]
     predictions = predictions_from(maps["cls"], maps["loc"], maps["iou"])
-    losses = criterion(predictions, priors, [b for b, _ in images], [x for _, x in images], sizes)
+    plain = [b + torch.tensor([0, 0, 1, 1]) * float(priors.legacy) for b, _ in images]  # the arrays are as the priors
+    losses = criterion(predictions, priors, plain, [x for _, x in images], sizes)
     sum(losses.values()).backward()
     return losses, maps
 
@@ -91,7 +92,7 @@ def test_released__two_iterations_of_the_whole_loss(golden, name):
         losses, maps = run_iteration(criterion, data, i)
         prefixes = {"cls": f"{name}_it{i}_", "loc": f"{stored}_it{i}_", "iou": f"{stored}_it{i}_"}
         check(losses, maps, data, f"{name}_it{i}_", prefixes)
-        for balance in criterion.balances():
+        for balance in criterion.step_states():
             for statistic, value in (
                 ("pos_grad", balance.pos_grad),
                 ("neg_grad", balance.neg_grad),
@@ -102,11 +103,11 @@ def test_released__two_iterations_of_the_whole_loss(golden, name):
 
 def test_released_resnet__two_iterations_of_the_whole_loss(golden):
     data = golden("post_losses_legacy.npz")
-    criterion = Criterion(IgnoringATSS(18), LOSSES["efl_s8"](), DeltaCoder(legacy=True))
+    criterion = Criterion(IgnoringATSS(18), LOSSES["efl_s8"](), DeltaCoder())
     for i in range(2):
         losses, maps = run_iteration(criterion, data, i, priors=legacy_priors(data))
         check(losses, maps, data, f"efl_s8_it{i}_", dict.fromkeys(("cls", "loc", "iou"), f"efl_s8_it{i}_"))
-        (balance,) = criterion.balances()
+        (balance,) = criterion.step_states()
         for statistic, value in (
             ("pos_grad", balance.pos_grad),
             ("neg_grad", balance.neg_grad),
@@ -121,15 +122,15 @@ def two_workers(rank, port, path, queue):
     with np.load(path) as archive:
         data = dict(archive)
     criterion = released_criterion(EqualizedFocalLoss(C, scale=4.0))
-    for balance in criterion.balances():
+    for balance in criterion.step_states():
         balance.auto_commit = False
     try:
         for i in range(2):
             losses, maps = run_iteration(criterion, data, i, f"rank{rank}_")
-            criterion.balances()[0].commit()
+            criterion.step_states()[0].commit()
             prefix = f"rank{rank}_it{i}_"
             check(losses, maps, data, prefix, dict.fromkeys(("cls", "loc", "iou"), prefix))
-            balance = criterion.balances()[0]
+            balance = criterion.step_states()[0]
             for name, value in (
                 ("pos_grad", balance.pos_grad),
                 ("neg_grad", balance.neg_grad),
@@ -162,7 +163,7 @@ def test_released__batch_without_objects_gives_zero_box_losses_and_gradients_eve
     sum(losses.values()).backward()
     assert all((m.grad == 0).all() for k in ("loc", "iou") for m in maps[k])
     assert all((m.grad > 0).all() for m in maps["cls"])  # every entry is a negative
-    assert criterion.balances()[0].pos_grad.sum() == 0
+    assert criterion.step_states()[0].pos_grad.sum() == 0
 
 
 # ------------------------------------------------------------------------------------------------- official YOLOX
@@ -196,7 +197,7 @@ def test_simota__assignment_of_every_image(golden, case):
     torch.testing.assert_close(predictions.boxes, box_ops.cxcywh_to_xyxy(want[..., :4]), rtol=1e-3, atol=1e-2)
     assigner = SimOTAAssigner()
     sizes = [tuple(data["image_hw"].tolist())] * len(boxes)
-    for b, result in enumerate(assigner.assign_batch(priors, boxes, labels, sizes, predictions)):
+    for b, result in enumerate(assigner.assign_batch(priors, Targets(boxes, labels, sizes), predictions)):
         window = (
             assigner.center_window(priors, boxes[b]).any(dim=0) if len(boxes[b]) else torch.zeros(len(priors.boxes))
         )
@@ -238,12 +239,12 @@ def test_simota__no_prior_in_any_window_assigns_nothing():
 
 def test_statistics__are_part_of_the_state_and_survive_a_round_trip():
     criterion = Criterion(ATSSAssigner(18), EqualizedFocalLoss(4), DeltaCoder(), use_l1=False)
-    criterion.balances()[0].accumulate(torch.tensor([1.0, 0, 2, 0]), torch.tensor([2.0, 1, 1, 0]))
+    criterion.step_states()[0].accumulate(torch.tensor([1.0, 0, 2, 0]), torch.tensor([2.0, 1, 1, 0]))
     other = copy.deepcopy(criterion)
     for buffer in other.buffers():
         buffer.zero_()
     other.load_state_dict(criterion.state_dict())
-    assert other.balances()[0].ratio.tolist() == pytest.approx([0.5, 0.0, 1.0, 0.0])
+    assert other.step_states()[0].ratio.tolist() == pytest.approx([0.5, 0.0, 1.0, 0.0])
     json.dumps(list(criterion.state_dict()))
 
 
@@ -272,14 +273,14 @@ def test_centerness__by_hand():
     torch.testing.assert_close(centerness(priors, boxes), torch.tensor([1.0, (1 / 6) ** 0.5, 0.0]))
 
 
-class Fixed:
+class Fixed(BaseAssigner):
     """Gives the same objects to the same priors, whatever comes."""
 
     def __init__(self, gt_index):
         self.gt_index = torch.tensor(gt_index)
 
-    def assign_batch(self, priors, gt_boxes, gt_labels, image_sizes, predictions=None):
-        return [Assignment(self.gt_index, torch.zeros(len(self.gt_index))) for _ in gt_boxes]
+    def assign_image(self, priors, objects, predictions):
+        return Assignment(self.gt_index, torch.zeros(len(self.gt_index)))
 
 
 def small_case():
@@ -291,18 +292,18 @@ def small_case():
         torch.randn(1, 4, 4, generator=generator) / 4,
         torch.randn(1, 4, generator=generator),
     )
-    objects = [torch.tensor([[0.0, 1, 9, 11], [2, 2, 5, 5]])], [torch.tensor([2, 0])]
+    objects = [torch.tensor([[0.0, 1, 10, 12], [2, 2, 6, 6]])], [torch.tensor([2, 0])]
     return priors, predictions, *objects, [(16, 16)]
 
 
 def test_retinanet__l1_on_deltas_over_positives():
     priors, predictions, boxes, labels, sizes = small_case()
     predictions.quality_logits = None
-    coder = DeltaCoder(legacy=True)
+    coder = DeltaCoder()
     criterion = RetinaNetCriterion(Fixed([0, -1, -2, 0]), FocalLoss(), coder)
     losses = criterion(predictions, priors, boxes, labels, sizes)
     assert set(losses) == {"cls", "box"}
-    target = coder.encode(priors.boxes[[0, 3]], boxes[0][[0, 0]])
+    target = coder.encode(priors.plain()[[0, 3]], boxes[0][[0, 0]])
     want = sum(abs(float(a - b)) for a, b in zip(predictions.box_deltas[0, [0, 3]].flatten(), target.flatten())) / 2
     assert losses["box"].item() == pytest.approx(want, rel=1e-5)
     want_cls = FocalLoss()(predictions.cls_logits[0], torch.tensor([2, -1, -2, 2]), None, 2.0)
@@ -311,14 +312,14 @@ def test_retinanet__l1_on_deltas_over_positives():
 
 def test_weights_and_centerness__by_hand():
     priors, predictions, boxes, labels, sizes = small_case()
-    coder = DeltaCoder(legacy=True)
+    coder = DeltaCoder()
     criterion = Criterion(
         Fixed([0, -1, -1, 0]), FocalLoss(), coder, target="centerness", box_weight=1.3, quality_weight=0.5
     )
     losses = criterion(predictions, priors, boxes, labels, sizes)
-    own, objects_of = priors.boxes[[0, 3]], boxes[0][[0, 0]]
-    t = centerness(own, objects_of)
-    giou = box_ops.giou(coder.decode(own, predictions.box_deltas[0, [0, 3]]), objects_of, legacy=True)
+    own, objects_of = priors.plain()[[0, 3]], boxes[0][[0, 0]]
+    t = centerness(own, objects_of, 0.5)  # as the released convention has it: half a pixel nearer to every side
+    giou = box_ops.giou(coder.decode(own, predictions.box_deltas[0, [0, 3]]), objects_of)
     assert losses["box"].item() == pytest.approx(1.3 * float((t * (1 - giou)).sum() / max(float(t.sum()), 1)), rel=1e-5)
     logits = predictions.quality_logits[0, [0, 3]]
     bce = -(t * logits.sigmoid().log() + (1 - t) * (1 - logits.sigmoid()).log())
@@ -331,7 +332,7 @@ def test_cls_weight__multiplies_loss_gradient_and_both_sums_of_the_statistic(rec
         priors, predictions, boxes, labels, sizes = small_case()
         predictions.cls_logits.requires_grad_()
         loss = EqualizedFocalLoss(predictions.cls_logits.shape[2])
-        assigner, coder = Fixed([0, -1, -1, 0]), DeltaCoder(legacy=True)
+        assigner, coder = Fixed([0, -1, -1, 0]), DeltaCoder()
         if recipe == "released":
             criterion = Criterion(assigner, loss, coder, cls_weight=weight)
         elif recipe == "retinanet":
@@ -364,7 +365,7 @@ def test_batch_without_objects__keeps_every_output_in_the_graph(criterion):
         for t in (predictions.cls_logits, predictions.box_deltas, predictions.quality_logits)
         if t is not None
     ]
-    losses = criterion(Fixed([-1] * 4), EqualizedFocalLoss(3), DeltaCoder(legacy=True))(
+    losses = criterion(Fixed([-1] * 4), EqualizedFocalLoss(3), DeltaCoder())(
         predictions, priors, [torch.zeros(0, 4)], [torch.zeros(0).long()], sizes
     )
     sum(losses.values()).backward()

@@ -17,6 +17,7 @@ ROOMS = (
     ("api",),
     ("train",),
     ("export", "convert"),
+    ("inference",),
     ("exp",),
     ("report",),
     ("evaluate",),
@@ -26,9 +27,10 @@ ROOMS = (
     ("data",),
     ("optim",),
     ("distributed",),
-    ("checkpoint", "render"),
+    ("checkpoint",),
     ("coders", "boxes"),
     ("types", "archive"),
+    ("images", "render"),
     ("errors", "version"),
 )
 """Packages and single files of the package, top to bottom: each imports only what stands in a lower row."""

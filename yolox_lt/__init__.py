@@ -8,7 +8,8 @@ from yolox_lt.errors import UserError
 from yolox_lt.version import __version__
 
 if TYPE_CHECKING:
-    from yolox_lt.api import LoadedDetector, load
+    from yolox_lt.api import load
+    from yolox_lt.inference import LoadedDetector
 
 __all__ = ["LoadedDetector", "UserError", "__version__", "load"]
 

@@ -38,11 +38,10 @@ def area(boxes: Tensor, legacy: bool = False) -> Tensor:
     return size[..., 0] * size[..., 1]
 
 
-def clip(boxes: Tensor, image_size: tuple[int, int], legacy: bool = False) -> Tensor:
-    """Clip boxes [..., 4] to an image of (height, width): to [0, W] x [0, H], legacy to [0, W-1] x [0, H-1]."""
+def clip(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Clip boxes [..., 4] to an image of (height, width): to [0, W] x [0, H]."""
     height, width = image_size
-    limit = boxes.new_tensor([width, height, width, height]) - float(legacy)
-    return torch.minimum(boxes.clamp(min=0), limit)
+    return torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
 
 
 def scale(boxes: Tensor, factor_x: float, factor_y: float) -> Tensor:

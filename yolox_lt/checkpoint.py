@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 from pathlib import Path
@@ -61,6 +62,7 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dic
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise UserError(f"{path}: not a readable checkpoint of this project ({reason})") from error
     check_content(content, path)
+    content["exp"] = local_settings(path) | content["exp"]
     return content
 
 
@@ -162,6 +164,33 @@ def remove_old(folder: Path, epoch: int, keep: int) -> None:
     numbered = {int(p.stem.split("_")[1]): p for p in folder.glob("epoch_*.pth")}
     for number in sorted(n for n in numbered if n <= epoch)[:-keep]:
         numbered[number].unlink()
+
+
+def portable(settings: dict[str, Any]) -> dict[str, Any]:
+    """Plain settings without those that name a place of this machine: absolute paths."""
+    return {name: value for name, value in settings.items() if not is_local(value)}
+
+
+def is_local(value: Any) -> bool:
+    """Whether a setting is an absolute path, or a list with one."""
+    return any(
+        isinstance(text, str) and Path(text).is_absolute() for text in (value if isinstance(value, list) else [value])
+    )
+
+
+def local_settings(path: Path) -> dict[str, Any]:
+    """Absolute paths among the settings of the run in whose folder a checkpoint lies, from its config.json.
+
+    A checkpoint itself holds none, so that it can be given away; empty where there is no config.json that can be read.
+    """
+    file = path.with_name("config.json")
+    if not file.is_file():
+        return {}
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))["exp"]
+        return {name: value for name, value in settings.items() if is_local(value)}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def plain(values: dict[str, Any]) -> dict[str, Any]:

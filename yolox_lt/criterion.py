@@ -7,30 +7,26 @@ loss, weighted GIoU, IoU or centre-ness branch), `RetinaNetCriterion` has no thi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from yolox_lt import boxes as box_ops
-from yolox_lt.coders import Coder
-from yolox_lt.losses import DenseLoss, GradientBalance, SigmoidLoss, bce_with_logits, giou_loss, square_iou_loss
+from yolox_lt.assign.base import BaseAssigner, Targets
+from yolox_lt.coders import Coder, category_logits
+from yolox_lt.losses import (
+    ClassificationLoss,
+    SigmoidLoss,
+    StepState,
+    bce_with_logits,
+    giou_loss,
+    own_scores,
+    square_iou_loss,
+)
 from yolox_lt.types import Assignment, Predictions, Priors
-
-
-class Assigner(Protocol):
-    """What a criterion needs of an assigner."""
-
-    def assign_batch(
-        self,
-        priors: Priors,
-        gt_boxes: list[Tensor],
-        gt_labels: list[Tensor],
-        image_sizes: list[tuple[int, int]],
-        predictions: Predictions | None = None,
-    ) -> list[Assignment]: ...
 
 
 @dataclass
@@ -71,13 +67,14 @@ def world_mean(values: Tensor) -> Tensor:
     return values.clamp(min=1.0) / world
 
 
-def centerness(priors: Tensor, boxes: Tensor) -> Tensor:
+def centerness(priors: Tensor, boxes: Tensor, inset: float = 0.0) -> Tensor:
     """sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b)) in [0, 1] of the priors' points in their boxes (FCOS, Eq. 3).
 
-    priors, boxes: [M, 4]. Points are the middles of the corners, sides plain coordinates. 0 for a point on a side.
+    priors, boxes: plain [M, 4]. Points are the middles of the priors; the distances l, t, r, b to the sides are shorter
+    by `inset` pixels, see `Priors.inset`. 0 for a point on a side.
     """
     point = (priors[:, :2] + priors[:, 2:]) / 2
-    before, after = (point - boxes[:, :2]).clamp(min=0), (boxes[:, 2:] - point).clamp(min=0)
+    before, after = ((side - inset).clamp(min=0) for side in (point - boxes[:, :2], boxes[:, 2:] - point))
     ratio = torch.minimum(before, after) / torch.maximum(before, after).clamp(min=1e-6)
     return ratio.prod(dim=1).sqrt()
 
@@ -90,7 +87,7 @@ class BaseCriterion(nn.Module):
     """
 
     def __init__(
-        self, assigner: Assigner, cls_loss: DenseLoss, coder: Coder, use_l1: bool, cls_weight: float = 1.0
+        self, assigner: BaseAssigner, cls_loss: ClassificationLoss, coder: Coder, use_l1: bool, cls_weight: float = 1.0
     ) -> None:
         super().__init__()
         self.assigner = assigner
@@ -111,14 +108,20 @@ class BaseCriterion(nn.Module):
 
         Args:
             predictions: of B images. priors: P priors, shared.
-            gt_boxes: per image float32 [G, 4]. gt_labels: per image int64 [G].
+            gt_boxes: per image float32 [G, 4], plain. gt_labels: per image int64 [G].
             image_sizes: per image (height, width) of the content.
         """
-        predictions.boxes = self.coder.decode(priors.boxes, predictions.box_deltas.detach())
-        assignments = self.assigner.assign_batch(priors, gt_boxes, gt_labels, image_sizes, predictions)
+        targets = Targets([priors.to_own(boxes) for boxes in gt_boxes], gt_labels, image_sizes)
+        known = None
+        if self.assigner.needs_predictions:
+            boxes = priors.to_own(self.coder.decode(priors.plain(), predictions.box_deltas.detach()))
+            scores = self.cls_loss.scores if own_scores(self.cls_loss) else None
+            known = replace(predictions, cls_logits=category_logits(predictions.cls_logits, scores), boxes=boxes)
+        assignments = self.assigner.assign_batch(priors, targets, known)
         return self.losses(predictions, priors, gather_matches(assignments, gt_boxes, gt_labels))
 
     def losses(self, predictions: Predictions, priors: Priors, matches: Matches) -> dict[str, Tensor]:
+        """Losses by name, from the positives of the batch."""
         raise NotImplementedError
 
     def classification(self, predictions: Predictions, matches: Matches, iou: Tensor, normalizer: Tensor) -> Tensor:
@@ -126,19 +129,19 @@ class BaseCriterion(nn.Module):
         quality = torch.zeros(matches.labels.shape, device=iou.device)
         quality[matches.image, matches.prior] = iou
         return self.cls_loss(
-            predictions.cls_logits.flatten(0, 1),  # [B, P, C] -> [B*P, C]
+            predictions.cls_logits.flatten(0, 1),  # [B, P, W] -> [B*P, W]
             matches.labels.flatten(),
             quality.flatten(),
             normalizer / self.cls_weight,
         )
 
-    def balances(self) -> list[GradientBalance]:
-        """The statistics to commit or discard once per optimiser step."""
-        return [module for module in self.modules() if isinstance(module, GradientBalance)]
+    def step_states(self) -> list[StepState]:
+        """What is committed or discarded once per optimiser step: the statistics of the losses."""
+        return [module for module in self.modules() if isinstance(module, StepState)]
 
 
 class Criterion(BaseCriterion):
-    """Classification, GIoU (+ L1) and quality branch, as in the released models (reference section 8).
+    """Classification, GIoU (+ L1) and quality branch, as in the released models.
 
     With G ranks, N = max(positives of all ranks, 1) / G and t the quality target of each positive: cls = cls_loss / N;
     box = box_weight sum t (1 - GIoU) / S with S = max(sum of t over ranks, 1) / G; quality = quality_weight
@@ -155,8 +158,8 @@ class Criterion(BaseCriterion):
 
     def __init__(
         self,
-        assigner: Assigner,
-        cls_loss: DenseLoss,
+        assigner: BaseAssigner,
+        cls_loss: ClassificationLoss,
         coder: Coder,
         use_l1: bool = False,
         target: Literal["iou", "centerness"] = "iou",
@@ -170,13 +173,13 @@ class Criterion(BaseCriterion):
         self.quality_weight = quality_weight
 
     def losses(self, predictions: Predictions, priors: Priors, matches: Matches) -> dict[str, Tensor]:
-        prior_boxes = priors.boxes[matches.prior]
+        prior_boxes = priors.plain()[matches.prior]
         deltas = predictions.box_deltas[matches.image, matches.prior].float()
         decoded = self.coder.decode(prior_boxes, deltas)
-        iou = box_ops.iou(decoded.detach(), matches.boxes, priors.legacy)
-        target = iou if self.target == "iou" else centerness(prior_boxes, matches.boxes)
+        iou = box_ops.iou(decoded.detach(), matches.boxes)
+        target = iou if self.target == "iou" else centerness(prior_boxes, matches.boxes, priors.inset)
         normalizer, target_normalizer = world_mean(torch.stack([target.new_tensor(float(len(target))), target.sum()]))
-        giou = giou_loss(decoded, matches.boxes, priors.legacy)
+        giou = giou_loss(decoded, matches.boxes)
         losses = {
             "cls": self.classification(predictions, matches, iou, normalizer),
             "box": self.box_weight * (target * giou).sum() / target_normalizer,
@@ -196,13 +199,15 @@ class RetinaNetCriterion(BaseCriterion):
     Lin et al., Focal Loss for Dense Object Detection, section 4; plain L1 instead of smooth L1 is our choice.
     """
 
-    def __init__(self, assigner: Assigner, cls_loss: DenseLoss, coder: Coder, cls_weight: float = 1.0) -> None:
+    def __init__(
+        self, assigner: BaseAssigner, cls_loss: ClassificationLoss, coder: Coder, cls_weight: float = 1.0
+    ) -> None:
         super().__init__(assigner, cls_loss, coder, use_l1=True, cls_weight=cls_weight)
 
     def losses(self, predictions: Predictions, priors: Priors, matches: Matches) -> dict[str, Tensor]:
-        prior_boxes = priors.boxes[matches.prior]
+        prior_boxes = priors.plain()[matches.prior]
         deltas = predictions.box_deltas[matches.image, matches.prior].float()
-        iou = box_ops.iou(self.coder.decode(prior_boxes, deltas.detach()), matches.boxes, priors.legacy)
+        iou = box_ops.iou(self.coder.decode(prior_boxes, deltas.detach()), matches.boxes)
         (normalizer,) = world_mean(iou.new_tensor([float(len(iou))]))
         difference = deltas - self.coder.encode(prior_boxes, matches.boxes)
         return {
@@ -220,13 +225,13 @@ class YOLOXCriterion(BaseCriterion):
 
     box_weight = 5.0
 
-    def __init__(self, assigner: Assigner, coder: Coder, use_l1: bool = False, cls_weight: float = 1.0) -> None:
+    def __init__(self, assigner: BaseAssigner, coder: Coder, use_l1: bool = False, cls_weight: float = 1.0) -> None:
         super().__init__(assigner, SigmoidLoss(), coder, use_l1, cls_weight)
 
     def losses(self, predictions: Predictions, priors: Priors, matches: Matches) -> dict[str, Tensor]:
         if predictions.quality_logits is None:
             raise ValueError("YOLOXCriterion needs a head with objectness")
-        prior_boxes = priors.boxes[matches.prior]
+        prior_boxes = priors.plain()[matches.prior]
         deltas = predictions.box_deltas[matches.image, matches.prior].float()
         normalizer = max(len(matches.prior), 1)
         decoded = self.coder.decode(prior_boxes, deltas)

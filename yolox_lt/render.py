@@ -7,9 +7,10 @@ import colorsys
 import cv2
 import numpy as np
 
-from yolox_lt.types import Detections
-
 GOLDEN_ANGLE = 0.6180339887498949
+
+UNICODE = int(cv2.__version__.partition(".")[0]) >= 5
+"""Whether OpenCV's own font has more than ASCII."""
 
 
 def color_of(label: int) -> tuple[int, int, int]:
@@ -46,18 +47,19 @@ def render_boxes(
         cv2.rectangle(canvas, (left, top), (left + width, top + height + baseline), color, -1)
         ink = (0, 0, 0) if sum(color) > 380 else (255, 255, 255)
         place = (left, top + height + baseline // 2)
-        cv2.putText(canvas, ascii_text(texts[i]), place, cv2.FONT_HERSHEY_SIMPLEX, size, ink, 1, cv2.LINE_AA)
+        put_text(canvas, texts[i], place, size, ink)
     return canvas
 
 
-def render_detections(image: np.ndarray, detections: Detections) -> np.ndarray:
-    """A copy of `image` with every detection's box, name and score in percent."""
-    labels = detections.labels.cpu().numpy()
-    scores = detections.scores.cpu().numpy()
-    texts = [f"{detections.name_of(label)} {100 * score:.0f}" for label, score in zip(labels, scores)]
-    return render_boxes(image, detections.boxes.cpu().numpy(), labels, texts)
+def put_text(canvas: np.ndarray, text: str, place: tuple[int, int], size: float, ink: tuple[int, int, int]) -> None:
+    """Write a text with its lower left corner at `place`; letters that are not ASCII by a font that has them."""
+    if text.isascii() or UNICODE:
+        cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, ink, 1, cv2.LINE_AA)
+        return
+    from matplotlib import font_manager  # its fonts come with it, with Latin, Greek and Cyrillic letters
+    from PIL import Image, ImageDraw, ImageFont
 
-
-def ascii_text(text: str) -> str:
-    """OpenCV's font knows ASCII only; anything else shows as "?"."""
-    return text.encode("ascii", "replace").decode()
+    font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), max(round(22 * size), 8))
+    page = Image.fromarray(canvas)  # the order of its channels does not matter here
+    ImageDraw.Draw(page).text(place, text, fill=ink, font=font, anchor="ls")
+    canvas[:] = np.asarray(page)

@@ -19,7 +19,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     import numpy as np
 
-    from yolox_lt.api import Image
+    from yolox_lt.images import Image
 
 BACKGROUND = -1
 """Label or object index of a prior that has no object."""
@@ -32,13 +32,14 @@ IGNORED = -2
 class Priors:
     """The anchors of one input size; the same for every image of a batch.
 
-    boxes: float32 [P, 4], x1 y1 x2 y2 in input pixels (in the legacy convention x2 = x1 + width - 1).
+    boxes: float32 [P, 4], x1 y1 x2 y2 in input pixels, in the priors' own convention.
     strides: float32 [P], pixels between neighbouring cells of the prior's level.
     level_sizes: priors of each level; sums to P.
     feature_sizes: (rows, columns) of each level.
     num_anchors: A.
     level_strides: stride of each level in pixels.
-    legacy: True for the +1 pixel convention of the ResNet models, False for the plain one of the YOLOX models.
+    legacy: the own convention is the +1 pixel one of the released ResNet models, x2 = x1 + width - 1; everything
+        outside of priors, assigners and the predictor's clipping is plain.
     """
 
     boxes: Tensor
@@ -49,15 +50,28 @@ class Priors:
     num_anchors: int
     legacy: bool = False
 
+    def plain(self) -> Tensor:
+        """The boxes [P, 4] with x2 = x1 + width."""
+        return self.boxes + self.boxes.new_tensor([0, 0, 1, 1]) * float(self.legacy)
+
+    def to_own(self, boxes: Tensor) -> Tensor:
+        """Plain boxes [..., 4] in the priors' own convention."""
+        return boxes - boxes.new_tensor([0, 0, 1, 1]) * float(self.legacy)
+
+    @property
+    def inset(self) -> float:
+        """Pixels by which the own convention has an object's sides nearer to a point: the point is half a pixel off."""
+        return 0.5 * self.legacy
+
 
 @dataclass
 class Predictions:
     """What the network says, before any sigmoid or decoding. Without the batch axis for one image.
 
-    cls_logits: float [B, P, C].
+    cls_logits: float [B, P, C]; losses with another width W than the categories: [B, P, W].
     box_deltas: float [B, P, 4], dx dy dw dh relative to the priors.
     quality_logits: float [B, P] (IoU branch or objectness), None for a head without one.
-    boxes: float32 [B, P, 4] decoded x1 y1 x2 y2; filled by the criterion for assigners that look at predictions.
+    boxes: float32 [B, P, 4] decoded x1 y1 x2 y2; only in what assigners get that look at predictions.
     """
 
     cls_logits: Tensor
@@ -143,17 +157,17 @@ class Detections:
         return self.names[label] if self.names else str(label)
 
     def draw(self, image: Image) -> np.ndarray:
-        """An image of the detections: uint8 [H, W, 3] BGR, a copy with boxes, names and scores in percent.
-
-        An image with a shorter side below 400 pixels is enlarged by a whole factor, so that names stay legible.
+        """An image of the detections: uint8 [H, W, 3] BGR, a copy of its size with boxes, names and scores in percent.
 
         Args:
             image: the image in which they were found, in any form that the detector takes.
         """
-        from yolox_lt.api import read_image
-        from yolox_lt.render import render_detections
+        from yolox_lt.images import read_image  # OpenCV, where it is used alone
+        from yolox_lt.render import render_boxes
 
-        return render_detections(read_image(image), self)
+        labels, scores = self.labels.cpu().numpy(), self.scores.cpu().numpy()
+        texts = [f"{self.name_of(label)} {100 * score:.0f}" for label, score in zip(labels, scores)]
+        return render_boxes(read_image(image), self.boxes.cpu().numpy(), labels, texts, min_side=1)
 
     def to_list(self) -> list[dict[str, Any]]:
         """A dict for each detection: name, label, score (five decimals) and box (x1 y1 x2 y2, two decimals)."""

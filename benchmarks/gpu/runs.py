@@ -101,7 +101,7 @@ def predictor(setup: Setup, report: Report) -> None:
     ones = torch.ones(batch, 2)
     half = None if device.type == "cpu" else torch.bfloat16
     with torch.inference_mode(), torch.autocast(device.type, dtype=half, enabled=half is not None):
-        images, _ = exp.preprocess(steps.images, [steps.boxes] * batch, None)
+        images = steps.preprocessor(steps.images)
         predictions, priors = model(images)
         seconds = seconds_of(lambda: find(predictions, priors, ones, sizes, sizes, (side, side)), device, 2, 5)
         report.figure("predictor", 1e3 * seconds / batch, "ms an image")

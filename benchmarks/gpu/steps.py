@@ -32,6 +32,7 @@ class Steps:
     exp: DetectorExp
     model: nn.Module
     network: nn.Module
+    preprocessor: nn.Module
     criterion: BaseCriterion
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler | None
@@ -45,10 +46,10 @@ class Steps:
         """One step: preprocess, forward, criterion, backward, clip, update, commit."""
         batch, _, *size = self.images.shape
         device = self.images.device
-        network_input, targets = self.exp.preprocess(self.images, [self.boxes] * batch, None)
+        network_input = self.preprocessor(self.images)
         with torch.autocast(device.type, dtype=self.amp, enabled=self.amp is not None):
             predictions, priors = self.network(network_input)
-        losses = self.criterion(predictions, priors, targets, [self.labels] * batch, [tuple(size)] * batch)
+        losses = self.criterion(predictions, priors, [self.boxes] * batch, [self.labels] * batch, [tuple(size)] * batch)
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.stack(list(losses.values())).sum()
         if self.scaler is None:
@@ -98,7 +99,9 @@ def make_steps(
     boxes, labels = objects(12, *size, exp.num_classes, device)
     scaler = torch.amp.GradScaler(device.type) if amp == torch.float16 else None
     network = model if wrap is None else wrap(model)
-    return Steps(exp, model, network, criterion, optimizer, scaler, amp, images, boxes, labels)
+    return Steps(
+        exp, model, network, exp.get_preprocessor().to(device), criterion, optimizer, scaler, amp, images, boxes, labels
+    )
 
 
 def wait(device: torch.device) -> None:

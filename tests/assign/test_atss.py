@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from yolox_lt import boxes as box_ops
-from yolox_lt.assign import ATSSAssigner
+from yolox_lt.assign import ATSSAssigner, Targets
 from yolox_lt.assign.atss import inside, nearest_cells
 from yolox_lt.models.priors import AnchorGrid
 
@@ -110,11 +110,11 @@ def test_batch__equals_the_loop_over_images_with_an_empty_one():
     boxes = [random_boxes(generator, n, *size, 1.0) for n, size in zip((7, 0, 1, 20), sizes)]
     labels = [torch.zeros(len(b), dtype=torch.int64) for b in boxes]
     assigner = ATSSAssigner(18)
-    for b, result in enumerate(assigner.assign_batch(priors, boxes, labels, sizes)):
+    for b, result in enumerate(assigner.assign_batch(priors, Targets(boxes, labels, sizes))):
         alone = assigner(priors, boxes[b], labels[b], sizes[b])
         torch.testing.assert_close(result.gt_index, alone.gt_index, rtol=0, atol=0)
         torch.testing.assert_close(result.iou, alone.iou, rtol=0, atol=0)
-    assert (assigner.assign_batch(priors, boxes, labels, sizes)[1].gt_index == -1).all()
+    assert (assigner.assign_batch(priors, Targets(boxes, labels, sizes))[1].gt_index == -1).all()
 
 
 def test_small_objects__one_pixel_takes_no_part_and_no_object_is_forced():

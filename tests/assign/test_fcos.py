@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.assign.test_max_iou import ODD_SIZES, random_boxes
-from yolox_lt.assign import FCOSAssigner, fcos
+from yolox_lt.assign import FCOSAssigner, Targets, fcos
 from yolox_lt.errors import UserError
 from yolox_lt.models.priors import AnchorGrid
 
@@ -137,7 +137,7 @@ def test_batch__equals_the_loop_over_images_with_an_empty_one():
     boxes = [random_boxes(generator, n) for n in (7, 0, 1, 40)]
     labels = [torch.zeros(len(b), dtype=torch.int64) for b in boxes]
     assigner = FCOSAssigner(1.5, (16, 32, 64))
-    results = assigner.assign_batch(priors, boxes, labels, [(56, 40)] * 4)
+    results = assigner.assign_batch(priors, Targets(boxes, labels, [(56, 40)] * 4))
     assert len(results) == 4
     for b, result in enumerate(results):
         assert torch.equal(result.gt_index, assigner(priors, boxes[b], labels[b], (56, 40)).gt_index)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from yolox_lt.assign import MaxIoUAssigner, max_iou
+from yolox_lt.assign import MaxIoUAssigner, Targets, max_iou
 from yolox_lt.errors import UserError
 from yolox_lt.models.priors import AnchorGrid
 
@@ -158,7 +158,7 @@ def test_batch__equals_the_loop_over_images_with_an_empty_one():
     priors = AnchorGrid([8, 16, 32, 64], [3, 4])(ODD_SIZES)
     boxes = [random_boxes(generator, n) for n in (7, 0, 1, 40)]
     labels = [torch.zeros(len(b), dtype=torch.int64) for b in boxes]
-    results = MaxIoUAssigner().assign_batch(priors, boxes, labels, [(56, 40)] * 4)
+    results = MaxIoUAssigner().assign_batch(priors, Targets(boxes, labels, [(56, 40)] * 4))
     assert len(results) == 4
     for b, result in enumerate(results):
         alone = MaxIoUAssigner()(priors, boxes[b], labels[b], (56, 40))

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.assign.test_max_iou import ODD_SIZES, by_double_loop, random_boxes
-from yolox_lt.assign import PAAAssigner, paa
+from yolox_lt.assign import PAAAssigner, Targets, paa
 from yolox_lt.assign.paa import cheap_side, fit_two_gaussians
 from yolox_lt.errors import UserError
 from yolox_lt.models.priors import AnchorGrid
@@ -285,7 +285,7 @@ def test_batch__equals_the_loop_over_images_with_an_empty_one():
         torch.stack([p.boxes for _, _, p in images]),
     )
     boxes, labels = [b for b, _, _ in images], [x for _, x, _ in images]
-    results = PAAAssigner().assign_batch(priors, boxes, labels, [(56, 40)] * 4, batch)
+    results = PAAAssigner().assign_batch(priors, Targets(boxes, labels, [(56, 40)] * 4), batch)
     assert len(results) == 4
     for b, result in enumerate(results):
         alone = PAAAssigner()(priors, boxes[b], labels[b], (56, 40), images[b][2])
@@ -303,6 +303,6 @@ def test_errors__predictions_and_settings_that_do_not_do():
     with pytest.raises(ValueError, match="decoded boxes"):
         PAAAssigner()(*arguments, Predictions(torch.zeros(4, C), torch.zeros(4, 4)))
     with pytest.raises(ValueError, match="decoded boxes"):
-        PAAAssigner().assign_batch(priors, [arguments[1]], [arguments[2]], [(8, 32)])
+        PAAAssigner().assign_batch(priors, Targets([arguments[1]], [arguments[2]], [(8, 32)]))
     with pytest.raises(UserError, match=r"min_iou is 0.* and topk is 0"):
         PAAAssigner(min_iou=0.0, topk=0)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from yolox_lt import boxes as box_ops
-from yolox_lt.assign import SimOTAAssigner, simota
+from yolox_lt.assign import SimOTAAssigner, Targets, simota
 from yolox_lt.models.priors import AnchorGrid
 from yolox_lt.types import Predictions
 
@@ -138,7 +138,7 @@ def test_batch__equals_one_image_after_the_other():
         )
     )
     priors, sizes = cases[0][0], [(SIZE, SIZE)] * 3
-    batch = SimOTAAssigner().assign_batch(priors, [c[1] for c in cases], [c[2] for c in cases], sizes, stacked)
+    batch = SimOTAAssigner().assign_batch(priors, Targets([c[1] for c in cases], [c[2] for c in cases], sizes), stacked)
     for result, (_, boxes, labels, predictions) in zip(batch, cases):
         alone = SimOTAAssigner()(priors, boxes, labels, (SIZE, SIZE), predictions)
         assert torch.equal(result.gt_index, alone.gt_index)
@@ -185,4 +185,4 @@ def test_predictions__without_boxes_or_objectness_are_refused(lacking):
     with pytest.raises(ValueError, match="needs predictions with decoded boxes and objectness"):
         SimOTAAssigner()(priors, boxes, labels, (SIZE, SIZE), given)
     with pytest.raises(ValueError, match="needs predictions with decoded boxes and objectness"):
-        SimOTAAssigner().assign_batch(priors, [boxes], [labels], [(SIZE, SIZE)], given)
+        SimOTAAssigner().assign_batch(priors, Targets([boxes], [labels], [(SIZE, SIZE)]), given)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 GOOD_IMAGES = ("rgb png", "rgb jpeg", "cmyk", "16 bit", "grey", "grey jpeg", "alpha", "palette", "bilevel", "turned")
 BAD_IMAGES = {
@@ -205,16 +205,16 @@ def render_image(kind: str, height: int, width: int, seed: int) -> tuple[bytes |
         return encoded(Image.fromarray(black).convert("1", dither=0), "PNG"), np.repeat(black[..., None], 3, 2), 0
     if kind == "palette":
         content = encoded(image.quantize(16), "PNG")
-    elif kind == "turned":  # orientation 6: a viewer turns it by 90 degrees, the boxes refer to it as stored
+    elif kind == "turned":  # orientation 6: it is shown turned by 90 degrees clockwise, the boxes refer to that
         exif = Image.Exif()
         exif[0x0112] = 6
-        content = encoded(image, "JPEG", quality=95, exif=exif)
+        content = encoded(Image.fromarray(np.rot90(rgb).copy()), "JPEG", quality=95, exif=exif)
     elif kind in ("rgb jpeg", "cmyk", "grey jpeg"):
         mode = {"rgb jpeg": "RGB", "cmyk": "CMYK", "grey jpeg": "L"}[kind]
         content = encoded(image.convert(mode), "JPEG", quality=95)
     else:
         return bad_content(kind, image, rng), None, 0
-    return content, np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))[..., ::-1], 2
+    return content, np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB"))[..., ::-1], 2
 
 
 def bad_content(kind: str, image: Image.Image, rng: np.random.Generator) -> bytes | None:

@@ -213,7 +213,7 @@ def test_lvis_v05__vocabulary_paths_and_dropped_polygons(tmp_path) -> None:
     (tmp_path / "val2017" / name).touch()
     assert ImageStore(index, tmp_path, "val2017").path(0) == tmp_path / "val2017" / name
     with pytest.raises(UserError, match=r"has 1230 categories but num_classes is 1203"):
-        lvis_exp(tmp_path, LVISData, val_ann="lvis_v0.5_val.json").get_index("val")
+        lvis_exp(tmp_path, LVISData, train_ann="lvis_v0.5_val.json").get_index("train")
     assert get_exp(Path(__file__).parents[2] / "exps/example/lvis_v05.py").num_classes == 1230
 
 

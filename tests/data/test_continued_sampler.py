@@ -1,4 +1,4 @@
-"""Going on with other ranks or another batch size: no image of a pass is lost or repeated."""
+"""Resuming with other ranks or another batch size: no image of a pass is lost or repeated."""
 
 from __future__ import annotations
 

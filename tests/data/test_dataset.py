@@ -16,6 +16,7 @@ from yolox_lt.data.collate import Collate, Item
 from yolox_lt.data.dataset import BadImageError, EvalDataset, ImageStore, Letterbox
 from yolox_lt.data.sampling.sampler import SampleSampler
 from yolox_lt.errors import UserError
+from yolox_lt.images import read_image
 
 
 @pytest.fixture(scope="module")
@@ -121,18 +122,29 @@ def test_read__names_what_is_wrong_with_a_file(tmp_path):
             store.read(i)
 
 
-def test_read__ignores_exif_rotation(tmp_path):
+def test_read__applies_exif_rotation(tmp_path):
+    """Boxes are drawn on the image as it is shown; a size that fits the stored pixels alone is refused by name."""
     # Orientation 6 (rotate by 90 degrees) in a minimal EXIF segment behind the JPEG's first two bytes.
-    ok, jpeg = cv2.imencode(".jpg", np.zeros((10, 20, 3), np.uint8))
+    image = np.zeros((10, 20, 3), np.uint8)
+    image[:, :4] = 255  # the left border becomes the upper one
+    ok, jpeg = cv2.imencode(".jpg", image)
     assert ok
     tiff = b"II*\x00\x08\x00\x00\x00\x01\x00\x12\x01\x03\x00\x01\x00\x00\x00\x06\x00\x00\x00\x00\x00\x00\x00"
     segment = b"Exif\x00\x00" + tiff
     app1 = b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment
     data = jpeg.tobytes()
     (tmp_path / "turned.jpg").write_bytes(data[:2] + app1 + data[2:])
-    assert cv2.imread(str(tmp_path / "turned.jpg")).shape == (20, 10, 3)  # the flag does what it says
-    store = ImageStore(write_set(tmp_path, [{"file_name": "turned.jpg"}]), tmp_path)
-    assert store.read(0).shape == (10, 20, 3)
+    shown = {"file_name": "turned.jpg", "width": 10, "height": 20}
+    read = ImageStore(write_set(tmp_path, [shown]), tmp_path).read(0)
+    assert read.shape == (20, 10, 3)
+    assert read[:3].min() > 200
+    assert read[8:].max() < 50
+    np.testing.assert_array_equal(read, read_image(tmp_path / "turned.jpg"))  # what demo and api see
+    stored = ImageStore(write_set(tmp_path, [shown | {"width": 20, "height": 10}]), tmp_path)
+    with pytest.raises(
+        BadImageError, match=r"turned\.jpg: has an EXIF rotation, so it is shown as 10x20, .* say 20x10"
+    ):
+        stored.read(0)
 
 
 def test_letterbox__records_how_to_come_back():

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 from tests.data.own_data import bccd, small, write_image, write_voc, write_yolo
+from yolox_lt.data.annotations.formats import detect_format
 from yolox_lt.data.annotations.index import AnnotationIndex
-from yolox_lt.data.annotations.source import Source, detect_format
+from yolox_lt.data.annotations.source import Source
 from yolox_lt.data.sampling.sampler import SampleRequest
 from yolox_lt.errors import UserError
 from yolox_lt.evaluate import evaluate_coco
-from yolox_lt.exp import YOLOXStarExp
+from yolox_lt.exp import YOLOXStarExp, get_exp
 
 CLASSES = ("RBC", "WBC", "Platelets")
 COLUMNS = (
@@ -71,8 +72,8 @@ def test_formats__the_same_index(folder) -> None:
         assert other.groups(coco.image_counts).tolist() == coco.groups(coco.image_counts).tolist()
     assert made["voc"].file_name(0) == "JPEGImages/BloodImage_00000.jpg"
     assert made["yolo"].file_name(0) == "images/val/BloodImage_00000.jpg"
-    assert made["voc"].heeds_ignore
-    assert not coco.heeds_ignore
+    assert made["voc"].ignored_not_scored
+    assert not coco.ignored_not_scored
 
 
 def detections_for(index: AnnotationIndex, seed: int) -> list[dict[str, Any]]:
@@ -190,3 +191,33 @@ def test_exp__says_what_is_missing(folder, tmp_path) -> None:
         exp.get_index("train")
     exp.merge(["train_ann", "('a.json', 'b.json')", "val_ann", "c.json"])
     assert (exp.train_ann, exp.val_ann) == (("a.json", "b.json"), "c.json")
+
+
+OWN_FORMAT = """
+from yolox_lt.data.annotations.coco_json import AnnotationFile, BoxEntry, CategoryEntry, ImageEntry
+from yolox_lt.data.annotations.formats import FORMATS
+from yolox_lt.data.annotations.reader import Reader
+from yolox_lt.exp import YOLOXStarExp
+
+
+def read(path, options):
+    image, category = ImageEntry(1, 10, 10, file_name="a.jpg"), CategoryEntry(1, "thing")
+    return AnnotationFile([image], [category], [BoxEntry(1, 1, (LEFT, 1, 2, 2))])
+
+
+class Exp(YOLOXStarExp):
+    num_classes, train_ann, train_images = 1, "train.own", None
+
+    def get_formats(self):
+        own = Reader(lambda path: path.suffix == ".own", lambda path, _: path, read, lambda path: [path])
+        return {"own": own} | FORMATS
+"""
+
+
+def test_own_format__changed_reader_reads_again(tmp_path) -> None:
+    (tmp_path / "train.own").write_text("as it was")
+    for left in (1, 5):
+        (tmp_path / "exp.py").write_text(OWN_FORMAT.replace("LEFT", str(left)) + "# longer\n" * left)
+        exp = get_exp(tmp_path / "exp.py")
+        exp.data_dir = str(tmp_path)
+        assert exp.get_index("train").boxes.tolist() == [[left, 1, 2, 2]]

@@ -270,7 +270,7 @@ def put(value: object, *keys: str | int) -> Callable[[dict[str, Any]], None]:
         (drop("images", 2, "height"), r"images\[2\]: .*`height`"),
         (put([1, 2, 3], "annotations", 3, "bbox"), r"annotations\[3\]\.bbox: .*length 4"),
         (put([1, 2, None, 4], "annotations", 3, "bbox"), r"annotations\[3\]\.bbox\[2\]: .*null"),
-        (put("12", "annotations", 1, "image_id"), r"annotations\[1\]\.image_id: Expected `int`, got `str`"),
+        (put("twelve", "annotations", 1, "image_id"), r"annotations\[1\]\.image_id: Expected `int`, got `str`"),
         (put(9.5, "annotations", 1, "image_id"), r"annotations\[1\]\.image_id: Expected `int`, got `float`"),
         (put(2**70, "annotations", 1, "id"), r"annotations\[1\]\.id"),
         (put(6, "annotations", 1, "category_id"), r"annotation id 12 has category_id 6"),

@@ -83,7 +83,9 @@ def test_load__mapped_equals_memory(path: Path) -> None:
 
 def test_load__second_time_does_not_read_the_json(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     AnnotationIndex.load(path)
-    monkeypatch.setattr("yolox_lt.data.annotations.index.decode_json", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(
+        "yolox_lt.data.annotations.coco_reader.decode_annotations", lambda *_: pytest.fail("read again")
+    )
     assert len(AnnotationIndex.load(path)) == 50
 
 

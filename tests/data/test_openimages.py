@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-import yolox_lt.data.annotations.csv_rows as csv_rows
+import yolox_lt.data.annotations.csv_batches as csv_batches
 from tests.openimages_files import (
     CHALLENGE,
     FOREIGN,
@@ -95,7 +95,7 @@ def assert_same(a: AnnotationIndex, b: AnnotationIndex) -> None:
 @pytest.mark.parametrize("header", [CHALLENGE, V4])
 @pytest.mark.parametrize("labels", [True, False])
 def test_convert__equals_a_plain_reading(folder, monkeypatch, header, labels):
-    monkeypatch.setattr(csv_rows, "PIECE", 1000)  # images continue over the end of a piece
+    monkeypatch.setattr(csv_batches, "BLOCK", 1000)  # images continue over the end of a piece
     boxes, verified = write_split(folder, "train", header, 0)
     index = convert(folder, labels=labels)
     assert_same(index, plain(folder, "train", boxes, verified if labels else None))
@@ -206,6 +206,22 @@ BAD_FILES = {
     "no number": (
         last_line("train_boxes.csv", f"{BOX},0.1,left,0.1,0.2,0"),
         r"train_boxes\.csv: line 44: XMax is 'left', which is no number; correct the line",
+    ),
+    "an empty field": (
+        last_line("train_boxes.csv", f"{BOX},,0.2,0.1,0.2,0"),
+        r"train_boxes\.csv: line 44: XMin is '', which is no number; correct the line",
+    ),
+    "a number that is not available": (
+        last_line("train_boxes.csv", f"{BOX},NA,0.2,0.1,0.2,0"),
+        r"train_boxes\.csv: line 44: XMin is 'NA', which is no number; correct the line",
+    ),
+    "a label without confidence": (
+        last_line("train_labels.csv", f"abc,machine,{mids()[0]},"),
+        r"train_labels\.csv: line 66: Confidence is '', which is no number; correct the line",
+    ),
+    "pixels below blank lines": (
+        change("train_boxes.csv", lambda text: text.replace("\n", "\n\n", 3).rstrip() + f"\n\n{BOX},0.1,0.2,0.1,431,0"),
+        r"train_boxes\.csv: line 48: YMax 431 is not in \[0, 1\]",
     ),
     "pixels": (
         last_line("train_boxes.csv", f"{BOX},0.1,0.2,0.1,431,0"),

@@ -109,10 +109,9 @@ def test_warnings__orphans_and_rotated_images(folder, caplog) -> None:
     said: list[str] = []
     handler = logger.add(said.append, format="{message}")
     try:
-        assert load(folder / "data.yaml").sizes.tolist() == [[20, 40]] * 3  # as stored
+        assert load(folder / "data.yaml").sizes.tolist() == [[20, 40], [20, 40], [40, 20]]  # as shown
     finally:
         logger.remove(handler)
-    assert any("c.jpg: 1 images have an EXIF rotation, which is not applied" in line for line in said)
     assert any("z.txt: 1 files with labels have no image" in line for line in said)
 
 
@@ -121,7 +120,7 @@ def test_warnings__orphans_and_rotated_images(folder, caplog) -> None:
     [
         ("1 .5 .5 .1 .1\n0 .5 .5 .1\n", r"a\.txt, line 2: has 4 columns instead of 5; write: class x y width height"),
         ("0 .5 .5 .1 .1 .9\n", r"a\.txt, line 1: has 6 columns"),
-        ("0 .1 .1 .2 .1 .2 .2\n", r"a\.txt, line 1: has 7 columns instead of 5; polygons have to be turned into boxes"),
+        ("0 .1 .1 .2 .1 .2 .2 .9\n", r"a\.txt, line 1: has 8 columns instead of 5; write: class x y width height"),
         ("cup .5 .5 .1 .1\n", r"a\.txt, line 1: 'cup \.5 \.5 \.1 \.1' are not five numbers"),
         ("\n2 .5 .5 .1 .1\n", r"a\.txt, line 2: class 2 is not among the 2 names \(from 0\); add its name"),
         ("-1 .5 .5 .1 .1\n", r"class -1 is not among"),

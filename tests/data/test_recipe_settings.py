@@ -43,7 +43,7 @@ def test_augment__released_draws_a_size_for_every_image() -> None:
 
 
 def test_augment__size_range_too_wide() -> None:
-    with pytest.raises(UserError, match="image_multiscale = 5 shrinks input_size 160 x 160"):
+    with pytest.raises(UserError, match="multiscale_range 5 shrinks input_size 160 x 160"):
         Augment(RELEASED_RECIPE, (160, 160))
     Augment(RELEASED_RECIPE, (192, 192))
 

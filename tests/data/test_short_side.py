@@ -32,7 +32,8 @@ def test_golden__boxes_follow_the_rounded_size(golden, i):
     sample = Sample(data[f"img{i}"], plain, np.zeros(5, np.int64))
     augment = ShortSideAugment((40,), 60, flip_prob=0.0)
     got = augment(0, np.random.default_rng(0), True, lambda _: sample, lambda _: 0)
-    np.testing.assert_allclose(got.boxes, data[f"legacy_resize_img{i}_box"][:, :4], rtol=0, atol=1e-5)
+    want = data[f"legacy_resize_img{i}_box"][:, :4] + np.array([0, 0, 1, 1], np.float32)
+    np.testing.assert_allclose(got.boxes, want, rtol=0, atol=1e-5)
 
 
 def test_golden__normalised_and_padded_batch(golden):
@@ -40,7 +41,7 @@ def test_golden__normalised_and_padded_batch(golden):
     transform = ShortSideTransform(40, 60)
     batch = Collate(multiple=64)([transform(data[f"img{i}"]) for i in range(5)])
     assert list(batch.images.shape) == data["legacy_batch_shape"].tolist()
-    got = ResNetExp().normalize(batch.images, batch.image_sizes)[1].numpy()
+    got = ResNetExp().get_preprocessor()(batch.images, batch.image_sizes)[1].numpy()
     want = data["legacy_batch_img1"][::-1]  # the golden images are taken as they lie, ours as BGR
     mean, std = np.array(ResNetExp.pixel_mean)[:, None, None], np.array(ResNetExp.pixel_std)[:, None, None]
     height, width = batch.image_sizes[1].tolist()
@@ -54,18 +55,27 @@ def test_golden__normalised_and_padded_batch(golden):
 def test_normalize__a_grey_level_by_hand():
     images = torch.full((1, 3, 2, 2), 0, dtype=torch.uint8)
     images[:, 2] = 255  # red, the last channel of BGR
-    got = ResNetExp().normalize(images, torch.tensor([[2, 1]]))
+    got = ResNetExp().get_preprocessor()(images, torch.tensor([[2, 1]]))
     assert got[0, :, 0, 0].tolist() == pytest.approx([(1 - 0.485) / 0.229, -0.456 / 0.224, -0.406 / 0.225], rel=1e-6)
     assert (got[0, :, :, 1] == 0).all()
 
 
-def test_flip__legacy_box_by_hand():
-    # 10 wide, box of pixels 2..4: mirrored it covers pixels 5..7. Legacy: x1 = 5, x2 = 7.
+def test_resize__by_hand():
+    """10 wide, box of pixels 2..4, to twice the size: released 4 becomes 8, plain the side 5 becomes 10."""
     sample = Sample(np.zeros((10, 10, 3), np.uint8), np.array([[2.0, 1, 5, 4]], np.float32), np.zeros(1, np.int64))
-    augment = ShortSideAugment((10,), 10, flip_prob=1.0)
-    assert augment(0, np.random.default_rng(0), False, lambda _: sample, lambda _: 0).boxes.tolist() == [[5, 1, 7, 3]]
-    plain = ShortSideAugment((10,), 10, flip_prob=1.0, legacy=False)
-    assert plain(0, np.random.default_rng(0), False, lambda _: sample, lambda _: 0).boxes.tolist() == [[5, 1, 8, 4]]
+    for legacy, want in ((True, [4, 2, 9, 7]), (False, [4, 2, 10, 8])):
+        augment = ShortSideAugment((20,), 20, flip_prob=0.0, legacy=legacy)
+        assert augment(0, np.random.default_rng(0), False, lambda _: sample, lambda _: 0).boxes.tolist() == [want]
+
+
+def test_flip__by_hand():
+    # 10 wide, box of pixels 2..4: mirrored it covers pixels 5..7, from 5 to 8.
+    sample = Sample(np.zeros((10, 10, 3), np.uint8), np.array([[2.0, 1, 5, 4]], np.float32), np.zeros(1, np.int64))
+    for legacy in (True, False):
+        augment = ShortSideAugment((10,), 10, flip_prob=1.0, legacy=legacy)
+        assert augment(0, np.random.default_rng(0), False, lambda _: sample, lambda _: 0).boxes.tolist() == [
+            [5, 1, 8, 4]
+        ]
 
 
 def test_sizes__every_short_side_is_drawn_and_the_long_side_limited():

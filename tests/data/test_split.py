@@ -118,7 +118,7 @@ def test_commands__split_and_coco_from_a_voc_folder(tmp_path, capsys) -> None:
     assert "the first image is JPEGImages/BloodImage_" in said
     assert sorted([*train.image_ids, *val.image_ids]) == list(range(1, 21))
     assert train.category_names == val.category_names == ("Platelets", "RBC", "WBC")
-    assert train.heeds_ignore
+    assert train.ignored_not_scored
     out = tmp_path / "all.json"
     run(capsys, "coco", tmp_path / "voc", "--out", out, "--classes", "RBC,WBC,Platelets", "--format", "voc")
     written = json.loads(out.read_text())

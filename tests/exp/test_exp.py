@@ -12,6 +12,8 @@ from yolox_lt.criterion import Criterion, YOLOXCriterion
 from yolox_lt.errors import UserError
 from yolox_lt.exp import Exp, YOLOXStarExp, get_exp
 from yolox_lt.losses import EqualizedFocalLoss, EqualizedQualityFocalLoss, FocalLoss, QualityFocalLoss
+from yolox_lt.train.engine import resized_targets
+from yolox_lt.types import Batch
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -187,9 +189,11 @@ def test_random_resize__is_a_function_of_the_iteration():
 
 
 def test_preprocess__scales_boxes_with_the_images():
-    exp = Exp()
-    images, boxes = exp.preprocess(
-        torch.zeros(1, 3, 64, 96, dtype=torch.uint8), [torch.tensor([[6.0, 8, 48, 64]])], (32, 192)
-    )
+    raw = torch.zeros(1, 3, 64, 96, dtype=torch.uint8)
+    images = Exp().get_preprocessor()(raw, None, (32, 192))
+    sizes, ids = torch.tensor([[60, 90]]), torch.tensor([1])
+    batch = Batch(raw, [torch.tensor([[6.0, 8, 48, 64]])], [torch.tensor([0])], ids, sizes, sizes, torch.ones(1, 2))
+    boxes, contents = resized_targets(batch, images)
     assert images.shape == (1, 3, 32, 192)
     assert boxes[0].tolist() == [[12, 4, 96, 32]]
+    assert contents == [(30, 180)]

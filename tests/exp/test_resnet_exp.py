@@ -51,7 +51,7 @@ def test_table_2__the_released_configuration(depth):
     criterion = exp.get_criterion()
     assert type(criterion) is Criterion
     assert criterion.assigner == ATSSAssigner(18)
-    assert criterion.coder == DeltaCoder(legacy=True)
+    assert criterion.coder == DeltaCoder()
     assert (criterion.box_weight, criterion.quality_weight, criterion.target, criterion.use_l1) == (1, 1, "iou", False)
     assert criterion.cls_loss.scale == 8
     assert exp.resnet_depth == depth
@@ -91,7 +91,7 @@ def test_schedule__warm_up_by_epochs_or_iterations_whichever_is_longer():
 
 def test_parts__fit_the_detector():
     assert isinstance(RetinaNetExp().get_criterion(), RetinaNetCriterion)
-    assert FCOSExp().get_coder() == DistanceCoder(legacy=True)
+    assert FCOSExp().get_coder() == DistanceCoder(0.5)
     criterion = PAAExp().get_criterion()
     assert (criterion.box_weight, criterion.quality_weight) == (1.3, 0.5)
     exp = PAAExp()
@@ -133,7 +133,7 @@ def test_narrow_images_and_small_objects__train_and_predict(base):
     exp = base()
     exp.num_classes, exp.resnet_depth, exp.fpn_channels = 3, 18, 32
     model, criterion = exp.get_model().train(), exp.get_criterion()
-    images = exp.normalize(torch.randint(0, 255, (1, 3, 20, 33), dtype=torch.uint8))
+    images = exp.get_preprocessor()(torch.randint(0, 255, (1, 3, 20, 33), dtype=torch.uint8))
     predictions, priors = model(images)
     objects = [torch.tensor([[4.0, 5, 6, 7]])], [torch.tensor([2])]
     losses = criterion(predictions, priors, *objects, [(20, 33)])

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from tests.export.detectors import pictures, random_detector
-from yolox_lt.api import LoadedDetector
 from yolox_lt.export import ExportOptions, export
 from yolox_lt.export.compare import Difference
+from yolox_lt.inference import LoadedDetector
 
 
 @dataclass(frozen=True)

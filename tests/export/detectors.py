@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from yolox_lt.api import LoadedDetector, read_image
 from yolox_lt.data.glyphs.make import write_glyphs
 from yolox_lt.exp import DetectorExp, Exp, FCOSExp, ResNetExp, RetinaNetExp, YOLOXStarExp
+from yolox_lt.images import read_image
+from yolox_lt.inference import LoadedDetector
 
 YOLOX = {"num_classes": 5, "depth": 0.33, "width": 0.125, "test_size": (64, 96)}
 RESNET = {
@@ -55,7 +56,7 @@ def random_detector(kind: str, images: list[np.ndarray]) -> LoadedDetector:
             module.running_var.uniform_(0.8, 1.2)
     batch = exp.get_collate()([exp.get_eval_transform()(image) for image in images])
     with torch.no_grad():
-        predictions, _ = model(exp.normalize(batch.images, batch.image_sizes))
+        predictions, _ = model(exp.get_preprocessor()(batch.images, batch.image_sizes))
     for part, logits, spread, bias in (
         ("cls_pred", predictions.cls_logits, 1.5, 0.0),
         ("obj_pred", predictions.quality_logits, 1.0, 0.0),

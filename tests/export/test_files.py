@@ -11,9 +11,10 @@ import onnxruntime
 import pytest
 import torch
 
-from tests.export.detectors import at_size
+from tests.export.detectors import at_size, random_detector
 from yolox_lt.errors import UserError
-from yolox_lt.export import load_onnx, load_torchscript
+from yolox_lt.export import ExportOptions, export, load_onnx, load_torchscript
+from yolox_lt.inference import LoadedDetector
 from yolox_lt.types import Detections
 
 FREE = {"batch": None, "dynamic_size": True}
@@ -100,6 +101,32 @@ def test_dynamic_size__any_size_of_the_model(exported, images, kind, options):
         assert_same(detector(images), at_size(file.detector, size)(images), top=50)
 
 
+@pytest.mark.parametrize("kind", ["star", "resnet"])
+def test_own_normalisation__is_in_the_file(kind, images, tmp_path):
+    detector = random_detector(kind, images)
+
+    class Darker(type(detector.exp)):
+        def normalize(self, images, content_sizes=None):
+            return images.float() * 0.9 - 20
+
+    exp = Darker()
+    exp.update(detector.exp.attributes())
+    darker = LoadedDetector(detector.model, exp, detector.names, "cpu")
+    difference = export(darker, tmp_path / "x.onnx", ExportOptions(nms=True, **FREE))
+    assert difference.allowed()
+    assert_same(load_onnx(tmp_path / "x.onnx")(images), darker(images))
+    assert abs(darker(images[0]).scores[0] - detector(images[0]).scores[0]) > 1e-3
+
+
+def test_padding__holds_no_detections(images):
+    """The wide image leaves rows of padding below it in an input of 64 x 96; a random network sees objects there."""
+    detector = random_detector("star", images)
+    wide = images[4][:30]
+    found = detector(wide)
+    assert len(found) > 10
+    assert ((found.boxes[:, 2:] - found.boxes[:, :2]) > 0).all()
+
+
 def test_fixed_size__of_a_resnet_pads_smaller_images_and_refuses_larger(exported, images):
     file = exported("resnet", batch=1)
     detector = load_onnx(file.path)
@@ -109,7 +136,7 @@ def test_fixed_size__of_a_resnet_pads_smaller_images_and_refuses_larger(exported
     batch = exp.get_collate()([transform(images[0]), transform(images[4])])
     assert batch.images.shape[2:] == (64, 128)
     with torch.no_grad():
-        predictions, priors = file.detector.model(exp.normalize(batch.images, batch.image_sizes))
+        predictions, priors = file.detector.model(exp.get_preprocessor()(batch.images, batch.image_sizes))
     sizes = batch.scales, batch.original_sizes, batch.image_sizes
     want = exp.get_predictor()(predictions, priors, *sizes, (64, 128))
     assert_same([detector(images[0])], want[:1])

@@ -16,10 +16,9 @@ from yolox_lt.coders import DeltaCoder
 from yolox_lt.errors import UserError
 from yolox_lt.export.compare import Difference, check, detection_difference, random_images
 from yolox_lt.export.metadata import Metadata
-from yolox_lt.export.network import best_first
-from yolox_lt.export.nms import keep_mask
 from yolox_lt.predict import Predictor
 from yolox_lt.predict.nms import category_nms
+from yolox_lt.predict.traced import best_first, keep_mask
 from yolox_lt.types import Detections
 
 CATEGORIES = 1203

@@ -35,7 +35,7 @@ def test_gradcheck__eqlv2_and_the_losses_of_boxes_and_quality():
     boxes = (truth + shift).requires_grad_()
     for box_loss in (giou_loss, square_iou_loss):
         assert torch.autograd.gradcheck(lambda x, f=box_loss: f(x, truth), boxes)
-    assert torch.autograd.gradcheck(lambda x: giou_loss(x, truth, legacy=True), boxes)
+    assert torch.autograd.gradcheck(lambda x: giou_loss(x, truth), boxes)
 
 
 @pytest.mark.parametrize("value", [-1e4, 1e4])

@@ -41,7 +41,7 @@ def test_golden__released_resnet_post_processing(golden):
     data = golden("detections_legacy.npz")
     predictions = predictions_from(*(level_maps(data, "", kind, 5) for kind in ("cls", "loc", "iou")))
     sizes = torch.from_numpy(data["image_hw"])
-    predictor = Predictor(DeltaCoder(legacy=True), nms_threshold=0.5, pre_nms=6000, clip="content")
+    predictor = Predictor(DeltaCoder(), nms_threshold=0.5, pre_nms=6000, clip="content")
     (found,) = predictor(predictions, legacy_priors(data), torch.ones(1, 2), sizes, sizes, (0, 0))
     assert len(found) == data["num_per_image"][0] == 300
     # The reference's boxes end on their last pixel, ours one further.
@@ -58,7 +58,7 @@ def test_clip__to_the_content_not_to_the_padding():
     predictions = Predictions(torch.full((1, 1, 1), 5.0), torch.zeros(1, 1, 4), None)
     content_size = torch.tensor([[30, 20]])
     content, whole = (
-        Predictor(DeltaCoder(legacy=True), clip=clip)(
+        Predictor(DeltaCoder(), clip=clip)(
             predictions, priors, torch.full((1, 2), 0.5), torch.tensor([[200, 200]]), content_size, (64, 64)
         )[0]
         for clip in ("content", "input")

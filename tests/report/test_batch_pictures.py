@@ -67,19 +67,6 @@ def test_train_batch__is_a_view_of_bgr_channels(tmp_path):
     assert sheet[BAR + 30, 30].tolist() == [200, 100, 50]
 
 
-def test_train_batch__legacy_boxes_end_on_their_last_pixel(tmp_path):
-    batch = batch_of(item(0, [[24, 16, 71, 47]], [0]))
-    rows = [
-        render_train_batch(batch, NAMES, tmp_path / "b.jpg", legacy=legacy)[BAR + 160, :CELL]
-        for legacy in (False, True)
-    ]
-    factor = CELL / 96
-    assert [columns_of(row, color_of(0))[1] for row in rows] == [
-        pytest.approx(71 * factor, abs=1),
-        pytest.approx(72 * factor, abs=1),
-    ]
-
-
 def test_train_batch__shows_at_most_the_limit_and_images_without_boxes(tmp_path):
     batch = batch_of(*(item(100, [], []) for _ in range(5)))
     assert render_train_batch(batch, NAMES, tmp_path / "b.jpg", limit=2).shape[1] == 2 * (CELL + GAP)

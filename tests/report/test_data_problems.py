@@ -75,8 +75,7 @@ def test_problems__one_of_everything(broken):
         ("train", REMARKS["images without usable boxes"]): (False, 2, ()),
         ("val", REMARKS["images without usable boxes"]): (False, 1, ()),
         ("train", "categories without a box"): (False, 2, ("dog", "eel")),
-        ("val", "categories with the same id and another name"): (True, 1, ("'wolf' is 'dog' in training",)),
-        ("val", "categories with boxes here and none in training"): (True, 1, ("eel",)),
+        ("val", "categories that the training annotations do not list"): (True, 1, ("wolf",)),
         ("train", "image files listed more than once"): (True, 1, (str(images / "0.png"),)),
         ("train", "missing image files"): (True, 1, (str(broken / "1.png"),)),
         ("val", "images that are trained on too"): (True, 1, (str(images / "2.png"),)),
@@ -93,7 +92,15 @@ def test_problems__reading_finds_broken_files(broken):
 def test_problems__other_categories(tmp_path):
     write_data(tmp_path, [0], [box(0, 1, [1, 1, 4, 4])], {1: "cat", 2: "dog"}, "train.json")
     write_data(tmp_path, [1], [box(0, 1, [1, 1, 4, 4])], {1: "cat", 3: "eel"}, "val.json")
-    assert found(tmp_path)["val", "category ids that only one of both files lists"] == (True, 2, ("2", "3"))
+    assert found(tmp_path)["val", "categories that the training annotations do not list"] == (True, 1, ("eel",))
+    write_data(tmp_path, [1], [box(0, 1, [1, 1, 4, 4])], {1: "dog", 3: "cat"}, "val.json")
+    assert found(tmp_path)["val", "categories numbered otherwise than in training, matched by name"] == (
+        *(False, 2),
+        ("cat", "dog"),
+    )
+    assert found(tmp_path)["val", "categories with boxes here and none in training"] == (True, 1, ("dog",))
+    write_data(tmp_path, [1], [box(0, 7, [1, 1, 4, 4])], {7: "cat"}, "val.json")
+    assert found(tmp_path)["val", "categories that only the training annotations list"] == (False, 1, ("dog",))
 
 
 def test_problems__every_count_of_the_reader_has_a_text(broken):

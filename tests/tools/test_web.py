@@ -19,10 +19,11 @@ from PIL import Image
 
 from tests.data.broken import png_header
 from tests.tiny import tiny_exp
-from yolox_lt.api import LoadedDetector, read_image
 from yolox_lt.commands import demo
 from yolox_lt.commands.web import MAX_BYTES, PAGES, DemoServer, make_server
 from yolox_lt.errors import UserError
+from yolox_lt.images import read_image
+from yolox_lt.inference import LoadedDetector
 
 WEB = Path(__file__).resolve().parents[2] / "yolox_lt/report/page/web"
 NAMES = tuple(f"glyph \u00e9 {i}" for i in range(4))

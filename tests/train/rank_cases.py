@@ -42,7 +42,7 @@ class Noting(Trainer):
         super().prepare()
         self.contributions: list[list[list[float]]] = []
         self.commits = 0
-        (balance,) = self.run.criterion.balances()
+        (balance,) = self.run.criterion.step_states()
         commit, accumulate = balance.commit, balance.accumulate
 
         def noted_commit() -> None:
@@ -145,7 +145,7 @@ class NoPositives(Case):
         return Emptied(exp, TrainOptions(self.batch_size, process))
 
     def note(self, trainer):
-        balance = trainer.run.criterion.balances()[0]
+        balance = trainer.run.criterion.step_states()[0]
         weights = torch.cat([p.detach().flatten() for p in trainer.run.model.parameters()])
         return {
             "losses": trainer.losses,

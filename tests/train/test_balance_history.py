@@ -10,13 +10,8 @@ from tests.tiny import tiny_exp
 from yolox_lt.errors import UserError
 from yolox_lt.exp import get_exp
 from yolox_lt.losses import EQLv2FocalLoss, EqualizedFocalLoss, FocalLoss
-from yolox_lt.train.callbacks.balance_history import (
-    CHECK_AFTER,
-    BalanceHistory,
-    balance_columns,
-    group_lines,
-    read_rows,
-)
+from yolox_lt.report.analysis.balance_file import balance_columns, group_lines, read_rows
+from yolox_lt.train.callbacks.balance_history import CHECK_AFTER, BalanceHistory
 from yolox_lt.train.engine import Trainer
 from yolox_lt.train.options import TrainOptions
 
@@ -32,7 +27,7 @@ def test_columns__by_hand():
     assert state["ratio"].tolist() == [0.25, 0.0, 1.0]
     assert state["focusing"].tolist() == [2 + 8 * 0.75, 10, 2]
     assert state["weight"].tolist() == [4, 5, 1]
-    assert balance_columns(FocalLoss()) is None
+    assert balance_columns(FocalLoss()) == {}
     eqlv2 = balance_columns(EQLv2FocalLoss(2))
     assert eqlv2["ratio"].tolist() == [100, 100]
     assert eqlv2["focusing"].tolist() == [2, 2]

@@ -83,10 +83,10 @@ def test_thirty_steps__finite_and_falling(data, detector, loss):
     (batch,) = exp.get_data_loader(dataset, SampleSampler(stream, 2, 0, 1, 1))
     history = []
     for _ in range(30):
-        images, boxes = exp.preprocess(batch.images, batch.boxes, None, batch.image_sizes)
+        images = exp.get_preprocessor()(batch.images, batch.image_sizes)
         predictions, priors = model(images)
         sizes = [(h, w) for h, w in batch.image_sizes.tolist()]
-        losses = criterion(predictions, priors, boxes, batch.labels, sizes)
+        losses = criterion(predictions, priors, batch.boxes, batch.labels, sizes)
         total = sum(losses.values())
         optimizer.zero_grad()
         total.backward()
@@ -95,7 +95,7 @@ def test_thirty_steps__finite_and_falling(data, detector, loss):
     assert all(map(math.isfinite, history))
     # Soft targets rise with the boxes, and the loss with them, before it falls.
     assert sum(history[-6:]) < 0.95 * sum(history[:6])
-    for balance in criterion.balances():
+    for balance in criterion.step_states():
         assert balance.pos_grad.sum() > 0
         assert balance.skipped == 0
 

@@ -53,7 +53,7 @@ def test_epoch__of_a_few_iterations_trains_scores_and_saves(lvis_folder, tmp_pat
     trainer, folder = run(lvis_folder, tmp_path, amp, 3, *smaller)
     (row,) = csv.DictReader((folder / "metrics.csv").open())
     assert all(math.isfinite(float(row[name])) for name in ("cls", "box", "quality", "l1", "APr", "APc", "APf"))
-    balance = trainer.run.criterion.balances()[0]
+    balance = trainer.run.criterion.step_states()[0]
     assert torch.isfinite(balance.ratio).all()
     assert (balance.neg_grad > 0).all()
     assert 0 < (balance.pos_grad > 0).sum() < 1203

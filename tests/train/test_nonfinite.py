@@ -11,6 +11,7 @@ import torch
 from tests.tiny import tiny_exp
 from yolox_lt.errors import UserError
 from yolox_lt.train.engine import Trainer
+from yolox_lt.train.nonfinite import NonFiniteGuard
 from yolox_lt.train.options import TrainOptions
 
 pytestmark = pytest.mark.usefixtures("without_report")
@@ -65,7 +66,7 @@ def test_stop__says_everything_and_leaves_the_statistic(data, tmp_path):
     known = {f"{index.file_name(i)} (id {index.image_ids[i]})" for i in range(len(index))}
     assert len(listed.split(", ")) == 2
     assert set(listed.split(", ")) <= known
-    balance = trainer.run.criterion.balances()[0]
+    balance = trainer.run.criterion.step_states()[0]
     assert balance._pending is None
     assert int(balance.skipped) == 0
     assert torch.isfinite(balance.ratio).all()
@@ -91,8 +92,22 @@ def test_skip__ends_after_so_many_in_a_row(data, tmp_path):
 
 
 def test_policy__unknown_is_refused(data, tmp_path):
-    with pytest.raises(UserError, match="nonfinite 'ignore' is unknown; choose one of stop, skip"):
+    with pytest.raises(UserError, match="nonfinite 'ignore' is unknown; choose one of auto, stop, skip"):
         Trainer(tiny_exp(data, tmp_path, nonfinite="ignore"), TrainOptions(2)).train()
+
+
+@pytest.mark.parametrize(
+    ("policy", "amp", "means"),
+    [
+        ("auto", None, "stop"),
+        ("auto", torch.bfloat16, "stop"),  # its range is float32's
+        ("auto", torch.float16, "skip"),
+        ("stop", torch.float16, "stop"),
+        ("skip", None, "skip"),
+    ],
+)
+def test_policy__auto_skips_where_the_range_is_small(policy, amp, means):
+    assert NonFiniteGuard(policy, amp, 10).policy == means
 
 
 def test_overflow__of_scaled_gradients_leaves_weights_average_and_statistic(data, tmp_path):
@@ -114,11 +129,11 @@ def test_overflow__of_scaled_gradients_leaves_weights_average_and_statistic(data
             kept = {k: v for k, v in before.items() if "running_" not in k or k.startswith("ema")}
             assert_same(kept, everything(trainer))
             assert trainer.run.ema.next == updates
-            assert trainer.run.criterion.balances()[0]._pending is None
+            assert trainer.run.criterion.step_states()[0]._pending is None
         else:
             assert trainer.run.ema.next == updates + 1
             assert not torch.equal(
-                before["criterion.cls_loss.balance.neg_grad"], trainer.run.criterion.balances()[0].neg_grad
+                before["criterion.cls_loss.balance.neg_grad"], trainer.run.criterion.step_states()[0].neg_grad
             )
         return values
 

@@ -73,7 +73,7 @@ def test_numbers__of_console_csv_and_page_are_equal(data, tmp_path, log, monkeyp
         if len(words) > 3 and words[1] in counts:
             assert words[3] == counts.pop(words[1])
     assert counts == {}
-    assert sum(line.startswith("pictures and pages: ") for line in log) == 1
+    assert sum(line.startswith("images and pages: ") for line in log) == 1
 
 
 @pytest.mark.parametrize("share", [1e9, 0])

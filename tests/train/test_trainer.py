@@ -20,6 +20,7 @@ from yolox_lt.distributed.processes import ProcessInfo, free_port
 from yolox_lt.errors import UserError
 from yolox_lt.losses import EqualizedQualityFocalLoss
 from yolox_lt.train.engine import Trainer
+from yolox_lt.train.meter import improves
 from yolox_lt.train.options import TrainOptions
 
 CPU = torch.device("cpu")
@@ -160,7 +161,7 @@ def test_bf16__statistic_is_exact_for_the_logits_that_the_network_gives(data, tm
     exp.on_train_start = lambda run: setattr(run.criterion.cls_loss, "forward", forward)
     trainer.train()
     assert seen == [torch.bfloat16] * 20
-    balance = trainer.run.criterion.balances()[0]
+    balance = trainer.run.criterion.step_states()[0]
     assert balance.pos_grad.dtype == balance.neg_grad.dtype == torch.float32
     for name in ("pos_grad", "neg_grad", "ratio"):
         want = getattr(shadow.balance, name)
@@ -199,9 +200,9 @@ def test_accumulation__counts_the_statistic_once_a_step(data, tmp_path):
     seen = []
     trainer.evaluate = lambda: None
     original = Trainer.update
-    trainer.update = lambda: (seen.append(trainer.run.criterion.balances()[0].ratio.clone()), original(trainer))[1]
+    trainer.update = lambda: (seen.append(trainer.run.criterion.step_states()[0].ratio.clone()), original(trainer))[1]
     trainer.train()
-    assert trainer.micro_batch == 4
+    assert trainer.run.progress.segment.batch_size == 4
     assert (seen[0] == 1).all()  # both parts of the first step still saw the initial ratio
     assert (seen[1] != 1).any()
 
@@ -234,16 +235,16 @@ def test_non_finite_loss__stops_with_the_losses_and_leaves_the_statistic(data, t
     trainer.forward = poisoned
     with pytest.raises(UserError, match=r"not finite at iteration 3 \(cls .*box nan.*images"):
         trainer.train()
-    assert torch.isfinite(trainer.run.criterion.balances()[0].ratio).all()
+    assert torch.isfinite(trainer.run.criterion.step_states()[0].ratio).all()
 
 
 def test_resume__with_other_precision_or_average(data, tmp_path):
     settings = {"max_iter": 2, "max_epoch": 2}
     with pytest.raises(KeyboardInterrupt):
         Interrupted(tiny_exp(data, tmp_path, **settings), TrainOptions(4)).train()
-    with pytest.raises(UserError, match="was not started with ema False"):
+    with pytest.raises(UserError, match="began with ema True, now it is False"):
         Trainer(tiny_exp(data, tmp_path, ema=False, **settings), TrainOptions(4, resume=True)).train()
-    with pytest.raises(UserError, match="weights of another model"):
+    with pytest.raises(UserError, match="began with cls_loss 'eqfl', now it is 'qfl'"):
         Trainer(tiny_exp(data, tmp_path, cls_loss="qfl", **settings), TrainOptions(4, resume=True)).train()
     Trainer(tiny_exp(data, tmp_path, **settings), TrainOptions(4, amp=torch.bfloat16, resume=True)).train()
     assert load_checkpoint(tmp_path / "tiny/latest.pth")["iteration"] == 4
@@ -278,10 +279,19 @@ def test_old_epoch_files__of_another_run_do_not_push_out_new_ones(data, tmp_path
     assert {p.name for p in (tmp_path / "tiny").glob("epoch_*")} == {"epoch_1.pth", "epoch_300.pth"}
 
 
-def test_second_run__in_the_same_folder_keeps_the_first_ones_figures(data, tmp_path):
-    for epochs in (2, 1):
-        Trainer(tiny_exp(data, tmp_path, max_iter=1, max_epoch=epochs), TrainOptions(4)).train()
-    rows = [
-        len((tmp_path / "tiny" / name).read_text().splitlines()) for name in ("metrics.previous.csv", "metrics.csv")
-    ]
-    assert rows == [1 + 2, 1 + 1]
+def test_second_run__in_the_same_folder_keeps_the_figures_and_checkpoints_of_all_before(data, tmp_path):
+    for epochs in (3, 2, 1):
+        Trainer(tiny_exp(data, tmp_path, max_iter=1, max_epoch=epochs, eval_interval=9), TrainOptions(4)).train()
+    for mark, epochs in ((".previous", 3), (".previous-2", 2), ("", 1)):
+        rows = (tmp_path / f"tiny/metrics{mark}.csv").read_text().splitlines()
+        assert len(rows) == 1 + epochs
+        assert load_checkpoint(tmp_path / f"tiny/latest{mark}.pth")["epoch"] == epochs
+
+
+@pytest.mark.parametrize(
+    ("value", "best", "answer"),
+    [(0.0, -1.0, True), (0.0, 0.0, True), (0.3, 0.3, True), (0.29, 0.3, False), (math.nan, 0.0, True)],
+)
+def test_best__of_equal_evaluations_the_latest_counts(value, best, answer):
+    """AP 0 in the first evaluations must not keep the weights of the first one as best.pth for ever."""
+    assert improves(value, best) == answer

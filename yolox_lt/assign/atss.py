@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from yolox_lt import boxes as box_ops
+from yolox_lt.assign.base import BaseAssigner, Targets
 from yolox_lt.types import BACKGROUND, Assignment, Predictions, Priors
 
 MIN_INSIDE = 0.01
@@ -33,40 +34,17 @@ MIN_INSIDE = 0.01
 
 
 @dataclass(frozen=True)
-class ATSSAssigner:
+class ATSSAssigner(BaseAssigner):
     """ATSS with `topk` candidate priors per level and object (18 in the released models: nine cells, two anchors)."""
 
     topk: int = 18
 
-    def __call__(
-        self,
-        priors: Priors,
-        gt_boxes: Tensor,
-        gt_labels: Tensor,
-        image_size: tuple[int, int],
-        predictions: Predictions | None = None,
-    ) -> Assignment:
-        """Assign one image.
-
-        Args:
-            priors: from AnchorGrid, P in all.
-            gt_boxes: float32 [G, 4] in the convention of the priors.
-            gt_labels: int64 [G]; not looked at.
-            image_size: (height, width) of the image's content, without padding.
-            predictions: not looked at.
-        """
-        return self.assign_batch(priors, [gt_boxes], [gt_labels], [image_size])[0]
-
     @torch.no_grad()
     def assign_batch(
-        self,
-        priors: Priors,
-        gt_boxes: list[Tensor],
-        gt_labels: list[Tensor],
-        image_sizes: list[tuple[int, int]],
-        predictions: Predictions | None = None,
+        self, priors: Priors, targets: Targets, predictions: Predictions | None = None
     ) -> list[Assignment]:
-        """The same for B images at once; each argument holds one entry an image."""
+        """The same for B images at once."""
+        gt_boxes, _, image_sizes = targets
         num_images, num_priors = len(gt_boxes), len(priors.boxes)
         device = priors.boxes.device
         boxes = torch.cat([b.reshape(-1, 4) for b in gt_boxes]).to(device, torch.float32)  # [G, 4] of all images

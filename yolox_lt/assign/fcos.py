@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from yolox_lt import boxes as box_ops
+from yolox_lt.assign.base import BaseAssigner, Objects
 from yolox_lt.errors import UserError
 from yolox_lt.types import BACKGROUND, Assignment, Predictions, Priors
 
@@ -21,7 +22,7 @@ OBJECTS_PER_BLOCK = 16
 
 
 @dataclass(frozen=True)
-class FCOSAssigner:
+class FCOSAssigner(BaseAssigner):
     """One point a cell, the smallest object that it lies in the middle of.
 
     A prior's point is the mean of its corners. With l, t, r, b the distances from the point to the object's left, top,
@@ -48,20 +49,8 @@ class FCOSAssigner:
             raise UserError(f"ranges are {self.ranges}: give sizes in pixels that increase, for example 64, 128.")
 
     @torch.no_grad()
-    def __call__(
-        self,
-        priors: Priors,
-        gt_boxes: Tensor,
-        gt_labels: Tensor,
-        image_size: tuple[int, int],
-        predictions: Predictions | None = None,
-    ) -> Assignment:
-        """Assign one image.
-
-        Args:
-            priors: P priors, one per cell: AnchorGrid with one scale.
-            gt_boxes: float32 [G, 4] in the convention of the priors.
-            gt_labels, image_size, predictions: not looked at.
+    def assign_image(self, priors: Priors, objects: Objects, predictions: Predictions | None) -> Assignment:
+        """Assign one image; `gt_boxes` and `priors`, one a cell, are all that it looks at.
 
         Returns:
             gt_index [P]; iou [P] is 0 everywhere, as no overlap is used.
@@ -73,7 +62,7 @@ class FCOSAssigner:
             raise ValueError(f"FCOSAssigner needs one prior per cell, not {priors.num_anchors}")
         num_priors, device = len(priors.boxes), priors.boxes.device
         lower, upper = self.limits(priors)
-        boxes = gt_boxes.reshape(-1, 4).to(device, torch.float32)
+        boxes = objects.boxes.reshape(-1, 4).to(device, torch.float32)
         usable = ((boxes[:, 2:] - boxes[:, :2] + float(priors.legacy)) > 1).all(dim=1).nonzero().squeeze(1)
         points = (priors.boxes[:, :2] + priors.boxes[:, 2:]) / 2
         reach = self.radius * priors.strides
@@ -94,17 +83,6 @@ class FCOSAssigner:
             best_area = torch.where(smaller, area, best_area)
             gt_index = torch.where(smaller, index[row], gt_index)
         return Assignment(gt_index, torch.zeros(num_priors, device=device))
-
-    def assign_batch(
-        self,
-        priors: Priors,
-        gt_boxes: list[Tensor],
-        gt_labels: list[Tensor],
-        image_sizes: list[tuple[int, int]],
-        predictions: Predictions | None = None,
-    ) -> list[Assignment]:
-        """The same for B images; each argument holds one entry an image."""
-        return [self(priors, boxes, labels, size) for boxes, labels, size in zip(gt_boxes, gt_labels, image_sizes)]
 
     def limits(self, priors: Priors) -> tuple[Tensor, Tensor]:
         """Smallest and largest max(l, t, r, b) of each prior's level, float32 [P] in pixels."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from yolox_lt import boxes as box_ops
+from yolox_lt.assign.base import BaseAssigner, Objects
 from yolox_lt.errors import UserError
 from yolox_lt.types import BACKGROUND, IGNORED, Assignment, Predictions, Priors
 
@@ -20,7 +21,7 @@ OBJECTS_PER_BLOCK = 16
 
 
 @dataclass(frozen=True)
-class MaxIoUAssigner:
+class MaxIoUAssigner(BaseAssigner):
     """The object of the highest IoU, if that is high enough.
 
     1. Objects of at most one pixel in width or height take no part.
@@ -49,20 +50,8 @@ class MaxIoUAssigner:
             )
 
     @torch.no_grad()
-    def __call__(
-        self,
-        priors: Priors,
-        gt_boxes: Tensor,
-        gt_labels: Tensor,
-        image_size: tuple[int, int],
-        predictions: Predictions | None = None,
-    ) -> Assignment:
-        """Assign one image.
-
-        Args:
-            priors: from AnchorGrid, P in all.
-            gt_boxes: float32 [G, 4] in the convention of the priors.
-            gt_labels, image_size, predictions: not looked at.
+    def assign_image(self, priors: Priors, objects: Objects, predictions: Predictions | None) -> Assignment:
+        """Assign one image; `gt_boxes` are all that it looks at beside the priors.
 
         Returns:
             gt_index [P] with -1 for background and -2 for ignored priors; iou [P] with the assigned object, 0 where
@@ -70,7 +59,7 @@ class MaxIoUAssigner:
         """
         num_priors, device = len(priors.boxes), priors.boxes.device
         legacy = float(priors.legacy)
-        boxes = gt_boxes.reshape(-1, 4).to(device, torch.float32)
+        boxes = objects.boxes.reshape(-1, 4).to(device, torch.float32)
         usable = ((boxes[:, 2:] - boxes[:, :2] + legacy) > 1).all(dim=1).nonzero().squeeze(1)
 
         best_iou = torch.zeros(num_priors, device=device)
@@ -89,17 +78,6 @@ class MaxIoUAssigner:
         gt_index = torch.where(forced_index >= 0, forced_index, gt_index)
         iou = torch.where(forced_index >= 0, forced_iou, best_iou)
         return Assignment(gt_index, torch.where(gt_index >= 0, iou, 0.0))
-
-    def assign_batch(
-        self,
-        priors: Priors,
-        gt_boxes: list[Tensor],
-        gt_labels: list[Tensor],
-        image_sizes: list[tuple[int, int]],
-        predictions: Predictions | None = None,
-    ) -> list[Assignment]:
-        """The same for B images; each argument holds one entry an image."""
-        return [self(priors, boxes, labels, size) for boxes, labels, size in zip(gt_boxes, gt_labels, image_sizes)]
 
 
 def keep_best(best_iou: Tensor, best_index: Tensor, overlap: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from yolox_lt import boxes as box_ops
+from yolox_lt.assign.base import BaseAssigner, Targets
 from yolox_lt.assign.max_iou import MaxIoUAssigner
 from yolox_lt.errors import UserError
 from yolox_lt.types import BACKGROUND, Assignment, Predictions, Priors
@@ -33,7 +35,7 @@ ROWS_PER_BLOCK = 4096
 
 
 @dataclass(frozen=True)
-class PAAAssigner:
+class PAAAssigner(BaseAssigner):
     """The candidates that the network finds cheap, as many as the costs themselves suggest.
 
     1. Every prior belongs to the object of its highest IoU, if that is at least `min_iou`, or to the object for which
@@ -55,6 +57,8 @@ class PAAAssigner:
         UserError: unless 0 < min_iou <= 1 and topk >= 1.
     """
 
+    needs_predictions: ClassVar[bool] = True
+
     min_iou: float = 0.1
     topk: int = 9
     box_weight: float = 1.3
@@ -68,57 +72,19 @@ class PAAAssigner:
                 "for example 0.1 and 9."
             )
 
-    def __call__(
-        self,
-        priors: Priors,
-        gt_boxes: Tensor,
-        gt_labels: Tensor,
-        image_size: tuple[int, int],
-        predictions: Predictions | None = None,
-    ) -> Assignment:
-        """Assign one image.
-
-        Args:
-            priors: from AnchorGrid, P in all.
-            gt_boxes: float32 [G, 4] in the convention of the priors; gt_labels: int64 [G].
-            image_size: not looked at.
-            predictions: of this image: cls_logits [P, C], boxes [P, 4] decoded.
-
-        Returns:
-            gt_index [P]; iou [P] of each positive prior (not of its prediction) with its object, 0 elsewhere.
-
-        Raises:
-            ValueError: without decoded predictions.
-        """
-        logits, boxes = decoded(predictions)
-        return self.assign(priors, [gt_boxes], [gt_labels], [image_size], logits[None], boxes[None])[0]
-
     def assign_batch(
-        self,
-        priors: Priors,
-        gt_boxes: list[Tensor],
-        gt_labels: list[Tensor],
-        image_sizes: list[tuple[int, int]],
-        predictions: Predictions | None = None,
+        self, priors: Priors, targets: Targets, predictions: Predictions | None = None
     ) -> list[Assignment]:
-        """The same for B images, with one fit for all of them; `predictions` has the batch axis."""
-        return self.assign(priors, gt_boxes, gt_labels, image_sizes, *decoded(predictions))
+        """The same for B images, with one fit for all of them."""
+        return self.assign(priors, targets, *decoded(predictions))
 
     @torch.no_grad()
-    def assign(
-        self,
-        priors: Priors,
-        gt_boxes: list[Tensor],
-        gt_labels: list[Tensor],
-        image_sizes: list[tuple[int, int]],
-        cls_logits: Tensor,
-        pred_boxes: Tensor,
-    ) -> list[Assignment]:
+    def assign(self, priors: Priors, targets: Targets, cls_logits: Tensor, pred_boxes: Tensor) -> list[Assignment]:
         """Assign B images with logits [B, P, C] and decoded boxes [B, P, 4]."""
         device = priors.boxes.device
         matcher = MaxIoUAssigner(self.min_iou, self.min_iou)
         matched, candidates = [], []
-        for b, (boxes, labels, size) in enumerate(zip(gt_boxes, gt_labels, image_sizes)):
+        for b, (boxes, labels, size) in enumerate(zip(*targets)):
             boxes, labels = boxes.reshape(-1, 4).to(device, torch.float32), labels.to(device)
             match = matcher(priors, boxes, labels, size)
             prior = (match.gt_index >= 0).nonzero().squeeze(1)  # [M]

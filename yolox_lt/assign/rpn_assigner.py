@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from yolox_lt import boxes as box_ops
+from yolox_lt.assign.base import BaseAssigner, Objects
 from yolox_lt.errors import UserError
 from yolox_lt.types import BACKGROUND, IGNORED, Assignment, Predictions, Priors
 
@@ -19,7 +20,7 @@ PAD_MULTIPLE = 32
 
 
 @dataclass(frozen=True)
-class RPNAssigner:
+class RPNAssigner(BaseAssigner):
     """IoU thresholds, and every object's best anchors.
 
     1. An anchor whose highest IoU (the lowest object on equality) is >= `pos_iou` is positive for that object, one
@@ -48,24 +49,8 @@ class RPNAssigner:
             )
 
     @torch.no_grad()
-    def __call__(
-        self,
-        priors: Priors,
-        gt_boxes: Tensor,
-        gt_labels: Tensor,
-        image_size: tuple[int, int],
-        predictions: Predictions | None = None,
-    ) -> Assignment:
-        """Assign one image.
-
-        Args:
-            priors: P anchors. gt_boxes: float32 [G, 4]. image_size: (height, width) of the content.
-            gt_labels, predictions: not looked at.
-
-        Returns:
-            gt_index int64 [P] and iou [P] with the assigned object, 0 where there is none.
-        """
-        boxes = gt_boxes.reshape(-1, 4).to(priors.boxes)
+    def assign_image(self, priors: Priors, objects: Objects, predictions: Predictions | None) -> Assignment:
+        boxes = objects.boxes.reshape(-1, 4).to(priors.boxes)
         best_iou = priors.boxes.new_zeros(len(priors.boxes))
         best_index = torch.full_like(best_iou, BACKGROUND, dtype=torch.int64)
         forced_iou, forced_index = best_iou, best_index
@@ -86,19 +71,8 @@ class RPNAssigner:
         gt_index = torch.where(best_iou >= self.pos_iou, best_index, gt_index)
         gt_index = torch.where(forced_index >= 0, forced_index, gt_index)
         iou = torch.where(forced_index >= 0, forced_iou, best_iou)
-        gt_index = gt_index.masked_fill(~inside_padding(priors, image_size), IGNORED)
+        gt_index = gt_index.masked_fill(~inside_padding(priors, objects.size), IGNORED)
         return Assignment(gt_index, torch.where(gt_index >= 0, iou, 0.0))
-
-    def assign_batch(
-        self,
-        priors: Priors,
-        gt_boxes: list[Tensor],
-        gt_labels: list[Tensor],
-        image_sizes: list[tuple[int, int]],
-        predictions: Predictions | None = None,
-    ) -> list[Assignment]:
-        """The same for B images; each argument holds one entry an image."""
-        return [self(priors, boxes, labels, size) for boxes, labels, size in zip(gt_boxes, gt_labels, image_sizes)]
 
 
 def inside_padding(priors: Priors, image_size: tuple[int, int]) -> Tensor:

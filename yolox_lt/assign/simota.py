@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from yolox_lt import boxes as box_ops
+from yolox_lt.assign.base import BaseAssigner, Objects
 from yolox_lt.types import BACKGROUND, Assignment, Predictions, Priors
 
 OUTSIDE_COST = 1e6
@@ -18,7 +20,7 @@ ENTRIES_PER_BLOCK = 2**18
 
 
 @dataclass(frozen=True)
-class SimOTAAssigner:
+class SimOTAAssigner(BaseAssigner):
     """Cheapest priors of each object, as many as the sum of its best IoUs.
 
     1. Candidates: priors whose cell centre lies within `radius` strides of any object's centre, strictly.
@@ -32,33 +34,24 @@ class SimOTAAssigner:
     category exchanged afterwards; so nothing with an axis of categories is ever kept.
     """
 
+    needs_predictions: ClassVar[bool] = True
+
     radius: float = 1.5
     iou_weight: float = 3.0
     topk: int = 10
 
     @torch.no_grad()
-    def __call__(
-        self,
-        priors: Priors,
-        gt_boxes: Tensor,
-        gt_labels: Tensor,
-        image_size: tuple[int, int],
-        predictions: Predictions | None = None,
-    ) -> Assignment:
-        """Assign one image.
+    def assign_image(self, priors: Priors, objects: Objects, predictions: Predictions | None) -> Assignment:
+        """Assign one image with priors of AnchorGrid with scales [1], from predictions with objectness.
 
-        Args:
-            priors: P priors in the plain convention, AnchorGrid with scales [1].
-            gt_boxes: float32 [G, 4]; gt_labels: int64 [G].
-            image_size: not looked at.
-            predictions: of this image: cls_logits [P, C], quality_logits [P] (objectness), boxes [P, 4] decoded.
+        The image's size is not looked at.
 
         Raises:
             ValueError: without decoded predictions or objectness.
         """
         if predictions is None or predictions.boxes is None or predictions.quality_logits is None:
             raise ValueError("SimOTAAssigner needs predictions with decoded boxes and objectness logits")
-        num_priors = len(priors.boxes)
+        num_priors, gt_boxes = len(priors.boxes), objects.boxes
         gt_index = torch.full((num_priors,), BACKGROUND, device=priors.boxes.device)
         iou = torch.zeros(num_priors, device=priors.boxes.device)
         in_window = self.center_window(priors, gt_boxes)  # [G, P]
@@ -66,7 +59,7 @@ class SimOTAAssigner:
         if len(gt_boxes) == 0 or len(candidates) == 0:
             return Assignment(gt_index, iou)
         overlap = box_ops.pairwise_iou(gt_boxes, predictions.boxes[candidates].float(), min_union=0.0)  # [G, M]
-        cost = class_cost(predictions.cls_logits, predictions.quality_logits, candidates, gt_labels)  # [G, M]
+        cost = class_cost(predictions.cls_logits, predictions.quality_logits, candidates, objects.labels)  # [G, M]
         cost = cost + self.iou_weight * -torch.log(overlap + 1e-8) + OUTSIDE_COST * ~in_window[:, candidates]
         chosen = self.choose(cost, overlap)  # [G, M]
         taken = chosen.any(dim=0)
@@ -74,22 +67,6 @@ class SimOTAAssigner:
         gt_index[candidates[taken]] = owner[taken]
         iou[candidates[taken]] = overlap[owner[taken], taken.nonzero().squeeze(1)]
         return Assignment(gt_index, iou)
-
-    def assign_batch(
-        self,
-        priors: Priors,
-        gt_boxes: list[Tensor],
-        gt_labels: list[Tensor],
-        image_sizes: list[tuple[int, int]],
-        predictions: Predictions | None = None,
-    ) -> list[Assignment]:
-        """The same for B images; `predictions` has the batch axis."""
-        if predictions is None or predictions.boxes is None or predictions.quality_logits is None:
-            raise ValueError("SimOTAAssigner needs predictions with decoded boxes and objectness logits")
-        return [
-            self(priors, gt_boxes[b], gt_labels[b], image_sizes[b], one_image(predictions, b))
-            for b in range(len(gt_boxes))
-        ]
 
     def center_window(self, priors: Priors, gt_boxes: Tensor) -> Tensor:
         """[G, P] whether the centre of the prior's cell is strictly within `radius` strides of the object's centre."""
@@ -107,17 +84,6 @@ class SimOTAAssigner:
         last = cost.topk(largest, dim=1, largest=False).values.gather(1, k - 1)  # [G, 1] cost of the k-th cheapest
         cheaper, equal = cost < last, cost == last
         return cheaper | (equal & (equal.cumsum(dim=1) <= k - cheaper.sum(dim=1, keepdim=True)))
-
-
-def one_image(predictions: Predictions, index: int) -> Predictions:
-    """The predictions of one image, without the batch axis."""
-    quality, boxes = predictions.quality_logits, predictions.boxes
-    return Predictions(
-        predictions.cls_logits[index],
-        predictions.box_deltas[index],
-        None if quality is None else quality[index],
-        None if boxes is None else boxes[index],
-    )
 
 
 def class_cost(cls_logits: Tensor, objectness_logits: Tensor, candidates: Tensor, gt_labels: Tensor) -> Tensor:

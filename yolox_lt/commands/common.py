@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import errno
+import math
 import sys
 from collections.abc import Callable, Sequence
 
 import cv2
 import torch
 
-from yolox_lt.data.annotations.source import FORMATS, Source
+from yolox_lt.data.annotations.formats import FORMATS
+from yolox_lt.data.annotations.source import Source
 from yolox_lt.data.loader import worker_failure
 from yolox_lt.distributed.processes import ProcessInfo
 from yolox_lt.errors import UserError
@@ -28,6 +30,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def add_exp(to: argparse.ArgumentParser) -> None:
+    """The options that name an experiment."""
     to.add_argument(
         "-f",
         "--exp-file",
@@ -39,24 +42,61 @@ def add_exp(to: argparse.ArgumentParser) -> None:
     to.add_argument("-expn", "--experiment-name", help="name of the run's folder; the file's stem if not given")
 
 
+def add_exp_of_checkpoint(to: argparse.ArgumentParser) -> None:
+    """The experiment file of a checkpoint, where it is needed."""
+    to.add_argument(
+        "-f",
+        "--exp-file",
+        "--exp_file",
+        dest="exp_file",
+        help="experiment file, for a checkpoint whose experiment overrides methods: Python code that is executed",
+    )
+
+
 def add_devices(to: argparse.ArgumentParser) -> None:
+    """The options for processes and device."""
     to.add_argument("-d", "--devices", type=int, help="processes, one per GPU; all GPUs if not given, 1 without a GPU")
     to.add_argument("--device", choices=("cpu", "cuda"), help="kind of device; a GPU if there is one")
 
 
 def add_precision(to: argparse.ArgumentParser) -> None:
+    """The options for mixed precision."""
     group = to.add_mutually_exclusive_group()
     group.add_argument("--fp16", action="store_true", help="mixed precision with loss scaling (GPU)")
     group.add_argument("--bf16", action="store_true", help="mixed precision in bfloat16")
 
 
 def add_overrides(to: argparse.ArgumentParser) -> None:
+    """KEY VALUE pairs at the end."""
     to.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="settings to override")
+
+
+def share(text: str) -> float:
+    """A number in [0, 1], for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number from 0 to 1 (30 percent is 0.3)")
+    return value
+
+
+def side(text: str) -> int:
+    """Pixels of a network input's side, for argparse."""
+    if not text.isdecimal() or int(text) < 32:
+        raise argparse.ArgumentTypeError(f"{text} is no number of pixels of at least 32, for example 640")
+    return int(text)
 
 
 def add_source(to: argparse.ArgumentParser) -> None:
     """Options that belong to annotations given on the command line; `source_of` reads them."""
-    to.add_argument("--format", choices=FORMATS, default="auto", help="of the annotations; auto: recognised by looking")
+    to.add_argument(
+        "--format",
+        choices=("auto", *sorted(FORMATS)),
+        default="auto",
+        help="of the annotations; auto: recognised by looking",
+    )
     to.add_argument(
         "--classes", type=lambda text: tuple(text.split(",")), default=(), metavar="A,B", help="names for VOC and YOLO"
     )
@@ -70,14 +110,15 @@ def source_of(paths: Sequence[str], args: argparse.Namespace) -> Source:
 
 
 def amp_type(args: argparse.Namespace) -> torch.dtype | None:
+    """Type of mixed precision, None for float32."""
     if args.fp16:
         return torch.float16
     return torch.bfloat16 if args.bf16 else None
 
 
 def setup_process(process: ProcessInfo) -> None:
-    """Console of rank 0 alone, OpenCV without threads of its own."""
-    setup_console(process.is_main)
+    """The console's log by rank, OpenCV without threads of its own."""
+    setup_console(process.rank)
     cv2.setNumThreads(0)
 
 

@@ -11,6 +11,7 @@ from yolox_lt.exp import get_exp
 
 
 def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = common.parser(__doc__)
     parser.add_argument("source", metavar="SRC", help="file to convert; what it is is recognised by its content")
     parser.add_argument("target", metavar="DST", help="file to write")
@@ -32,6 +33,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
+    """Convert, and say what to do next."""
     exp = get_exp(args.exp_file) if args.exp_file is not None else None
     conversion = convert(args.source, args.target, exp, args.channels)
     print(conversion.text())

@@ -19,6 +19,7 @@ from yolox_lt.errors import UserError
 
 
 def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = common.parser("Turn a data set as it is published into one annotation file.")
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND", help="what to convert: KIND --help")
     add_openimages(kinds)
@@ -45,10 +46,12 @@ def add_kind(kinds: Any, name: str, text: str, main: Callable[[argparse.Namespac
 
 
 def main(args: argparse.Namespace) -> None:
+    """Run the sub-command."""
     args.main(args)
 
 
 def add_openimages(kinds: Any) -> None:
+    """The sub-command for Open Images."""
     made = add_kind(kinds, "openimages", "Open Images Challenge 2019: csv files -> one index", convert_openimages)
     made.add_argument("--boxes", required=True, metavar="CSV", help="boxes (*-detection-bbox.csv)")
     made.add_argument("--labels", metavar="CSV", help="verified image labels (*-human-imagelabels.csv), for scoring")
@@ -60,6 +63,7 @@ def add_openimages(kinds: Any) -> None:
 
 
 def convert_openimages(args: argparse.Namespace) -> None:
+    """Open Images' csv files as one index."""
     labels, sizes = (Path(path) if path is not None else None for path in (args.labels, args.sizes))
     check_folder(args.out)
     if labels is None:

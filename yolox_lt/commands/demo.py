@@ -5,35 +5,42 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import cv2
 import numpy as np
 from loguru import logger
 
 import yolox_lt
-from yolox_lt.api import LoadedDetector, read_image
 from yolox_lt.commands import common, web
 from yolox_lt.data.image_files import IMAGE_SUFFIXES
 from yolox_lt.distributed.processes import pick_device
 from yolox_lt.errors import UserError
+from yolox_lt.images import read_image
+from yolox_lt.inference import LoadedDetector
 
 
 def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = common.parser(__doc__)
     parser.add_argument(
         "kind", choices=("image", "video", "webcam", "web"), help="what to look at; web: a page to drop images on"
     )
-    parser.add_argument("--path", nargs="+", help="image files, folders of images, or one video file")
+    parser.add_argument(
+        "--path", nargs="+", help="image files and folders of images, or video files and addresses of streams"
+    )
     parser.add_argument("--camid", type=int, default=0, help="number of the camera")
     parser.add_argument("-c", "--ckpt", required=True, help="checkpoint, or an exported .onnx or .torchscript file")
-    parser.add_argument("--conf", type=float, default=0.3, help="lowest score that is shown")
-    parser.add_argument("--nms", type=float, default=0.45, help="overlap above which the weaker of two boxes goes")
+    common.add_exp_of_checkpoint(parser)
+    parser.add_argument("--conf", type=common.share, default=0.3, help="lowest score that is shown")
+    parser.add_argument(
+        "--nms", type=common.share, default=0.45, help="overlap above which the weaker of two boxes goes"
+    )
     parser.add_argument("--all-labels", action="store_true", help="let several categories share a place")
-    parser.add_argument("--tsize", type=int, help="side of a square test size; the checkpoint's if not given")
+    parser.add_argument("--tsize", type=common.side, help="side of a square test size; the checkpoint's if not given")
     parser.add_argument("--save", metavar="DIR", default="demo_output", help="folder for images or the video")
     parser.add_argument("--json", metavar="FILE", help="write every detection as json")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="a GPU if there is one")
@@ -61,7 +68,7 @@ def frames(source: str | int, limit: int | None) -> Iterator[np.ndarray]:
     """Frames of a video file or camera."""
     capture = cv2.VideoCapture(source)
     if not capture.isOpened():
-        raise UserError(f"{source}: cannot be opened as a video; check the path or --camid")
+        raise UserError(f"{source}: cannot be opened as a video; check the path, the address or --camid")
     count = 0
     try:
         while limit is None or count < limit:
@@ -77,18 +84,15 @@ def frames(source: str | int, limit: int | None) -> Iterator[np.ndarray]:
 
 
 def run_images(detector: LoadedDetector, args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """Detect in image files and draw into `folder`; a record for each file."""
     records = []
     files = image_files(args.path)
-    names, sources = Counter(p.stem for p in files), {p.resolve() for p in files}
-    for path in files:
+    targets = image_targets(files, folder)
+    for path, target in zip(files, targets):
         image = read_image(path)
         start = time.perf_counter()
         detections = detector(image, args.conf, class_agnostic=not args.all_labels)
         milliseconds = 1000 * (time.perf_counter() - start)
-        name = path.stem if names[path.stem] == 1 else f"{path.parent.name}_{path.stem}_{path.suffix[1:]}"
-        target = folder / f"{name}.jpg"
-        if target.exists() and target.resolve() in sources:
-            raise UserError(f"{target}: would overwrite an input image; give another folder with --save")
         if not cv2.imwrite(str(target), detections.draw(image)):
             raise UserError(f"{target}: image could not be written; check the folder given with --save")
         logger.info(f"{path}: {len(detections)} objects in {milliseconds:.0f} ms -> {target}")
@@ -96,21 +100,68 @@ def run_images(detector: LoadedDetector, args: argparse.Namespace, folder: Path)
     return records
 
 
-def run_stream(detector: LoadedDetector, args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    source = args.path[0] if args.kind == "video" else args.camid
+def image_targets(files: list[Path], folder: Path) -> list[Path]:
+    """Where the drawn images go: stem.jpg; equal stems get as much of their paths before them as keeps them apart, and
+    their suffix.
+
+    Raises:
+        UserError: one would overwrite an input.
+    """
+    sources, targets = {path.resolve() for path in files}, []
+    for path in files:
+        others = [other.resolve() for other in files if other.stem == path.stem and other.resolve() != path.resolve()]
+        parts = path.resolve().parts[1:-1]  # folders, from the root
+        depth = next((n for n in range(1, len(parts)) if all(o.parts[1:-1][-n:] != parts[-n:] for o in others)), 1)
+        name = "_".join((*parts[-depth:], path.stem, path.suffix[1:])) if others else path.stem
+        target = folder / f"{name}.jpg"
+        if target.exists() and target.resolve() in sources:
+            raise UserError(f"{target}: would overwrite an input image; give another folder with --save")
+        targets.append(target)
+    return targets
+
+
+def run_streams(detector: LoadedDetector, args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """Detect in videos, streams or a camera and write a video of each into `folder`; a record for each frame.
+
+    Raises:
+        UserError: a video that is there already would be overwritten.
+    """
+    sources: list[str | int] = list(args.path) if args.kind == "video" else [args.camid]
+    targets = [folder / ("webcam.mp4" if isinstance(source, int) else video_name(source)) for source in sources]
+    for target in targets:
+        if target.exists() and args.kind == "video":
+            raise UserError(f"{target}: is there already and would be overwritten; give another folder with --save")
+        if targets.count(target) > 1:
+            raise UserError(f"{target}: two of the videos would get this name; give them one after the other")
+    return [record for source, target in zip(sources, targets) for record in run_stream(detector, args, source, target)]
+
+
+def video_name(source: str) -> str:
+    """Name of the drawn video: stem.mp4 of a file, the host of an address."""
+    return f"{urlparse(source).hostname or 'stream'}.mp4" if is_address(source) else f"{Path(source).stem}.mp4"
+
+
+def is_address(path: str) -> bool:
+    """Whether OpenCV is to open an address, such as rtsp://host/stream, and no file."""
+    return "://" in path
+
+
+def run_stream(
+    detector: LoadedDetector, args: argparse.Namespace, source: str | int, target: Path
+) -> list[dict[str, Any]]:
+    """Detect in one video, stream or camera and write `target`; a record for each frame."""
     rate = cv2.VideoCapture(source).get(cv2.CAP_PROP_FPS) or 25.0
-    target = folder / (f"{Path(args.path[0]).stem}.mp4" if args.kind == "video" else "webcam.mp4")
     writer, records = None, []
     try:
         for number, frame in enumerate(frames(source, args.frames)):
             detections = detector(frame, args.conf, class_agnostic=not args.all_labels)
-            picture = detections.draw(frame)
+            drawn = detections.draw(frame)
             if writer is None:
-                size = (picture.shape[1], picture.shape[0])
+                size = (drawn.shape[1], drawn.shape[0])
                 writer = cv2.VideoWriter(str(target), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
                 if not writer.isOpened():
                     raise UserError(f"{target}: video could not be written; check the folder given with --save")
-            writer.write(picture)
+            writer.write(drawn)
             records.append({"source": f"{source}#{number}", "detections": detections.to_list()})
     except KeyboardInterrupt:
         logger.info("stopped; what was recorded is kept")
@@ -122,12 +173,13 @@ def run_stream(detector: LoadedDetector, args: argparse.Namespace, folder: Path)
 
 
 def main(args: argparse.Namespace) -> None:
+    """Load the detector and show what it finds."""
     if args.kind in ("image", "video") and args.path is None:
         raise UserError(f"{args.kind}: give the file or folder with --path")
     for path in args.path or []:
-        if not Path(path).exists():
+        if not is_address(path) and not Path(path).exists():
             raise UserError(f"{path}: not found; check --path")
-    detector = yolox_lt.load(args.ckpt, pick_device(args.device, 0))
+    detector = yolox_lt.load(args.ckpt, pick_device(args.device, 0), args.exp_file)
     detector.exp.nmsthre = args.nms
     if args.tsize is not None:
         detector.exp.test_size = (args.tsize, args.tsize)
@@ -138,7 +190,7 @@ def main(args: argparse.Namespace) -> None:
     detector.exp.test_conf = args.conf
     folder = Path(args.save)
     folder.mkdir(parents=True, exist_ok=True)
-    records = run_images(detector, args, folder) if args.kind == "image" else run_stream(detector, args, folder)
+    records = run_images(detector, args, folder) if args.kind == "image" else run_streams(detector, args, folder)
     if args.json:
         Path(args.json).write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
         logger.info(f"detections written to {args.json}")

@@ -11,21 +11,23 @@ import numpy as np
 import torch
 from loguru import logger
 
-from yolox_lt.api import read_checkpoint, weights_of
+from yolox_lt.api import experiment_of, read_checkpoint, weights_of
 from yolox_lt.checkpoint import load_weights
 from yolox_lt.commands import common
 from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.dataset import ImageStore
 from yolox_lt.distributed.collectives import gather_to_main, rank_groups
-from yolox_lt.distributed.processes import ProcessInfo, count_processes, launch, launched_externally
+from yolox_lt.distributed.processes import ProcessInfo, count_processes, launch
 from yolox_lt.errors import UserError
 from yolox_lt.evaluate import DetectionArrays, Report, evaluate_lvis, evaluate_openimages
 from yolox_lt.evaluate.coco import evaluate_coco
 from yolox_lt.evaluate.collect import Limits, best_of_images, write_results
+from yolox_lt.evaluate.evaluator import Evaluator
 from yolox_lt.evaluate.lvis import DETS_PER_CATEGORY
 from yolox_lt.evaluate.results import labels_and_images, load_detections
 from yolox_lt.exp import DetectorExp, get_exp
-from yolox_lt.exp.load import exp_from_settings
+from yolox_lt.exp.agreement import adopt_given
+from yolox_lt.report.analysis.balance_file import balance_columns
 from yolox_lt.report.analysis.evaluation_file import record_evaluation
 from yolox_lt.report.analysis.per_category import threshold_column, training_columns
 from yolox_lt.report.data.summary import summarize_training
@@ -36,15 +38,20 @@ NO_LIMIT = 1_000_000
 
 
 def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = common.parser(__doc__)
     common.add_exp(parser)
     parser.add_argument("-c", "--ckpt", help="checkpoint; best.pth of the run folder if not given")
     parser.add_argument("-b", "--batch-size", type=int, default=64, help="images of one forward pass over all devices")
     common.add_devices(parser)
     common.add_precision(parser)
-    parser.add_argument("--conf", type=float, help="lowest score that counts; the experiment's test_conf if not given")
-    parser.add_argument("--nms", type=float, help="NMS threshold; the experiment's nmsthre if not given")
-    parser.add_argument("--tsize", type=int, help="side of a square test size; the experiment's test_size if not given")
+    parser.add_argument(
+        "--conf", type=common.share, help="lowest score that counts; the experiment's test_conf if not given"
+    )
+    parser.add_argument("--nms", type=common.share, help="NMS threshold; the experiment's nmsthre if not given")
+    parser.add_argument(
+        "--tsize", type=common.side, help="side of a square test size; the experiment's test_size if not given"
+    )
     parser.add_argument("--split", choices=("val", "test"), default="val", help="annotation file: val_ann or test_ann")
     parser.add_argument("--save", metavar="FILE", help="write the detections as a COCO results file")
     parser.add_argument("--csv", metavar="FILE", help="write one line per category")
@@ -80,13 +87,31 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def find_checkpoint(args: argparse.Namespace) -> str:
+    """The checkpoint to score: the one given, else best.pth in the folder of the experiment's run.
+
+    Raises:
+        UserError: neither checkpoint nor experiment, or an error in the experiment's file or the overrides.
+    """
+    if args.exp_file is None and args.name is None:
+        if args.ckpt is None:
+            raise UserError("give a checkpoint with -c, or an experiment with -f whose best.pth is scored")
+        return str(args.ckpt)
+    exp = get_exp(args.exp_file, args.name)
+    exp.merge(args.opts)
+    return args.ckpt or str(Path(exp.output_dir) / (args.experiment_name or exp.exp_name) / "best.pth")
+
+
 def evaluate(process: ProcessInfo, args: argparse.Namespace) -> None:
     """One rank of the evaluation."""
     common.setup_process(process)
-    exp = get_exp(args.exp_file, args.name)
-    exp.merge(args.opts)
-    checkpoint = args.ckpt or str(Path(exp.output_dir) / (args.experiment_name or exp.exp_name) / "best.pth")
+    checkpoint = find_checkpoint(args)
     content = read_checkpoint(checkpoint)
+    given = None
+    if args.exp_file is not None or args.name is not None:
+        given = get_exp(args.exp_file, args.name)
+        adopt_given(given, content, args.opts[::2])
+    exp = experiment_of(content, checkpoint, given, args.opts)
     for attribute, value in (("test_conf", args.conf), ("nmsthre", args.nms)):
         if value is not None:
             setattr(exp, attribute, value)
@@ -104,10 +129,9 @@ def evaluate(process: ProcessInfo, args: argparse.Namespace) -> None:
     model = exp.get_model()
     load_weights(model, weights_of(content), checkpoint)
     model.to(process.device).to(memory_format=torch.channels_last)
-    evaluator = exp.get_evaluator(max(args.batch_size // process.world_size, 1), process.rank, process.world_size)
+    share = max(args.batch_size // process.world_size, 1)
+    evaluator = exp.get_evaluator(share, process.rank, process.world_size, names=content.get("names"))
     index = evaluator.index
-    if index.category_ids.tolist() != content["category_ids"]:
-        raise UserError(f"{checkpoint}: was trained on other categories than those of {index.path}")
     found = evaluator.detect(model, process.device, common.amp_type(args), process.is_main, limits)
     parts = gather_to_main(found, rank_groups().objects)
     if parts is None:
@@ -127,7 +151,7 @@ def evaluate(process: ProcessInfo, args: argparse.Namespace) -> None:
     detections = everything if limits is None else best_of_images(everything, per_image)
     report = score(index, detections, args, evaluator.groups, evaluator.train_boxes)
     show(report, extra_scores(index, everything, args, evaluator.groups))
-    columns = training_facts(exp, content, index) if args.csv or args.report else {}
+    columns = training_facts(exp, content, evaluator) if args.csv or args.report else {}
     keep(args, index, detections, report, columns, exp.get_store("val"), content.get("epoch"))
 
 
@@ -148,6 +172,7 @@ def score(
 
 
 def is_open_images(index: AnnotationIndex, args: argparse.Namespace) -> bool:
+    """Whether the protocol of Open Images scores."""
     return args.protocol == "openimages" or (args.protocol == "auto" and index.open_images)
 
 
@@ -165,20 +190,21 @@ def extra_scores(
     return [evaluate_lvis(index, detections, groups=groups, protocol=name) for name in names]  # type: ignore[arg-type]
 
 
-def training_facts(exp: DetectorExp, content: dict[str, Any], index: AnnotationIndex) -> dict[str, np.ndarray]:
+def training_facts(exp: DetectorExp, content: dict[str, Any], evaluator: Evaluator) -> dict[str, np.ndarray]:
     """What is known of the checkpoint's training, as columns of per_category.csv."""
-    summary = loss = None
+    summary, balance = None, {}
     try:
         train = exp.get_index("train")
-        if np.array_equal(train.category_ids, index.category_ids):
+        if list(train.category_names) == list(content.get("names", train.category_names)):
             summary = summarize_training(exp, train, content.get("batch_size", exp.batch_size))
     except UserError as error:
         logger.warning(f"without columns of the training images: {error}")
     if content.get("criterion"):
-        criterion = exp_from_settings(content["family"], content["exp"]).get_criterion()
+        criterion = exp.get_criterion()
         criterion.load_state_dict(content["criterion"])
-        loss = criterion.cls_loss
-    return training_columns(summary, loss)
+        balance = balance_columns(criterion.cls_loss)
+    columns = training_columns(summary, balance)
+    return {name: evaluator.in_order_of_index(column) for name, column in columns.items()}
 
 
 def keep(
@@ -216,10 +242,12 @@ def check_outputs(args: argparse.Namespace) -> None:
 
 
 def show(report: Report, extra: Sequence[Report]) -> None:
+    """Print the tables."""
     print("\n".join(each.table() for each in (report, *extra)))
 
 
 def main(args: argparse.Namespace) -> None:
+    """Score a result file, or start the ranks that score a checkpoint."""
     check_outputs(args)
     if (args.ann is None) != (args.results is None):
         raise UserError("--ann and --results belong together: the annotation file and the result file to score")
@@ -232,7 +260,6 @@ def main(args: argparse.Namespace) -> None:
         show(report, extra_scores(index, detections, args))
         keep(args, index, detections, report, {})
         return
-    exp = get_exp(args.exp_file, args.name)
-    exp.merge(args.opts)
-    devices = 1 if launched_externally() else count_processes(args.devices, args.device)
+    find_checkpoint(args)
+    devices = count_processes(args.devices, args.device)
     launch(evaluate, devices, args.device, (args,))

@@ -18,8 +18,10 @@ from yolox_lt.export.write import FORMATS
 
 
 def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = common.parser(__doc__)
     parser.add_argument("-c", "--ckpt", required=True, help="checkpoint of a trained detector")
+    common.add_exp_of_checkpoint(parser)
     parser.add_argument("--format", choices=FORMATS, required=True, help="what to write")
     parser.add_argument("-o", "--output", metavar="FILE", help="file to write; beside the checkpoint if not given")
     parser.add_argument(
@@ -36,12 +38,13 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--opset", type=int, default=17, help="version of ONNX's operators")
     parser.add_argument(
-        "--images", nargs="+", default=[], metavar="PATH", help="pictures to compare on, beside random ones"
+        "--images", nargs="+", default=[], metavar="PATH", help="images to compare on, beside random ones"
     )
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
+    """Export, and print the measured difference."""
     suffix = "onnx" if args.format == "onnx" else "torchscript"
     target = Path(args.output) if args.output is not None else Path(args.ckpt).with_suffix(f".{suffix}")
     if not target.absolute().parent.is_dir():
@@ -54,7 +57,7 @@ def main(args: argparse.Namespace) -> None:
         dynamic_size=args.dynamic_size,
         nms=args.nms,
     )
-    detector = yolox_lt.load(args.ckpt)
+    detector = yolox_lt.load(args.ckpt, exp=args.exp_file)
     difference = export(detector, target, options, args.images)
     print(f"largest difference to the PyTorch model: {difference.text()}")
     print(f"{target}: written, {target.stat().st_size / 1e6:.1f} MB")

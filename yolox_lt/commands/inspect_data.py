@@ -19,6 +19,7 @@ from yolox_lt.report.data.text import data_report, problem_list
 
 
 def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = common.parser(__doc__)
     common.add_exp(parser)
     parser.add_argument(
@@ -34,6 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
+    """Say what the training set looks like and what is wrong with it."""
     if args.json not in (None, "-") and not Path(args.json).absolute().parent.is_dir():
         raise UserError(f"{args.json}: its folder does not exist; create it or give another path")
     exp = get_exp(args.exp_file, args.name)
@@ -53,7 +55,7 @@ def main(args: argparse.Namespace) -> None:
     if args.json is not None:
         write_json(args.json, content(summary, exp, problems, pictures))
     if args.json != "-":
-        print(f"\npictures: {', '.join(p.name for p in pictures[:3])}, ... in {pictures[0].parent}")
+        print(f"\nimages: {', '.join(p.name for p in pictures[:3])}, ... in {pictures[0].parent}")
     if args.strict and any(p.error for p in problems):
         sys.exit(1)
 
@@ -72,6 +74,7 @@ def content(summary: DataSummary, exp: DetectorExp, problems: list[Problem], pic
 
 
 def write_json(target: str, values: dict[str, Any]) -> None:
+    """Write everything as json into a file, or to standard output for "-"."""
     text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     if target == "-":
         sys.stdout.write(text)
@@ -90,7 +93,6 @@ def render_images(exp: DetectorExp, summary: DataSummary, count: int) -> list[Pa
     stream = exp.get_sampler(summary.sampling.factors, seed, 0, 1)
     draws = SampleSampler(stream, min(16, len(dataset)), 0, 1, 1, exp.batch_groups(index, dataset.images))
     batch = exp.get_collate()([dataset[draw] for draw in next(iter(draws))])
-    legacy = bool(getattr(exp, "legacy", False))
-    render_train_batch(batch, index.category_names, folder / "train_batch.jpg", legacy=legacy)
+    render_train_batch(batch, index.category_names, folder / "train_batch.jpg")
     labelled = render_samples(dataset.store, dataset.images, folder, count)
     return [folder / "labels.png", folder / "train_batch.jpg", *labelled]

@@ -10,6 +10,7 @@ from yolox_lt.models.complexity import model_info
 
 
 def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = common.parser(__doc__)
     common.add_exp(parser)
     common.add_overrides(parser)
@@ -17,6 +18,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
+    """Print parameters and operations of a model, part by part."""
     exp = get_exp(args.exp_file, args.name)
     exp.merge(args.opts)
     model = exp.get_model()

@@ -18,6 +18,7 @@ NAMED = 5
 
 
 def add_coco_options(to: argparse.ArgumentParser) -> None:
+    """The options of `coco`."""
     _add_sources(to)
     to.add_argument("--out", required=True, metavar="FILE", help="json file to write")
 
@@ -33,6 +34,7 @@ def coco(args: argparse.Namespace) -> None:
 
 
 def add_split_options(to: argparse.ArgumentParser) -> None:
+    """The options of `split`."""
     _add_sources(to)
     to.add_argument("--out", required=True, metavar="DIR", help="folder to write train.json and val.json into")
     to.add_argument("--val", type=float, default=0.2, metavar="SHARE", help="share of the images for validation")

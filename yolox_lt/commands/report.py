@@ -14,6 +14,7 @@ from yolox_lt.report.page.run_files import missing_line, read_run
 
 
 def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = common.parser(__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs; the first is compared with the others")
     parser.add_argument("-o", "--output", metavar="FILE", help="the page; report.html in the first folder if not given")
@@ -21,6 +22,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
+    """Write the page of one run or of several."""
     if args.output is not None and not Path(args.output).absolute().parent.is_dir():
         raise UserError(f"{args.output}: its folder does not exist; create it or give another path")
     for folder in args.runs:

@@ -10,13 +10,15 @@ from loguru import logger
 
 from yolox_lt.api import read_checkpoint
 from yolox_lt.commands import common
-from yolox_lt.distributed.processes import ProcessInfo, count_processes, launch, launched_externally
-from yolox_lt.exp import get_exp
+from yolox_lt.distributed.processes import ProcessInfo, count_processes, launch
+from yolox_lt.exp import DetectorExp, get_exp
+from yolox_lt.exp.agreement import resume_settings
 from yolox_lt.train.callbacks.trackers import check_trackers
 from yolox_lt.train.run_lock import run_lock
 
 
 def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = common.parser(__doc__)
     common.add_exp(parser)
     parser.add_argument(
@@ -36,17 +38,30 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def make_exp(args: argparse.Namespace) -> DetectorExp:
+    """The experiment with what the command line sets."""
+    exp = get_exp(args.exp_file, args.name)
+    if args.experiment_name:
+        exp.exp_name = args.experiment_name
+    exp.merge(args.opts)
+    return exp
+
+
+def given_by(args: argparse.Namespace) -> tuple[str, ...]:
+    """Names of the settings that the command line sets."""
+    options = {"batch_size": args.batch_size is not None, "amp": args.fp16 or args.bf16}
+    return (*args.opts[::2], *(name for name, is_given in options.items() if is_given))
+
+
 def train(process: ProcessInfo, args: argparse.Namespace) -> None:
     """One rank of the run."""
     common.setup_process(process)
     from yolox_lt.train.options import TrainOptions
 
-    exp = get_exp(args.exp_file, args.name)
-    if args.experiment_name:
-        exp.exp_name = args.experiment_name
-    exp.merge(args.opts)
+    exp = make_exp(args)
     batch_size = exp.batch_size if args.batch_size is None else args.batch_size
-    options = TrainOptions(batch_size, process, common.amp_type(args), args.ckpt, args.resume, args.cache)
+    amp = common.amp_type(args)
+    options = TrainOptions(batch_size, process, amp, args.ckpt, args.resume, args.cache, given_by(args))
     with run_lock(Path(exp.output_dir) / exp.exp_name) if process.is_main else contextlib.nullcontext():
         exp.get_trainer(options).train()
     if process.is_main:
@@ -54,12 +69,16 @@ def train(process: ProcessInfo, args: argparse.Namespace) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    exp = get_exp(args.exp_file, args.name)  # errors of the file and of overrides before any process starts
-    exp.merge(args.opts)
-    if args.ckpt is not None and not args.resume:
+    """Check everything that can be checked, then start the ranks."""
+    exp = make_exp(args)  # errors of the file and of overrides before any process starts
+    latest = Path(exp.output_dir) / exp.exp_name / "latest.pth"
+    if args.resume or (exp.auto_resume and latest.is_file()):
+        path = args.ckpt or latest
+        resume_settings(exp, read_checkpoint(path), given_by(args), path)
+    elif args.ckpt is not None:
         read_checkpoint(args.ckpt)  # tells a file of another project apart, and how to convert it
     check_trackers(exp.trackers)
     exp.get_store("train")
     exp.get_store("val")
-    devices = 1 if launched_externally() else count_processes(args.devices, args.device)
+    devices = count_processes(args.devices, args.device)
     launch(train, devices, args.device, (args,), exp.stop_signals)

@@ -20,8 +20,8 @@ import numpy as np
 from loguru import logger
 from PIL import Image
 
-from yolox_lt.api import LoadedDetector
 from yolox_lt.errors import UserError
+from yolox_lt.inference import LoadedDetector
 
 MAX_BYTES = 20 * 2**20
 MAX_PIXELS = 50_000_000

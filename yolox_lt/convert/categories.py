@@ -64,5 +64,11 @@ def annotations_of(exp: DetectorExp) -> AnnotationIndex | None:
             exp.get_source(split)
         except UserError:  # not there
             continue
-        return exp.get_index(split)
+        index = exp.get_index(split)
+        if len(index.category_ids) != exp.num_classes:
+            raise UserError(
+                f"{index.path}: has {len(index.category_ids)} categories but num_classes is {exp.num_classes}; give "
+                "the experiment of the source, or annotations of the same categories"
+            )
+        return index
     return None

@@ -87,6 +87,7 @@ def find_state(content: Any, path: Path) -> tuple[dict[str, Tensor], str]:
 
 
 def is_state_dict(found: Any) -> TypeGuard[dict[str, Tensor]]:
+    """Whether an object is a dict of names and tensors that is not empty."""
     return (
         isinstance(found, dict)
         and len(found) > 0

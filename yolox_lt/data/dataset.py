@@ -12,13 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import unquote
 
 import numpy as np
 from loguru import logger
 from torch.utils.data import Dataset
 
-from yolox_lt.data.annotations.coco_json import name_of
 from yolox_lt.data.annotations.index import AnnotationIndex
+from yolox_lt.data.annotations.json_text import name_of
 from yolox_lt.data.augment.transforms import Sample, fit
 from yolox_lt.data.collate import Item
 from yolox_lt.data.image_file import MAX_PIXELS, BadImageError, read_image_file
@@ -39,7 +40,7 @@ class ImageStore:
         index: the annotations.
         data_dir: root of the data set.
         folder: folder below `data_dir` that holds the files; None = as the annotation file says (`coco_url`, then
-            `file_name`) below `data_dir`, then below `data_dir/images`.
+            `file_name`) below `data_dir`, then below `data_dir/images`. Names are tried as `spellings` lists them.
         cache: decode every image now and keep it in memory, shared by loader processes that are forked later.
     """
 
@@ -71,27 +72,20 @@ class ImageStore:
             UserError: a name that leads out of `data_dir`. Links inside it may lead anywhere.
         """
         name = self.index.file_name(position)
-        if self.folder is not None:
-            # A given folder wins over the folder part of coco_url ("train2017/000000391895.jpg").
-            places = [os.path.join(self.data_dir, self.folder, os.path.basename(name))]
-        else:
-            self.refuse_outside(position, name)
-            places = [os.path.join(self.data_dir, name), os.path.join(self.data_dir, "images", name)]
-        old = OLD_NAME.match(os.path.basename(name))
-        if old:
-            places.append(os.path.join(os.path.dirname(places[0]), old[1]))
-        return Path(next((path for path in places if os.path.exists(path)), places[0]))
-
-    def refuse_outside(self, position: int, name: str) -> None:
-        """Raise UserError for a name that leads out of `data_dir`."""
-        if ".." not in name and not os.path.isabs(name):
-            return
-        root = os.path.abspath(self.data_dir)
-        if os.path.commonpath([root, os.path.abspath(self.data_dir / name)]) != root:
+        root = self.data_dir if self.folder is None else self.data_dir / self.folder
+        roots = [root, root / "images"] if self.folder is None else [root]
+        for spelt in spellings(name):
+            for place in roots:
+                path = os.path.join(place, spelt)
+                if os.path.exists(path) and not leads_out(spelt, self.data_dir if self.folder is None else root):
+                    return Path(path)
+        if leads_out(name, self.data_dir) and self.folder is None:
             raise UserError(
                 f"{name_of(self.index.path)}: image id {self.index.image_ids[position]} has the path {name!r}, which "
-                f"leads out of {root}; correct it, or set data_dir to a folder above the images"
+                f"leads out of {os.path.abspath(self.data_dir)}, and there is no file of that name in it; set "
+                "train_images (or val_images) to the folder that holds the images, or correct the path"
             )
+        return Path(root, name if self.folder is None else spellings(name)[-1])
 
     def read(self, position: int) -> np.ndarray:
         """uint8 [H, W, 3] BGR, see `read_image_file`.
@@ -103,6 +97,29 @@ class ImageStore:
             return self.memory[position]
         height, width = self.index.sizes[position].tolist()
         return read_image_file(self.path(position), width, height, f"image id {self.index.image_ids[position]}")
+
+
+def spellings(name: str) -> list[str]:
+    """How a file may be called below its folder that annotations call `name`, the likeliest first.
+
+    As it stands; with backslashes as slashes; with %20 and the like decoded; with the name that LVIS v0.5 writes for
+    files of 2017; the last part of each alone, as tools write paths of the machine that they ran on.
+    """
+    slashes = name.replace("\\", "/")
+    whole = list(dict.fromkeys((name, slashes, unquote(slashes))))
+    last = [text.rpartition("/")[2] for text in whole]
+    old = OLD_NAME.match(last[0])
+    return list(
+        dict.fromkeys([*whole, *([f"{slashes.rpartition('/')[0]}/{old[1]}".lstrip("/"), old[1]] if old else []), *last])
+    )
+
+
+def leads_out(name: str, root: str | Path) -> bool:
+    """Whether a name below `root` leads out of it. Links inside it may lead anywhere."""
+    if ".." not in name and not os.path.isabs(name):
+        return False
+    base = os.path.abspath(root)
+    return os.path.commonpath([base, os.path.abspath(os.path.join(root, name))]) != base
 
 
 class Recipe(Protocol):
@@ -123,6 +140,8 @@ class EvalTransform(Protocol):
 
     @property
     def fill(self) -> int: ...
+
+    # input_size(height, width) -> (height, width), if there is one, tells what size comes out, for `eval_loader`.
 
     def __call__(self, image: np.ndarray, image_id: int = 0) -> Item: ...
 

@@ -30,13 +30,13 @@ class BadImageError(UserError):
 
 
 def read_image_file(path: Path, width: int, height: int, entry: str) -> np.ndarray:
-    """uint8 [H, W, 3] BGR, without EXIF rotation: COCO's and LVIS's boxes refer to the pixels as stored.
+    """uint8 [H, W, 3] BGR, upright: an EXIF rotation is applied, as annotation tools, demo and api do.
 
     Grey images fill three channels, alpha is dropped, 16 bits lose the lower 8, CMYK becomes BGR.
 
     Args:
         path: of the file.
-        width, height: that the annotations give, in pixels.
+        width, height: that the annotations give, in pixels of the image as it is shown.
         entry: of the annotations, for messages.
 
     Raises:
@@ -49,12 +49,19 @@ def read_image_file(path: Path, width: int, height: int, entry: str) -> np.ndarr
         data = path.read_bytes()
     except OSError as error:
         raise BadImageError(f"{path}: cannot be read ({error.strerror}); check it, {skip}", path) from error
-    size = header_size(data)
+    size, is_turned = header_size(data)
     if size is None:
         raise BadImageError(f"{path}: not a readable image ({len(data)} bytes); repair it, {skip}", path)
     if size[0] * size[1] > MAX_PIXELS:
         raise BadImageError(
             f"{path}: has more than {MAX_PIXELS // 10**6} million pixels; cut it into tiles, {skip}", path
+        )
+    if size != (width, height) and is_turned and size == (height, width):
+        raise BadImageError(
+            f"{path}: has an EXIF rotation, so it is shown as {size[0]}x{size[1]}, but the annotations "
+            f"say {width}x{height}, as it is stored; write them with the size and the boxes of the image as shown, or "
+            f"store the images upright, {skip}",
+            path,
         )
     if size != (width, height):
         raise BadImageError(
@@ -68,20 +75,35 @@ def read_image_file(path: Path, width: int, height: int, entry: str) -> np.ndarr
     return image
 
 
-def header_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) from the header of an image file's content; None if it is no image of FORMATS."""
+EXIF_ORIENTATION = 0x0112
+"""Tag of the EXIF entry that says how an image is to be turned; values from 5 on exchange width and height."""
+
+
+def header_size(data: bytes) -> tuple[tuple[int, int] | None, bool]:
+    """(width, height) as shown, from the header of an image file's content, None if it is no image of FORMATS; and
+    whether an EXIF rotation exchanges them.
+    """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as header:
-            return header.size
+            return shown_size(header)
     except Image.DecompressionBombError:
-        return MAX_PIXELS, 2
+        return (MAX_PIXELS, 2), False
     except Exception:  # broken headers make Pillow raise many kinds
-        return None
+        return None, False
+
+
+def shown_size(header: Image.Image) -> tuple[tuple[int, int], bool]:
+    """(width, height) of an opened image as shown, and whether an EXIF rotation exchanges them.
+
+    Only JPEG: OpenCV applies the entry of no other format everywhere.
+    """
+    turned = header.format == "JPEG" and header.getexif().get(EXIF_ORIENTATION, 1) >= 5
+    return (header.size[::-1] if turned else header.size), turned
 
 
 def decode(data: bytes) -> np.ndarray | None:
-    """uint8 [H, W, 3] BGR as stored, None if OpenCV cannot decode it to its end."""
+    """uint8 [H, W, 3] BGR upright, None if OpenCV cannot decode it to its end."""
     try:
-        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:
         return None

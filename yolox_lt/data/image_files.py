@@ -14,6 +14,12 @@ def is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
+def first_line(path: Path) -> str:
+    """The first line of a text file that is not blank, "" without one."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return next((line.strip() for line in file if line.strip()), "")
+
+
 def images_below(folder: Path) -> Iterator[Path]:
     """Image files of a folder and of the folders below, in no order."""
     for place, _, names in os.walk(folder, followlinks=True):

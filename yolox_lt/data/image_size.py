@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from PIL import Image
 
 from yolox_lt.data.columns import Ints
+from yolox_lt.data.image_file import shown_size
 from yolox_lt.errors import UserError
 
 _THREADS = 8  # they wait for the disk, not for each other
@@ -22,7 +24,7 @@ _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 def jpeg_size(path: Path) -> tuple[int, int]:
-    """(height, width) in pixels as stored, without EXIF rotation: boxes and `ImageStore.read` refer to these too.
+    """(height, width) in pixels as shown: an EXIF rotation counts, as for `ImageStore.read`.
 
     Raises:
         UserError: no such file, or not a JPEG with a size.
@@ -35,12 +37,17 @@ def _size_of(path: str) -> tuple[int, int]:
     try:
         with open(path, "rb", buffering=0) as file:
             # Nearly always in the first bytes, which are read at once; a long profile or preview may come before it.
-            size = _frame_size(io.BytesIO(file.read(_HEAD)))
+            head = file.read(_HEAD)
+            size = _frame_size(io.BytesIO(head))
             if size is None:
                 file.seek(0)
                 size = _frame_size(file)
     except FileNotFoundError as error:
         raise UserError(f"{path}: image file not found; complete the folder, or leave its rows out") from error
+    if size is not None and b"Exif\0" in head:  # few files have one, and Pillow reads it
+        with Image.open(path) as image:
+            width, height = shown_size(image)[0]
+        return height, width
     if size is None:
         raise UserError(f"{path}: not a JPEG with a size in its header; copy the file again")
     return size

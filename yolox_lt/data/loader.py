@@ -14,9 +14,9 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader
 
-from yolox_lt.data.collate import Collate, Item
+from yolox_lt.data.collate import Collate
 from yolox_lt.data.dataset import EvalDataset, TrainDataset
 from yolox_lt.data.sampling.sampler import SampleSampler
 from yolox_lt.errors import UserError
@@ -106,6 +106,7 @@ def end_workers_at_exit() -> None:
 
 
 def kill_workers() -> None:
+    """End the loader processes of this process."""
     for process in multiprocessing.active_children():
         if process.daemon:
             process.kill()
@@ -154,15 +155,16 @@ def eval_loader(
 ) -> Batches:
     """Every image once over all ranks, rank r taking r, r + world, ...: no padding, hence no duplicates.
 
+    A batch holds images of one padded size, so that no image's detections depend on its neighbours.
+
     timeout: as for `train_loader`.
     """
-    shard: Dataset[Item] = dataset
-    if world > 1:
-        shard = Subset(dataset, np.arange(rank, len(dataset), world).tolist())
+    positions = np.arange(rank, len(dataset), world)
+    batches = same_size_batches(positions, padded_sizes(dataset, collate.multiple), batch_size)
     end_workers_at_exit()
     return Loader(
-        shard,
-        batch_size=batch_size,
+        dataset,
+        batch_sampler=batches,
         num_workers=num_workers,
         collate_fn=collate,
         pin_memory=pin_memory,
@@ -170,3 +172,26 @@ def eval_loader(
         timeout=timeout if num_workers else 0,
         generator=own_generator(),
     )
+
+
+def padded_sizes(dataset: EvalDataset, multiple: int) -> np.ndarray:
+    """int64 [I, 2], (height, width) of every image at the network's input, up to a multiple; zeros where the transform
+    does not tell: its images are taken to be of one size.
+    """
+    input_size = getattr(dataset.transform, "input_size", None)
+    sizes = dataset.store.index.sizes
+    if input_size is None:
+        return np.zeros_like(sizes)
+    made = np.array([input_size(height, width) for height, width in sizes.tolist()], np.int64).reshape(-1, 2)
+    return -(-made // multiple) * multiple
+
+
+def same_size_batches(positions: np.ndarray, sizes: np.ndarray, batch_size: int) -> list[list[int]]:
+    """The positions [n] in batches of at most `batch_size` with equal `sizes` [I, 2], each size in the given order."""
+    _, group = np.unique(sizes[positions], axis=0, return_inverse=True)
+    group = group.reshape(-1)
+    batches = []
+    for number in range(int(group.max(initial=-1)) + 1):
+        own = positions[group == number]
+        batches += [own[i : i + batch_size].tolist() for i in range(0, len(own), batch_size)]
+    return batches

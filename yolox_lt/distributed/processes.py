@@ -36,10 +36,23 @@ class ProcessInfo:
         return self.rank == 0
 
 
-def launched_externally() -> bool:
-    """Whether torchrun or SLURM started several processes of this program."""
+def launched_externally(devices: int | None = None) -> bool:
+    """Whether torchrun or SLURM started several processes of this program, of which this is one.
+
+    Args:
+        devices: the number given with -d, None without. It wins over the environment, but for torchrun's.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return True
+    return devices is None and world_variable() is not None
+
+
+def world_variable() -> str | None:
+    """Name of the environment variable that says that there are several processes; None for one."""
+    if "RANK" in os.environ:
+        return "WORLD_SIZE" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
     in_srun = "SLURM_STEP_ID" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1
-    return "RANK" in os.environ or in_srun
+    return "SLURM_NTASKS" if in_srun else None
 
 
 def pick_device(name: str | None, local_rank: int) -> torch.device:
@@ -58,12 +71,18 @@ def pick_device(name: str | None, local_rank: int) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
+EXTERNAL = 0
+"""In place of a number of processes to start: they are started already."""
+
+
 def count_processes(devices: int | None, device: str | None = None) -> int:
-    """Processes to start for `-d N` (None: all GPUs, or one process without any).
+    """Processes to start for `-d N` (None: all GPUs, or one process without any); EXTERNAL if torchrun or SLURM did.
 
     Raises:
         UserError: more processes asked for than there are GPUs.
     """
+    if launched_externally(devices):
+        return EXTERNAL
     gpus = 0 if device == "cpu" else torch.cuda.device_count()
     if devices is None:
         return max(gpus, 1)
@@ -87,7 +106,7 @@ def launch(
     args: tuple[Any, ...],
     stop_signals: Sequence[str] = (),
 ) -> None:
-    """Run function(process, *args) in `devices` processes, or in those that torchrun or SLURM has started.
+    """Run function(process, *args) in `devices` processes, or in those that torchrun or SLURM has started (EXTERNAL).
 
     Signals named in `stop_signals` are passed on to the processes started here.
 
@@ -95,13 +114,14 @@ def launch(
         Stopped: a process was asked to stop and has saved.
         UserError: a process was killed, or failed with one.
     """
-    if launched_externally():
+    if devices == EXTERNAL:
         rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
         world = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1")))
         local = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
         if "MASTER_ADDR" not in os.environ or "MASTER_PORT" not in os.environ:
             raise UserError(
-                "MASTER_ADDR is not set: export MASTER_ADDR and MASTER_PORT of the first node, or use torchrun"
+                f"{world_variable()} says that this is one of {world} processes, but MASTER_ADDR or MASTER_PORT is not "
+                "set; give -d 1 for a process of its own, or export both of the first node, or use torchrun"
             )
         _run(local, function, rank, world, "env://", device, args)
     elif devices == 1:

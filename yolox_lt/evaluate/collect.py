@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,6 @@ from torch import nn
 from tqdm import tqdm
 
 from yolox_lt.boxes import xyxy_to_xywh
-from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.evaluate.protocols import best_of_group
 from yolox_lt.evaluate.results import DetectionArrays
 from yolox_lt.types import Batch, Detections
@@ -54,7 +54,7 @@ def collect_detections(
     predict: Predict,
     preprocess: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     loader: Iterable[Batch],
-    index: AnnotationIndex,
+    category_ids: np.ndarray,
     device: torch.device,
     autocast: torch.dtype | None = None,
     progress: bool = False,
@@ -64,7 +64,8 @@ def collect_detections(
 
     Args:
         model: images [B, 3, H, W] -> (Predictions, Priors); put into evaluation mode and back.
-        predict: a Predictor.
+        predict: a Predictor. category_ids: the file's id of each of the model's labels, -1 for categories that are not
+            scored: their detections are dropped.
         preprocess: uint8 images on `device`, sizes of their contents -> network input.
         autocast: torch.float16 or torch.bfloat16 for mixed precision.
         limits: what is kept; None: all. What cannot be kept any more is dropped on the way, so that memory holds at
@@ -74,7 +75,7 @@ def collect_detections(
     model.eval()
     parts: list[DetectionArrays] = []
     room = ROOM
-    for batch in tqdm(loader, desc="evaluate", leave=False, disable=not progress):
+    for batch in tqdm(loader, desc="evaluate", leave=False, disable=not (progress and sys.stderr.isatty())):
         for name in batch.skipped:
             logger.warning(f"{name}: unreadable image scored as empty")
         images = preprocess(batch.images.to(device, non_blocking=True), batch.image_sizes)
@@ -82,7 +83,8 @@ def collect_detections(
             predictions, priors = model(images)
         size = (images.shape[2], images.shape[3])
         found = predict(predictions, priors, batch.scales, batch.original_sizes, batch.image_sizes, size)
-        parts += [to_arrays(d, int(i), index.category_ids) for d, i in zip(found, batch.image_ids)]
+        del predictions  # a matrix of logits less while the next one is made
+        parts += [to_arrays(d, int(i), category_ids) for d, i in zip(found, batch.image_ids)]
         if limits is not None and sum(map(len, parts)) > room:
             parts = [within(DetectionArrays.concatenate(parts), limits)]
             room = max(2 * len(parts[0]), ROOM)
@@ -93,12 +95,14 @@ def collect_detections(
 
 def to_arrays(detections: Detections, image_id: int, category_ids: np.ndarray) -> DetectionArrays:
     """One image's detections in the file's ids and x y width height."""
-    return DetectionArrays(
+    ids = category_ids[detections.labels.cpu().numpy()]
+    found = DetectionArrays(
         np.full(len(detections), image_id, dtype=np.int64),
-        category_ids[detections.labels.cpu().numpy()],
+        ids,
         xyxy_to_xywh(detections.boxes.cpu().double()).numpy(),
         detections.scores.cpu().double().numpy(),
     )
+    return found if (ids >= 0).all() else found.select(ids >= 0)
 
 
 def write_results(path: str | Path, detections: DetectionArrays) -> None:

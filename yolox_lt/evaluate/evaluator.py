@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.loader import Batches
@@ -30,20 +29,23 @@ class Evaluator:
         index: the validation annotations.
         loader: this rank's share of the images.
         predictor: from predictions to detections.
-        normalize: uint8 images on the device, sizes of their contents -> network input.
+        preprocessor: uint8 images on the device, sizes of their contents -> network input.
         groups: "r", "c", "f" per category, None where unknown.
         max_detections: per image.
         expand_detections, train_boxes: for Open Images, see `evaluate_openimages`.
+        labels: int64 [C], label of each category of the model in `index`, -1 where the file does not list it; None: the
+            model's labels are those of `index`.
     """
 
     index: AnnotationIndex
     loader: Batches
     predictor: Predictor
-    normalize: Callable[[Tensor, Tensor], Tensor]
+    preprocessor: nn.Module
     groups: np.ndarray | None
     max_detections: int
     expand_detections: bool = False
     train_boxes: np.ndarray | None = None
+    labels: np.ndarray | None = None
     detections: DetectionArrays | None = None
     """Rank 0: those of the last evaluation, over all ranks."""
 
@@ -56,9 +58,24 @@ class Evaluator:
         limits: Limits | None = None,
     ) -> DetectionArrays:
         """Detections of this rank's images; see `collect_detections`."""
+        preprocessor = self.preprocessor.to(device)
         return collect_detections(
-            model, self.predictor, self.normalize, self.loader, self.index, device, autocast, progress, limits
+            model, self.predictor, preprocessor, self.loader, self.category_ids, device, autocast, progress, limits
         )
+
+    @property
+    def category_ids(self) -> np.ndarray:
+        """The file's id of each category of the model, -1 for those that the file does not list."""
+        if self.labels is None:
+            return self.index.category_ids
+        return np.where(self.labels < 0, -1, self.index.category_ids[self.labels])
+
+    def in_order_of_index(self, column: np.ndarray) -> np.ndarray:
+        """A column of the model's categories [C] for the categories of the annotation file."""
+        if self.labels is None:
+            return column
+        own = np.flatnonzero(self.labels >= 0)
+        return column[own[np.argsort(self.labels[own])]]
 
     def evaluate(
         self,

@@ -22,10 +22,12 @@ class Relatives:
 
     @classmethod
     def ancestors(cls, index: AnnotationIndex) -> Relatives:
+        """All ancestors of each category, without itself."""
         return cls._of(*_pairs(index), len(index.category_ids))
 
     @classmethod
     def descendants(cls, index: AnnotationIndex) -> Relatives:
+        """All descendants of each category, without itself."""
         return cls._of(*_pairs(index)[::-1], len(index.category_ids))
 
     @classmethod

@@ -177,6 +177,11 @@ def _category_values(precision: Floats, recall: Floats) -> dict[str, Floats]:
 
 
 def check_groups(index: AnnotationIndex, groups: Sequence[str] | NDArray[np.str_] | None) -> NDArray[np.str_] | None:
+    """Groups "r", "c" or "f" [C] as an array, the annotation file's if none are given.
+
+    Raises:
+        ValueError: another length or another letter.
+    """
     if groups is None:
         return index.groups()
     group_of = np.asarray(groups, "<U1")

@@ -50,7 +50,7 @@ def truth_of(index: AnnotationIndex, protocol: Protocol) -> Truth:
     codes = images * len(index.category_ids) + index.labels
     rows = np.flatnonzero(keep)
     rows = rows[np.argsort(codes[rows], kind="stable")]
-    ignored = index.crowd | index.ignore if protocol.lvis or index.heeds_ignore else index.crowd
+    ignored = index.crowd | index.ignore if protocol.lvis or index.ignored_not_scored else index.crowd
     return Truth(
         codes=codes[rows],
         boxes=index.boxes[rows],

@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from yolox_lt.data.annotations.coco_json import Box, Int64, decode_json, name_of
+from yolox_lt.data.annotations.coco_json import Box, Int64
 from yolox_lt.data.annotations.index import AnnotationIndex
+from yolox_lt.data.annotations.json_text import decode_json, name_of
 from yolox_lt.data.columns import Bools, Floats, Ints, look_up
 from yolox_lt.errors import UserError
 

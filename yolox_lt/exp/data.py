@@ -8,7 +8,9 @@ from typing import Literal, get_args
 import numpy as np
 from loguru import logger
 
+from yolox_lt.data.annotations.formats import FORMATS
 from yolox_lt.data.annotations.index import AnnotationIndex
+from yolox_lt.data.annotations.reader import Reader
 from yolox_lt.data.annotations.source import Source, split_of
 from yolox_lt.data.collate import Collate
 from yolox_lt.data.dataset import EvalDataset, EvalTransform, ImageStore, Recipe, TrainDataset, default_data_root
@@ -100,7 +102,12 @@ class DataExp(BaseExp):
             self.val_subset if split == "val" else None,
             str(self.data_root()),
             () if folders is None or isinstance(folders, str) else tuple(folders),
+            self.get_formats(),
         )
+
+    def get_formats(self) -> dict[str, Reader]:
+        """The formats that annotations may have, by name; one of your own is `FORMATS | {"name": Reader(...)}`."""
+        return FORMATS
 
     def find(self, name: str, setting: str) -> str:
         """Path of a file, also of a folder of data_dir, with the split that a data.yaml may have at its end."""
@@ -119,11 +126,12 @@ class DataExp(BaseExp):
         """Annotations of a split.
 
         Raises:
-            UserError: no such file, or another number of categories than `num_classes`.
+            UserError: no such file, or training annotations with another number of categories than `num_classes`.
         """
         self.prepare_data()
         index = AnnotationIndex.load(self.get_source(split))
-        if len(index.category_ids) != self.num_classes:
+        # Validation files may list the categories that occur in them alone; they are matched by name.
+        if split == "train" and len(index.category_ids) != self.num_classes:
             raise UserError(
                 f"{index.path}: has {len(index.category_ids)} categories but num_classes is {self.num_classes}; "
                 f"set num_classes {len(index.category_ids)}"

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from loguru import logger
 from torch import Tensor
 
+from yolox_lt.assign import BaseAssigner
 from yolox_lt.coders import Coder
-from yolox_lt.criterion import Assigner, BaseCriterion
+from yolox_lt.criterion import BaseCriterion
 from yolox_lt.errors import UserError
+from yolox_lt.exp.agreement import match_categories
 from yolox_lt.exp.data import DataExp
 from yolox_lt.losses import (
-    DenseLoss,
+    ClassificationLoss,
     EQLv2FocalLoss,
     EqualizedFocalLoss,
     EqualizedQualityFocalLoss,
     FocalLoss,
     QualityFocalLoss,
     SigmoidLoss,
+    own_scores,
 )
 from yolox_lt.models import Detector
+from yolox_lt.models.preprocess import FunctionPreprocessor, Preprocessor
 from yolox_lt.optim import schedule
 from yolox_lt.optim.groups import build_adamw, build_sgd, one_group, param_groups
 from yolox_lt.predict import Predictor
@@ -62,8 +67,8 @@ class DetectorExp(DataExp):
     auto_resume: bool = False
     # on these signals finish the step, save and end with status 75
     stop_signals: tuple[str, ...] = ("SIGTERM", "SIGINT", "SIGUSR1")
-    # a loss that is not finite: stop, or skip the step ...
-    nonfinite: str = "stop"
+    # a loss that is not finite: stop, skip the step, or auto (skip with --fp16, else stop) ...
+    nonfinite: str = "auto"
     # ... but stop after so many steps in a row
     nonfinite_limit: int = 10
     # algorithms on the GPU that give the same result every time, or an error where there is none
@@ -160,11 +165,11 @@ class DetectorExp(DataExp):
         """From box predictions to boxes."""
         raise NotImplementedError
 
-    def get_assigner(self) -> Assigner:
+    def get_assigner(self) -> BaseAssigner:
         """The label assigner named by `assigner`."""
         raise NotImplementedError
 
-    def get_cls_loss(self) -> DenseLoss:
+    def get_cls_loss(self) -> ClassificationLoss:
         """The classification loss named by `cls_loss`."""
         switches = {"focusing": self.loss_focusing, "weighting": self.loss_weighting}
         if self.cls_loss == "sigmoid":
@@ -182,6 +187,15 @@ class DetectorExp(DataExp):
             return EQLv2FocalLoss(self.num_classes, self.loss_alpha, self.loss_gamma)
         raise unknown("cls_loss", self.cls_loss, "sigmoid, focal, qfl, efl, eqfl, eqlv2_focal")
 
+    def num_outputs(self) -> int:
+        """Width of the classifier: the categories, unless the loss has another."""
+        return self.get_cls_loss().num_outputs(self.num_classes)
+
+    def class_scores(self) -> Callable[[Tensor], Tensor] | None:
+        """The classifier's outputs [..., W] -> scores [..., C] by the loss's own rule; None: a sigmoid of each."""
+        loss = self.get_cls_loss()
+        return loss.scores if own_scores(loss) else None
+
     def get_criterion(self) -> BaseCriterion:
         """Assignment and losses as one object."""
         raise NotImplementedError
@@ -196,27 +210,9 @@ class DetectorExp(DataExp):
         """Size (height, width) to which the batch of an iteration is resized, None for as it comes."""
         return None
 
-    def normalize(self, images: Tensor, content_sizes: Tensor | None = None) -> Tensor:
-        """uint8 [B, 3, H, W] BGR -> network input.
-
-        content_sizes: int64 [B, 2], (height, width) of the content top-left in each image; None: no padding.
-        """
+    def get_preprocessor(self) -> Preprocessor:
+        """From a batch's pixels to the network's input."""
         raise NotImplementedError
-
-    def preprocess(
-        self,
-        images: Tensor,
-        boxes: list[Tensor],
-        size: tuple[int, int] | None,
-        content_sizes: Tensor | None = None,
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Normalise a training batch and resize it to `size` (height, width; None: as it is), boxes with it."""
-        images = self.normalize(images, content_sizes)
-        if size is None or images.shape[2:] == torch.Size(size):
-            return images, boxes
-        factor = torch.tensor([size[1] / images.shape[3], size[0] / images.shape[2]] * 2, device=images.device)
-        images = torch.nn.functional.interpolate(images, size=size, mode="bilinear", align_corners=False)
-        return images, [b * factor for b in boxes]
 
     # ------------------------------------------------------------------------------------------- training
 
@@ -260,26 +256,63 @@ class DetectorExp(DataExp):
 
         return Trainer(self, options)
 
-    def get_evaluator(self, batch_size: int, rank: int = 0, world: int = 1, pin_memory: bool = False) -> Evaluator:
-        """Runs a model over the validation set and scores it."""
+    def get_evaluator(
+        self,
+        batch_size: int,
+        rank: int = 0,
+        world: int = 1,
+        pin_memory: bool = False,
+        names: Sequence[str] | None = None,
+    ) -> Evaluator:
+        """Runs a model over the validation set and scores it.
+
+        Args:
+            names: of the model's categories in the order of its labels; None: those of the validation annotations.
+
+        Raises:
+            UserError: the validation annotations list a category that the model does not have.
+        """
         from yolox_lt.evaluate.evaluator import Evaluator
         from yolox_lt.evaluate.quintiles import published_quintiles
 
         index = self.get_index("val")
-        return Evaluator(
+        labels = None
+        if names is not None:
+            labels = match_categories(
+                names, index.category_names, index.path or "the validation annotations", "the model"
+            )
+        evaluator = Evaluator(
             index,
             self.get_eval_loader(batch_size, rank, world, pin_memory),
-            self.get_predictor(index.category_names),
-            self.normalize,
-            index.groups(self.train_image_counts() if index.frequencies is None else None),
+            self.get_predictor(tuple(names or index.category_names)),
+            preprocessor_of(self),
+            None,
             self.max_detections,
             self.expand_detections,
             self.train_box_counts() if index.open_images and published_quintiles(index) is None else None,
+            labels,
         )
+        counts = self.train_image_counts() if index.frequencies is None else None
+        evaluator.groups = index.groups(None if counts is None else evaluator.in_order_of_index(counts))
+        if labels is not None and rank == 0:
+            missing = [name for name, label in zip(names or (), labels.tolist()) if label < 0]
+            lacks = (
+                f"; it lacks {', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}, not scored"
+                if missing
+                else ""
+            )
+            logger.warning(f"{index.path}: numbers its categories otherwise than the model; matched by name{lacks}")
+        return evaluator
 
     def eval(self, model: torch.nn.Module, evaluator: Evaluator, device: torch.device, **options: Any) -> Report | None:
         """Score a model: a Report on rank 0, None on the others."""
         return evaluator.evaluate(model, device, **options)
+
+
+def preprocessor_of(exp: DetectorExp) -> Preprocessor:
+    """The experiment's preprocessor; a method `normalize(images, content_sizes)` of its own counts in its place."""
+    own = getattr(exp, "normalize", None)
+    return exp.get_preprocessor() if own is None else FunctionPreprocessor(own)
 
 
 def unknown(attribute: str, value: object, choices: str) -> UserError:

@@ -1,4 +1,4 @@
-"""The methods of an experiment that a training calls; what each gets is in `yolox_lt.train.callbacks.base.Callback`."""
+"""The methods of an experiment that a training calls; `yolox_lt.train.callbacks.callback` says what each gets."""
 
 HOOKS = (
     "on_train_start",

@@ -44,6 +44,7 @@ def get_exp(file: str | Path | None = None, name: str | None = None) -> Detector
     if not path.is_file():
         raise UserError(f"{path}: experiment file not found; check the path after -f")
     exp = load_class(path)()
+    exp._file = path.name
     if not exp.exp_name:
         exp.exp_name = path.stem
     check_names(exp, path)

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-import torch
-from torch import Tensor
-
-from yolox_lt.assign import ATSSAssigner, FCOSAssigner, MaxIoUAssigner, PAAAssigner
+from yolox_lt.assign import ATSSAssigner, BaseAssigner, FCOSAssigner, MaxIoUAssigner, PAAAssigner
 from yolox_lt.coders import Coder, DeltaCoder, DistanceCoder
-from yolox_lt.criterion import Assigner, BaseCriterion, Criterion, RetinaNetCriterion
+from yolox_lt.criterion import BaseCriterion, Criterion, RetinaNetCriterion
 from yolox_lt.data.augment.short_side import ShortSideAugment, ShortSideTransform
 from yolox_lt.data.collate import Collate
 from yolox_lt.errors import UserError
 from yolox_lt.exp.detection import DetectorExp, unknown
 from yolox_lt.models import Detector, build_resnet
+from yolox_lt.models.preprocess import Preprocessor
 from yolox_lt.predict import Predictor
 
 
@@ -102,7 +100,7 @@ class ResNetExp(DetectorExp):
     def get_model(self) -> Detector:
         """A freshly initialised detector on the CPU, without the backbone's pretrained weights."""
         return build_resnet(
-            self.num_classes,
+            self.num_outputs(),
             depth=self.resnet_depth,
             channels=self.fpn_channels,
             anchor_scales=self.anchor_scales,
@@ -124,12 +122,12 @@ class ResNetExp(DetectorExp):
     def get_coder(self) -> Coder:
         """The box code named by `box_code`."""
         if self.box_code == "deltas":
-            return DeltaCoder(self.legacy)
+            return DeltaCoder()
         if self.box_code == "distances":
-            return DistanceCoder(self.legacy)
+            return DistanceCoder(0.5 * self.legacy)
         raise unknown("box_code", self.box_code, "deltas, distances")
 
-    def get_assigner(self) -> Assigner:
+    def get_assigner(self) -> BaseAssigner:
         """The label assigner named by `assigner`."""
         anchors = len(self.anchor_scales) * len(self.anchor_ratios)
         if self.assigner == "atss":
@@ -172,6 +170,7 @@ class ResNetExp(DetectorExp):
             clip="content",
             voting=self.score_voting,
             names=names,
+            scores=self.class_scores(),
         )
 
     # ------------------------------------------------------------------------------------------- images
@@ -185,14 +184,9 @@ class ResNetExp(DetectorExp):
     def get_collate(self) -> Collate:
         return Collate(multiple=64)
 
-    def normalize(self, images: Tensor, content_sizes: Tensor | None = None) -> Tensor:
-        """uint8 [B, 3, H, W] BGR -> RGB, mean and deviation taken out, zero where there is padding."""
-        mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (self.pixel_mean, self.pixel_std))
-        normal = (images.flip(1).float() / 255 - mean) / std
-        for image, (height, width) in zip(normal, [] if content_sizes is None else content_sizes.tolist()):
-            image[:, height:] = 0
-            image[:, :, width:] = 0
-        return normal
+    def get_preprocessor(self) -> Preprocessor:
+        """RGB, mean and deviation taken out, zero where there is padding."""
+        return Preprocessor(self.pixel_mean, self.pixel_std, blank_padding=True)
 
 
 class RetinaNetExp(ResNetExp):

@@ -19,6 +19,9 @@ class BaseExp:
     either.
     """
 
+    _file: str = ""
+    """Name of the file that the experiment comes from, empty for a class of its own."""
+
     positive_fields: typing.ClassVar[frozenset[str]] = frozenset()
     """Names of counts that must be 1 or more."""
 

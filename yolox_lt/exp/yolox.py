@@ -9,17 +9,17 @@ import dataclasses
 from typing import ClassVar
 
 import numpy as np
-from torch import Tensor
 
-from yolox_lt.assign import ATSSAssigner, SimOTAAssigner
+from yolox_lt.assign import ATSSAssigner, BaseAssigner, SimOTAAssigner
 from yolox_lt.coders import DeltaCoder, grid_coder
-from yolox_lt.criterion import Assigner, BaseCriterion, Criterion, YOLOXCriterion
+from yolox_lt.criterion import BaseCriterion, Criterion, YOLOXCriterion
 from yolox_lt.data.augment.recipe import OFFICIAL_RECIPE, RELEASED_RECIPE, Augment, AugmentRecipe
 from yolox_lt.data.collate import Collate
 from yolox_lt.data.dataset import Letterbox
 from yolox_lt.errors import UserError
 from yolox_lt.exp.detection import DetectorExp, unknown
 from yolox_lt.models import Detector, build_yolox
+from yolox_lt.models.preprocess import Preprocessor
 from yolox_lt.predict import Predictor
 
 
@@ -72,7 +72,7 @@ class Exp(DetectorExp):
     def get_model(self) -> Detector:
         """A freshly initialised detector on the CPU."""
         return build_yolox(
-            self.num_classes,
+            self.num_outputs(),
             self.depth,
             self.width,
             act=self.act,
@@ -87,7 +87,7 @@ class Exp(DetectorExp):
         """Box code: YOLOX's grid for an objectness head, anchor deltas for an IoU branch."""
         return grid_coder() if self.quality == "obj" else DeltaCoder()
 
-    def get_assigner(self) -> Assigner:
+    def get_assigner(self) -> BaseAssigner:
         """The label assigner named by `assigner`."""
         if self.assigner == "simota":
             return SimOTAAssigner()
@@ -123,6 +123,7 @@ class Exp(DetectorExp):
             multi_label=self.multi_label,
             clip=None if self.quality == "obj" else "input",
             names=names,
+            scores=self.class_scores(),
         )
 
     # ------------------------------------------------------------------------------------------- images
@@ -168,9 +169,9 @@ class Exp(DetectorExp):
         base = self.input_size[0] // 32
         return base - self.multiscale_range, base + self.multiscale_range
 
-    def normalize(self, images: Tensor, content_sizes: Tensor | None = None) -> Tensor:
-        """uint8 [B, 3, H, W] BGR -> network input; YOLOX takes 0..255 as they are, the padding too."""
-        return images.float()
+    def get_preprocessor(self) -> Preprocessor:
+        """YOLOX takes 0..255 BGR as they are, the padding too."""
+        return Preprocessor()
 
 
 class YOLOXStarExp(Exp):

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from yolox_lt import boxes as box_ops
-from yolox_lt.api import LoadedDetector
+from yolox_lt.coders import category_logits
 from yolox_lt.errors import UserError
 from yolox_lt.export.runtime import ExportedModel, finish
+from yolox_lt.inference import LoadedDetector
 from yolox_lt.models import Detector
 from yolox_lt.predict import Predictor
 from yolox_lt.types import Batch, Detections, Predictions, Priors
@@ -49,6 +50,7 @@ class Difference:
     rounding: tuple[float, float] | None = None
 
     def allowed(self) -> bool:
+        """Whether the file may be used: within the limits, or near the model's own rounding."""
         boxes, scores = self.rounding or (0.0, 0.0)
         # Written so that NaN is refused.
         return self.boxes <= max(MAX_PIXELS, ROUNDING_FACTOR * boxes) and self.scores <= max(
@@ -56,6 +58,7 @@ class Difference:
         )
 
     def text(self) -> str:
+        """The differences as a sentence."""
         text = f"{self.boxes:.2g} px and {self.scores:.2g} in score over {self.compared:,} boxes"
         if self.rounding is not None:
             text += f" (float32 itself differs from float64 by {self.rounding[0]:.2g} px and {self.rounding[1]:.2g})"
@@ -82,24 +85,25 @@ def compare(detector: LoadedDetector, model: ExportedModel, images: Sequence[np.
 
 
 def max_or_nan(a: float, b: float) -> float:
+    """The larger number, NaN if `b` is NaN."""
     return max(a, b) if b == b else b
 
 
 def random_images(number: int, seed: int = 0) -> list[np.ndarray]:
-    """Pictures of smooth colours with rectangles in front, of several sizes; uint8 [H, W, 3] BGR."""
+    """Images of smooth colours with rectangles in front, of several sizes; uint8 [H, W, 3] BGR."""
     rng = np.random.default_rng(seed)
-    pictures = []
+    images = []
     for _ in range(number):
         width = int(rng.integers(320, 640))
         height = int(width * rng.uniform(0.6, 0.9))  # wide, as a fixed size of ResNet models asks for
-        picture = cv2.resize(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8), (width, height))
+        image = cv2.resize(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8), (width, height))
         for _ in range(12):
             x, y = int(rng.integers(width)), int(rng.integers(height))
             side = rng.integers(10, height // 2, 2)
             color = [int(v) for v in rng.integers(0, 256, 3)]
-            cv2.rectangle(picture, (x, y), (x + int(side[0]), y + int(side[1])), color, -1)
-        pictures.append(picture)
-    return pictures
+            cv2.rectangle(image, (x, y), (x + int(side[0]), y + int(side[1])), color, -1)
+        images.append(image)
+    return images
 
 
 def batches(detector: LoadedDetector, model: ExportedModel, images: Sequence[np.ndarray]) -> Iterator[Batch]:
@@ -132,24 +136,30 @@ def batch_difference(detector: LoadedDetector, model: ExportedModel, batch: Batc
         boxes, scores = zip(*(detection_difference(a, b, predictor) for a, b in zip(found, want)))
         return reduce(max_or_nan, boxes), reduce(max_or_nan, scores), sum(map(len, want))
     exported, _ = model(images, batch.image_sizes)
-    return *decoded_difference(exported, predictions, priors, predictor, size), predictions.box_deltas[..., 0].numel()
+    return *decoded_difference(exported, predictions, priors, predictor, size, True), predictions.box_deltas[
+        ..., 0
+    ].numel()
 
 
 @torch.no_grad()
 def reference(detector: LoadedDetector, images: Tensor, batch: Batch) -> tuple[Predictions, Priors]:
     """What the PyTorch model says, in the precision of its weights."""
     assert isinstance(detector.model, Detector)
-    network_input = detector.exp.normalize(images.to(torch.uint8), batch.image_sizes)
+    network_input = detector.preprocessor(images.to(torch.uint8), batch.image_sizes)
     return detector.model(network_input.to(next(detector.model.parameters()).dtype))
 
 
 def decoded_difference(
-    one: Predictions, other: Predictions, priors: Priors, predictor: Predictor, size: tuple[int, int]
+    one: Predictions, other: Predictions, priors: Priors, predictor: Predictor, size: tuple[int, int], of_file: bool
 ) -> tuple[float, float]:
-    """Largest difference of a box inside the input and of a score, over all priors."""
+    """Largest difference of a box inside the input and of a score, over all priors.
+
+    of_file: `one` is what a file gives, with one logit a category whatever the loss.
+    """
+    of_one = replace(predictor, scores=None) if of_file else predictor
     boxes = scores = 0.0
     for b in range(len(one.cls_logits)):  # scores of one image can fill a gigabyte
-        ours, theirs = (decoded(p, b, priors, predictor, size) for p in (one, other))
+        ours, theirs = (decoded(p, b, priors, q, size) for p, q in ((one, of_one), (other, predictor)))
         boxes = max_or_nan(boxes, (ours[0] - theirs[0]).abs().max().item())
         scores = max_or_nan(scores, (ours[1] - theirs[1]).abs().max().item())
     return boxes, scores
@@ -159,11 +169,11 @@ def decoded(
     predictions: Predictions, b: int, priors: Priors, predictor: Predictor, size: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
     """Boxes [P, 4] inside the input and scores [P, C] of image b."""
-    boxes = predictor.coder.decode(priors.boxes, predictions.box_deltas[b])
-    scores = predictions.cls_logits[b].sigmoid()
+    boxes = predictor.coder.decode(priors.plain(), predictions.box_deltas[b])
+    scores = category_logits(predictions.cls_logits[b], predictor.scores).sigmoid()
     if predictions.quality_logits is not None:
         scores *= predictions.quality_logits[b].sigmoid()[:, None]
-    return box_ops.clip(boxes, size, priors.legacy), scores
+    return box_ops.clip(boxes, size), scores
 
 
 def rounding_error(detector: LoadedDetector, model: ExportedModel, batch: Batch) -> tuple[float, float]:
@@ -177,7 +187,7 @@ def rounding_error(detector: LoadedDetector, model: ExportedModel, batch: Batch)
         double, _ = reference(detector, images, batch)
     finally:
         detector.model.float()
-    return decoded_difference(single, double, priors, predictor, size)
+    return decoded_difference(single, double, priors, predictor, size, False)
 
 
 def detection_difference(found: Detections, want: Detections, predictor: Predictor) -> tuple[float, float]:

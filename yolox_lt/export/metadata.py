@@ -5,15 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from yolox_lt.checkpoint import plain
+from yolox_lt.checkpoint import plain, portable
 from yolox_lt.errors import UserError
+from yolox_lt.exp import DetectorExp
+from yolox_lt.exp.agreement import overridden_methods
 from yolox_lt.export.network import first_cells, takes_image_sizes
-
-if TYPE_CHECKING:
-    from yolox_lt.exp import DetectorExp
-    from yolox_lt.models import Detector
+from yolox_lt.models import Detector
 
 FORMAT_VERSION = 1
 
@@ -53,6 +52,7 @@ class Metadata:
     thresholds: of the experiment's Predictor; a file with NMS has them inside.
     strides, anchors, legacy, box_code: how box deltas become boxes. anchors: per level [A][x1, y1, x2, y2] of the first
         cell; legacy: they are in the +1 pixel convention; box_code: a class of `yolox_lt.coders` and its arguments.
+    overrides, exp_file: methods that the experiment's file overrides, and its name.
     """
 
     family: str
@@ -70,6 +70,8 @@ class Metadata:
     anchors: list[list[list[float]]]
     legacy: bool
     box_code: dict[str, Any]
+    overrides: tuple[str, ...] = ()
+    exp_file: str = ""
     format_version: int = FORMAT_VERSION
 
     def to_strings(self) -> dict[str, str]:
@@ -92,11 +94,13 @@ class Metadata:
             raise UserError(
                 f"{source}: written by a newer version of this project (format {values['format_version']}); update"
             )
-        if set(values) != fields:
+        optional = {field.name for field in dataclasses.fields(cls) if field.default is not dataclasses.MISSING}
+        if set(values) | optional != fields:
             raise UserError(
                 f"{source}: holds no metadata of this project; give a file that tools/export.py has written"
             )
         values["names"] = tuple(values["names"])
+        values["overrides"] = tuple(values.get("overrides", ()))
         values["size"] = None if values["size"] is None else tuple(values["size"])
         return cls(**values)
 
@@ -114,7 +118,7 @@ def describe(
     padding = IMAGE_SIZES if takes_image_sizes(exp) else f"the rest filled with {exp.get_collate().fill}"
     return Metadata(
         family=exp.family,
-        settings=plain(exp.attributes()),
+        settings=portable(plain(exp.attributes())),
         names=names,
         input=IMAGES + padding,
         outputs=DETECTIONS if nms else RAW_OUTPUTS,
@@ -128,4 +132,6 @@ def describe(
         anchors=first_cells(model.anchors).tolist(),
         legacy=model.anchors.legacy,
         box_code={"name": type(coder).__name__, **vars(coder)},
+        overrides=tuple(overridden_methods(exp)),
+        exp_file=exp._file,
     )

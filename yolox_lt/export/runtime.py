@@ -14,15 +14,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from yolox_lt import boxes as box_ops
-from yolox_lt.api import LoadedDetector, check_device
-from yolox_lt.data.collate import Item
 from yolox_lt.errors import UserError
+from yolox_lt.exp import DetectorExp, get_exp
+from yolox_lt.exp.agreement import check_overrides
+from yolox_lt.exp.load import exp_from_settings
 from yolox_lt.export.metadata import THRESHOLDS, Metadata
 from yolox_lt.export.network import Grid
+from yolox_lt.inference import LoadedDetector, check_device
 from yolox_lt.predict import Predictor
-from yolox_lt.predict.nms import category_nms
+from yolox_lt.predict.predictor import Candidates
+from yolox_lt.predict.select import NONE
 from yolox_lt.types import Batch, Detections, Predictions, Priors
+
+INSIDE = frozenset({"get_model", "get_preprocessor", "normalize", "get_cls_loss", "num_outputs", "class_scores"})
+"""Methods of an experiment that are part of the network in a file."""
 
 
 class ExportedModel:
@@ -109,26 +114,15 @@ class ExportedDetector(LoadedDetector):
 
     model: ExportedModel
 
-    def detect(self, items: list[Item], class_agnostic: bool) -> list[Detections]:
-        """Detections of transformed images, those of equal size in one batch, in the order of `items`."""
-        positions: dict[tuple[int, ...], list[int]] = {}
-        for position, item in enumerate(items):
-            positions.setdefault(item.image.shape, []).append(position)
-        found: dict[int, Detections] = {}
-        for group in positions.values():
-            batch = self.exp.get_collate()([items[position] for position in group])
-            found.update(zip(group, self.detect_batch(batch, class_agnostic)))
-        return [found[position] for position in range(len(items))]
-
-    def detect_batch(self, batch: Batch, class_agnostic: bool) -> list[Detections]:
+    def detect_batch(self, batch: Batch, predictor: Predictor) -> list[Detections]:
         """Detections of images of one size."""
-        predictor = dataclasses.replace(self.exp.get_predictor(self.names), class_agnostic=class_agnostic)
         images = self.model.fit(batch).to(self.device)
         sizes = batch.image_sizes.to(self.device)
         if self.model.metadata.nms:
             check_thresholds(self.model, predictor)
             return finish(self.model.outputs(images, sizes), batch, predictor, self.model.metadata.legacy)
         predictions, priors = self.model(images, sizes)
+        predictor = dataclasses.replace(predictor, scores=None)  # a file gives one logit a category
         size = (images.shape[2], images.shape[3])
         return predictor(predictions, priors, batch.scales, batch.original_sizes, batch.image_sizes, size)
 
@@ -152,22 +146,17 @@ def check_thresholds(model: ExportedModel, predictor: Predictor) -> None:
 
 
 def finish(outputs: Sequence[Tensor], batch: Batch, predictor: Predictor, legacy: bool) -> list[Detections]:
-    """Rows of a file with NMS -> detections in pixels of the original images; what `Predictor` does at its end."""
-    found = []
-    for b, rows in enumerate(outputs[3].tolist()):
-        boxes, scores, labels = (values[b, :rows] for values in outputs[:3])
-        pixel = boxes.new_tensor([0, 0, 1, 1]) * float(legacy)
-        boxes = boxes - pixel  # back to the convention of the file's own NMS
-        groups = torch.zeros_like(labels) if predictor.class_agnostic else labels
-        keep = category_nms(boxes, scores, groups, predictor.nms_threshold)[: predictor.max_detections]
-        keep = keep[scores[keep] >= predictor.score_threshold]
-        (scale_y, scale_x), (height, width) = batch.scales[b].tolist(), batch.original_sizes[b].tolist()
-        kept = box_ops.scale(boxes[keep], 1 / scale_x, 1 / scale_y) + pixel
-        found.append(Detections(box_ops.clip(kept, (height, width)), scores[keep], labels[keep], predictor.names))
-    return found
+    """Rows of a file with NMS -> detections in pixels of the original images, after a second NMS of `predictor`."""
+    boxes, scores, labels, count = outputs
+    boxes = boxes - boxes.new_tensor([0, 0, 1, 1]) * float(legacy)  # back to the convention of the file's own NMS
+    filled = torch.arange(scores.shape[1], device=scores.device) < count[:, None]  # [B, D]
+    candidates = Candidates(boxes, scores.masked_fill(~filled, NONE), labels)
+    return predictor.to_original(predictor.finish(candidates, legacy), legacy, batch.scales, batch.original_sizes)
 
 
-def load_onnx(path: str | Path, device: str | torch.device = "cpu") -> ExportedDetector:
+def load_onnx(
+    path: str | Path, device: str | torch.device = "cpu", exp: str | Path | DetectorExp | None = None
+) -> ExportedDetector:
     """The detector of an ONNX file that this project has written, run by onnxruntime with as many threads as PyTorch.
 
     Raises:
@@ -194,10 +183,12 @@ def load_onnx(path: str | Path, device: str | torch.device = "cpu") -> ExportedD
 
     metadata = Metadata.from_strings(session.get_modelmeta().custom_metadata_map, path)
     # The session keeps its tensors to itself: what comes back is on the CPU, where decoding and NMS continue.
-    return detector_of(ExportedModel(run, metadata, path), torch.device("cpu"))
+    return detector_of(ExportedModel(run, metadata, path), torch.device("cpu"), exp)
 
 
-def load_torchscript(path: str | Path, device: str | torch.device = "cpu") -> ExportedDetector:
+def load_torchscript(
+    path: str | Path, device: str | torch.device = "cpu", exp: str | Path | DetectorExp | None = None
+) -> ExportedDetector:
     """The detector of a TorchScript file that this project has written.
 
     Raises:
@@ -216,14 +207,26 @@ def load_torchscript(path: str | Path, device: str | torch.device = "cpu") -> Ex
     def run(inputs: list[Tensor]) -> Sequence[Tensor]:
         return module(*inputs)
 
-    return detector_of(ExportedModel(run, metadata, path), place)
+    return detector_of(ExportedModel(run, metadata, path), place, exp)
 
 
-def detector_of(model: ExportedModel, device: torch.device) -> ExportedDetector:
-    from yolox_lt.exp.load import exp_from_settings
+def detector_of(model: ExportedModel, device: torch.device, exp: str | Path | DetectorExp | None) -> ExportedDetector:
+    """The detector that a file's metadata describe; images are prepared and detections finished as `exp` does it.
 
+    Of an experiment's file the methods count, with the settings that the metadata hold.
+
+    Raises:
+        UserError: methods that the file's experiment overrides and that are not inside the file are missing.
+    """
     metadata = model.metadata
-    return ExportedDetector(model, exp_from_settings(metadata.family, metadata.settings), metadata.names, device)
+    if isinstance(exp, DetectorExp):
+        own = exp
+    else:
+        own = exp_from_settings(metadata.family, {}) if exp is None else get_exp(exp)
+        own.update(metadata.settings)
+    outside = {"overrides": sorted(set(metadata.overrides) - INSIDE), "exp_file": metadata.exp_file}
+    check_overrides(own, outside, model.source)
+    return ExportedDetector(model, own, metadata.names, device)
 
 
 def require(package: str) -> ModuleType:
@@ -239,10 +242,16 @@ def require(package: str) -> ModuleType:
 
 
 def check_file(path: str | Path) -> Path:
+    """The path of a file.
+
+    Raises:
+        UserError: there is none.
+    """
     if not Path(path).is_file():
         raise UserError(f"{path}: exported file not found; check the path")
     return Path(path)
 
 
 def first_line(error: Exception) -> str:
+    """First line of an error message, the name of its class if it has none."""
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

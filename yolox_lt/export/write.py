@@ -14,12 +14,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from yolox_lt.api import Image, LoadedDetector, read_image
 from yolox_lt.errors import UserError
 from yolox_lt.export.compare import Difference, check, compare
 from yolox_lt.export.metadata import Metadata, describe
 from yolox_lt.export.network import DetectionNetwork, ExportNetwork
 from yolox_lt.export.runtime import load_onnx, load_torchscript, require
+from yolox_lt.images import Image, read_image
+from yolox_lt.inference import LoadedDetector
 from yolox_lt.models import Detector
 
 FORMATS = ("onnx", "torchscript")

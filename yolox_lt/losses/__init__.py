@@ -1,7 +1,8 @@
 """Classification losses with and without a memory, and the box losses."""
 
-from yolox_lt.losses.balance import CategoryCounts, GradientBalance
+from yolox_lt.losses.balance import CategoryCounts, GradientBalance, StepState
 from yolox_lt.losses.box import bce_with_logits, giou_loss, square_iou_loss
+from yolox_lt.losses.classification import ClassificationLoss, own_scores
 from yolox_lt.losses.eql import EQLLoss
 from yolox_lt.losses.eqlv2 import EQLv2FocalLoss
 from yolox_lt.losses.eqlv2_region import EQLv2Loss
@@ -14,6 +15,7 @@ from yolox_lt.losses.softmax import SoftmaxLoss
 
 __all__ = [
     "CategoryCounts",
+    "ClassificationLoss",
     "DenseLoss",
     "EQLLoss",
     "EQLv2FocalLoss",
@@ -28,7 +30,9 @@ __all__ = [
     "SeesawLoss",
     "SigmoidLoss",
     "SoftmaxLoss",
+    "StepState",
     "bce_with_logits",
     "giou_loss",
+    "own_scores",
     "square_iou_loss",
 ]

@@ -8,9 +8,9 @@ from torch import Tensor
 from yolox_lt import boxes as box_ops
 
 
-def giou_loss(predicted: Tensor, target: Tensor, legacy: bool = False) -> Tensor:
+def giou_loss(predicted: Tensor, target: Tensor) -> Tensor:
     """1 - GIoU in [0, 2] of decoded boxes [M, 4] -> [M]; union inside IoU floored at one square pixel."""
-    return 1 - box_ops.giou(predicted, target, legacy)
+    return 1 - box_ops.giou(predicted, target)
 
 
 def square_iou_loss(predicted: Tensor, target: Tensor) -> Tensor:

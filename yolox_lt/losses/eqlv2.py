@@ -52,6 +52,11 @@ class EQLv2FocalLoss(DenseLoss):
         weight = self.category_weights(torch.float64)[1] * alpha_weights(self.alpha)[1]
         return weight, torch.full_like(weight, self.gamma, dtype=compute_dtype(logits))
 
+    def category_state(self) -> dict[str, Tensor]:
+        """Gradient sums, g, the focal loss's exponent and the weight of negatives, each [C]."""
+        weight = self.category_weights()[1]
+        return self.balance.columns(weight.new_full(weight.shape, self.gamma), weight)
+
     def update_balance(self, result: DenseResult) -> None:
         if self.training:
             self.balance.accumulate(result.pos_grad, result.neg_grad)

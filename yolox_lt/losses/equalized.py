@@ -49,7 +49,12 @@ class EqualizedLoss(DenseLoss):
         plain = torch.full_like(lifted, self.gamma)
         return (lifted if self.focusing else plain), (lifted if self.weighting else plain) / self.gamma
 
+    def category_state(self) -> dict[str, Tensor]:
+        """Gradient sums, g, exponent and weight, each [C]."""
+        return self.balance.columns(*self.category_factors())
+
     def update_balance(self, result: DenseResult) -> None:
+        """Take the gradient sums of a pass, in training."""
         if self.training:
             self.balance.accumulate(result.pos_grad, result.neg_grad)
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from yolox_lt.losses.kernel import DenseResult, FusedLoss, dense_pass, softplus
+from yolox_lt.losses.classification import ClassificationLoss
+from yolox_lt.losses.dense import dense_pass
+from yolox_lt.losses.kernel import DenseResult, FusedLoss, softplus
 
 
-class DenseLoss(nn.Module):
+class DenseLoss(ClassificationLoss):
     """What all dense classification losses share: argument checks, float32 under autocast, the fused pass.
 
     A subclass says what happens at the positive entries (`positive_term`) and gives weight and exponent of the negative
@@ -37,14 +39,17 @@ class DenseLoss(nn.Module):
         return FusedLoss.apply(logits, result)
 
     def dense(self, logits: Tensor, labels: Tensor, quality: Tensor | None, normalizer: float | Tensor) -> DenseResult:
+        """Value, gradient and gradient sums in one pass; arguments as `forward`."""
         weight, exponent = self.negative_factors(logits)
         scale = torch.as_tensor(normalizer, dtype=torch.float64, device=logits.device)
         return dense_pass(logits, labels, quality, self.positive_term, exponent, weight, scale)
 
     def positive_term(self, x: Tensor, labels: Tensor, quality: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Value and derivative at the positive entries: logits x, their labels and qualities, each [M] -> each [M]."""
         raise NotImplementedError
 
     def negative_factors(self, logits: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Weight float64 [C] and exponent [C] (None: 0) of p at the negative entries of `logits` [N, C]."""
         raise NotImplementedError
 
     def update_balance(self, result: DenseResult) -> None:
@@ -52,6 +57,7 @@ class DenseLoss(nn.Module):
 
 
 def check_shapes(logits: Tensor, labels: Tensor, quality: Tensor | None) -> None:
+    """Refuse arguments of a loss that do not fit together, see `DenseLoss.forward`."""
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ValueError(f"expected logits [N, C] and labels [N], got {tuple(logits.shape)} and {tuple(labels.shape)}")
     if quality is not None and quality.shape != labels.shape:
@@ -147,4 +153,5 @@ def alpha_weights(alpha: float) -> tuple[float, float]:
 
 
 def compute_dtype(logits: Tensor) -> torch.dtype:
+    """Type in which a loss is computed: float32 for half precision, else the logits' own."""
     return torch.float64 if logits.dtype == torch.float64 else torch.float32

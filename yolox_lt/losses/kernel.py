@@ -92,7 +92,7 @@ def negative_term(x: Tensor, exponent: Tensor | None, log2_weight: Tensor, buffe
     return loss, slope, factor
 
 
-def dense_pass(
+def block_pass(
     logits: Tensor,
     labels: Tensor,
     quality: Tensor | None,
@@ -101,7 +101,7 @@ def dense_pass(
     weight: Tensor,
     normalizer: Tensor,
 ) -> DenseResult:
-    """Loss, gradient and gradient sums of [N, C] logits.
+    """Loss, gradient and gradient sums by torch's operations, block after block of rows, on any device.
 
     Args:
         logits: float [N, C]; half precision is computed in float32.
@@ -112,24 +112,6 @@ def dense_pass(
         weight: [C] weight w of the negative entries.
         normalizer: scalar tensor that divides everything.
     """
-    if logits.device.type == "cuda" and logits.dtype != torch.float64:
-        from yolox_lt.losses.gpu_pass import gpu_pass, usable
-
-        if usable(logits.device):
-            return gpu_pass(logits, labels, quality, positive, exponent, weight, normalizer)
-    return block_pass(logits, labels, quality, positive, exponent, weight, normalizer)
-
-
-def block_pass(
-    logits: Tensor,
-    labels: Tensor,
-    quality: Tensor | None,
-    positive: PositiveTerm,
-    exponent: Tensor | None,
-    weight: Tensor,
-    normalizer: Tensor,
-) -> DenseResult:
-    """`dense_pass` with torch's operations, in blocks of rows: any device, and the reference for the Triton kernel."""
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     n, c = logits.shape
     gradient = torch.empty(n, c, dtype=dtype, device=logits.device)

@@ -7,19 +7,20 @@ Call: loss(logits [N, num_outputs], labels int64 [N], normalizer) -> scalar, dif
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from yolox_lt.losses.classification import ClassificationLoss
 from yolox_lt.types import BACKGROUND
 
 
-class RegionLoss(nn.Module):
-    """num_classes: C. num_outputs: width of the classifier.
+class RegionLoss(ClassificationLoss):
+    """num_classes: C. num_outputs: width of the classifier, a number: these losses know C.
 
     A subclass gives `forward` and `scores`; N is the rank's own number of regions, as in the reference: no normaliser
     crosses the ranks.
     """
 
-    num_outputs: int
+    num_outputs: int  # type: ignore[assignment]
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()

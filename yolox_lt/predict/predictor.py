@@ -1,28 +1,48 @@
-"""Scores, top-k, decoding, NMS and the way back to original pixels (reference section 10).
+"""The one way from network output to detections: candidates (decode, score, best pairs), finish (NMS), original pixels.
 
-With 16,800 priors and 1203 categories there are 20 million pairs, of which some thousand matter. They are found without
-a score for every pair: the k-th largest of the priors' best scores is a bound that k pairs reach, so only priors whose
-best score reaches it can hold one of the k best pairs.
+Evaluation, api, demo and exported files share it. What a traced file cannot hold, a number of rows that depends on the
+values, has a form of its own in `traced.py`; everything else is the same code.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from yolox_lt import boxes as box_ops
-from yolox_lt.coders import Coder
+from yolox_lt.coders import Coder, category_logits
+from yolox_lt.predict import select, traced
 from yolox_lt.predict.nms import category_nms
 from yolox_lt.predict.voting import vote
-from yolox_lt.types import Detections, Predictions, Priors
+from yolox_lt.types import BACKGROUND, Detections, Predictions, Priors
 
-GROUP = 64
-"""Scores of which only the best is looked at first."""
-SLACK = 1e-6
-"""The same logit's score may round differently in a vector and in a matrix; bounds are lowered by this share."""
+
+class Candidates(NamedTuple):
+    """What B images may hold, before NMS, in the convention of the priors.
+
+    boxes: float32 [B, K, 4] in input pixels. scores: float32 [B, K], below 0 for none. labels: int64 [B, K].
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+
+
+class Found(NamedTuple):
+    """What was found in B images, best first, in the convention of the priors.
+
+    boxes: float32 [B, D, 4] in input pixels. scores: float32 [B, D]. labels: int64 [B, D]. rows: int64 [B], how many
+    count; the others hold zeros and the label -1.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    rows: Tensor
 
 
 @dataclass(frozen=True)
@@ -44,6 +64,7 @@ class Predictor:
             (released ResNet models); None: not at all (official YOLOX).
         voting: replace each kept box by the score-weighted mean of the candidates that overlap it, see `vote`.
         names: category names for the detections.
+        scores: outputs of the classifier [..., W] -> scores [..., C]; None: a sigmoid of each.
     """
 
     coder: Coder
@@ -56,6 +77,7 @@ class Predictor:
     clip: Literal["input", "content"] | None = "input"
     voting: bool = False
     names: tuple[str, ...] = ()
+    scores: Callable[[Tensor], Tensor] | None = None
 
     @torch.no_grad()
     def __call__(
@@ -76,80 +98,97 @@ class Predictor:
             content_sizes: int64 [B, 2], (height, width) of each image inside the input.
             input_size: (height, width) of the input, padding included.
         """
-        found = []
-        for b in range(len(predictions.cls_logits)):
-            quality = predictions.quality_logits
-            boxes, scores, labels = self.select(
-                predictions.cls_logits[b],
-                predictions.box_deltas[b].float(),
-                None if quality is None else quality[b].float(),
-                priors,
-                input_size if self.clip == "input" else tuple(content_sizes[b].tolist()),
-            )
-            groups = torch.zeros_like(labels) if self.class_agnostic else labels
-            keep = category_nms(boxes, scores, groups, self.nms_threshold, self.max_detections)
-            kept = vote(boxes[keep], groups[keep], boxes, scores, groups, priors.legacy) if self.voting else boxes[keep]
-            (scale_y, scale_x), (height, width) = scales[b].tolist(), original_sizes[b].tolist()
-            kept = box_ops.scale(kept, 1 / scale_x, 1 / scale_y)
-            # Back to plain coordinates: the last pixel of a legacy box is its x2, the side lies one further.
-            kept = kept + kept.new_tensor([0, 0, 1, 1]) * float(priors.legacy)
-            found.append(Detections(box_ops.clip(kept, (height, width)), scores[keep], labels[keep], self.names))
-        return found
+        content = content_sizes.to(predictions.box_deltas.device)
+        candidates = self.candidates(predictions, priors, content.new_tensor([input_size]), content)
+        return self.to_original(self.finish(candidates, priors.legacy), priors.legacy, scales, original_sizes)
 
-    def select(
-        self,
-        cls_logits: Tensor,
-        box_deltas: Tensor,
-        quality_logits: Tensor | None,
-        priors: Priors,
-        clip_size: tuple[int, int],
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Candidates of one image before NMS: boxes [K, 4] in input pixels, scores [K], labels int64 [K]."""
-        boxes = self.coder.decode(priors.boxes, box_deltas)
-        if self.clip is not None:
-            boxes = box_ops.clip(boxes, clip_size, priors.legacy)
-        quality = boxes.new_ones(len(boxes)) if quality_logits is None else quality_logits.sigmoid()
-        usable = ((boxes[:, 2:] - boxes[:, :2] + float(priors.legacy)) > 0).all(dim=1)
+    def candidates(
+        self, predictions: Predictions, priors: Priors, input_sizes: Tensor, content_sizes: Tensor
+    ) -> Candidates:
+        """The best pairs of prior and category of every level, best first inside a level.
+
+        Pairs whose box has no area, or none inside the image's content, are no candidates.
+
+        Args:
+            input_sizes: int64 [1, 2], (height, width) of the input. content_sizes: int64 [B, 2] of the images in it.
+        """
+        best_pairs = traced.best_pairs if torch.jit.is_tracing() else select.best_pairs
+        boxes = priors.to_own(self.coder.decode(priors.plain(), predictions.box_deltas.float()))  # [B, P, 4]
+        clip_sizes = {"input": input_sizes, "content": content_sizes, None: None}[self.clip]
+        if clip_sizes is not None:
+            boxes = torch.minimum(boxes.clamp(min=0), corners(clip_sizes) - float(priors.legacy))
+        usable = ((boxes[..., 2:] - boxes[..., :2] + float(priors.legacy)) > 0).all(dim=2)
+        usable = usable & (boxes[..., :2] < corners(content_sizes)[..., :2]).all(dim=2)
+        logits = predictions.quality_logits
+        quality = torch.ones_like(boxes[..., 0]) if logits is None else logits.float().sigmoid()
+        cls_logits = category_logits(predictions.cls_logits, self.scores)
         parts, first = [], 0
         for size in priors.level_sizes:
             level = slice(first, first + size)
-            scores, prior, label = self.best_pairs(cls_logits[level], quality[level], usable[level])
-            parts.append((scores, prior + first, label))
-            first += size
-        kept_scores, prior, label = (torch.cat(column) for column in zip(*parts))
-        order = kept_scores.argsort(descending=True, stable=True)
-        return boxes[prior[order]], kept_scores[order], label[order]
+            scores, prior, label = best_pairs(
+                cls_logits[:, level],
+                quality[:, level],
+                usable[:, level],
+                smaller(size, self.pre_nms),
+                self.multi_label,
+                max(self.score_threshold, 0.0),
+            )
+            parts.append((boxes[:, level].gather(1, prior[..., None].expand(-1, -1, 4)), scores, label))
+            first = first + size
+        return Candidates(*(torch.cat(column, dim=1) for column in zip(*parts)))
 
-    def best_pairs(self, logits: Tensor, quality: Tensor, usable: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores, prior indices and labels of one level's best pairs, best first.
+    def finish(self, candidates: Candidates, legacy: bool = False, num_classes: int = 0) -> Found:
+        """NMS inside each category, or over all with `class_agnostic`, and the best `max_detections` of what stays.
 
-        logits: [n, C]. quality: float32 [n]. usable: bool [n], priors whose box is not empty.
+        Args:
+            legacy: convention of the boxes. num_classes: C, while tracing alone.
         """
-        n, c = logits.shape
-        least = max(self.score_threshold, 0.0)
-        best_logit = logits.amax(dim=1)
-        best = (best_logit.float().sigmoid() * quality).masked_fill(~usable, -1.0)  # [n]
-        if self.multi_label:
-            bound = best.topk(self.limit(n)).values[-1].clamp(min=least) * (1 - SLACK)
-            rows = (best >= bound).nonzero().squeeze(1)
-            scores = (logits[rows].float().sigmoid() * quality[rows, None]).flatten()  # [m, C] -> [m*C]
-            pair = largest(scores, self.limit(n))  # row * C + label
-            score, prior, label = scores[pair], rows[pair // c], pair % c
-        else:
-            prior = largest(best, self.limit(n))
-            score, label = best[prior], logits[prior].argmax(dim=1)
-        keep = score >= least
-        return score[keep], prior[keep], label[keep]
+        boxes, scores, labels = candidates
+        if torch.jit.is_tracing():
+            keep = traced.keep_mask(boxes, scores, labels, num_classes, self.nms_threshold, self.max_detections)
+            scores = scores.masked_fill(~keep, select.NONE)
+            return Found(*traced.best_first(boxes, scores, labels, self.max_detections))
+        shape = (len(boxes), self.max_detections)
+        found = Found(
+            boxes.new_zeros(*shape, 4),
+            scores.new_zeros(shape),
+            labels.new_full(shape, BACKGROUND),
+            labels.new_zeros(len(boxes)),
+        )
+        for b in range(len(boxes)):
+            own = (scores[b] >= max(self.score_threshold, 0.0)).nonzero().squeeze(1)
+            box, score, label = boxes[b, own], scores[b, own], labels[b, own]
+            groups = torch.zeros_like(label) if self.class_agnostic else label
+            keep = category_nms(box, score, groups, self.nms_threshold, self.max_detections)
+            kept = vote(box[keep], groups[keep], box, score, groups, legacy) if self.voting else box[keep]
+            rows = len(keep)
+            found.boxes[b, :rows], found.scores[b, :rows], found.labels[b, :rows] = kept, score[keep], label[keep]
+            found.rows[b] = rows
+        return found
 
-    def limit(self, priors_of_level: int) -> int:
-        return priors_of_level if self.pre_nms is None else min(self.pre_nms, priors_of_level)
+    def to_original(self, found: Found, legacy: bool, scales: Tensor, original_sizes: Tensor) -> list[Detections]:
+        """Plain boxes in pixels of the original images, clipped to them; arguments as in a call."""
+        detections = []
+        for b, rows in enumerate(found.rows.tolist()):
+            (scale_y, scale_x), (height, width) = scales[b].tolist(), original_sizes[b].tolist()
+            boxes = box_ops.scale(found.boxes[b, :rows], 1 / scale_x, 1 / scale_y)
+            # Back to plain coordinates: the last pixel of a legacy box is its x2, the side lies one further.
+            boxes = box_ops.clip(boxes + boxes.new_tensor([0, 0, 1, 1]) * float(legacy), (height, width))
+            # Rounding at the border may leave no area.
+            keep = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+            scores, labels = found.scores[b, :rows], found.labels[b, :rows]
+            detections.append(Detections(boxes[keep], scores[keep], labels[keep], self.names))
+        return detections
 
 
-def largest(values: Tensor, count: int) -> Tensor:
-    """Indices of the `count` largest of `values` [n], or of all; largest first, the lower index on equality."""
-    groups = values[: len(values) // GROUP * GROUP].view(-1, GROUP).amax(dim=1)  # [n] -> [n // GROUP, GROUP]
-    if len(groups) <= count:
-        return values.argsort(descending=True, stable=True)[:count]
-    # So many values reach this bound, and few others; only they are sorted.
-    index = (values >= groups.topk(count).values[-1]).nonzero().squeeze(1)
-    return index[values[index].argsort(descending=True, stable=True)[:count]]
+def corners(sizes: Tensor) -> Tensor:
+    """(height, width) [B, 2] -> largest x1 y1 x2 y2 inside, float32 [B, 1, 4]."""
+    height, width = sizes[:, 0].float(), sizes[:, 1].float()
+    return torch.stack([width, height, width, height], dim=-1)[:, None]  # [B, 4] -> [B, 1, 4]
+
+
+def smaller(priors: int, pre_nms: int | None) -> int:
+    """Pairs kept of a level. While a dynamic size is traced sizes are tensors, which PyTorch takes for numbers."""
+    if isinstance(priors, Tensor):
+        return priors if pre_nms is None else priors.clamp(max=pre_nms)
+    return priors if pre_nms is None else min(priors, pre_nms)

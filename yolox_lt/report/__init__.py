@@ -1,0 +1,1 @@
+"""Tables, images and the page of a run."""

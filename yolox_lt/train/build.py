@@ -14,7 +14,7 @@ from yolox_lt.data.sampling.sampler import SampleSampler, resume_stream
 from yolox_lt.distributed.collectives import RankGroups, broadcast
 from yolox_lt.distributed.processes import ProcessInfo, use_deterministic_algorithms
 from yolox_lt.errors import UserError
-from yolox_lt.exp.detection import DetectorExp
+from yolox_lt.exp.detection import DetectorExp, preprocessor_of
 from yolox_lt.optim.ema import ModelEMA
 from yolox_lt.train.options import TrainOptions
 from yolox_lt.train.progress import Progress
@@ -58,18 +58,14 @@ def build_data(exp: DetectorExp, options: TrainOptions, seed: int, micro_batch: 
     """Training set with its sampling, and the evaluator.
 
     Raises:
-        UserError: validation and training annotations list other categories.
+        UserError: the validation annotations list categories that the training annotations do not.
     """
     process = options.process
     dataset = exp.get_dataset(options.cache, seed)
     index = dataset.store.index
     pinned = process.device.type == "cuda"
-    evaluator = exp.get_evaluator(max(micro_batch, 1), process.rank, process.world_size, pinned)
-    if not np.array_equal(evaluator.index.category_ids, index.category_ids):
-        raise UserError(
-            f"{evaluator.index.path}: its category ids are not those of {index.path}; "
-            "both files must list the same categories"
-        )
+    share = max(micro_batch, 1)
+    evaluator = exp.get_evaluator(share, process.rank, process.world_size, pinned, index.category_names)
     factors = exp.get_factors(index, dataset.images)
     epoch_iterations = exp.iterations_per_epoch(factors, options.batch_size, process.world_size)
     return TrainData(
@@ -107,8 +103,8 @@ def build_run(
     device = options.process.device
     model = exp.get_model().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     criterion = exp.get_criterion().to(device)
-    for balance in criterion.balances():
-        balance.auto_commit = False
+    for state in criterion.step_states():
+        state.auto_commit = False
     # The released models count updates from 0, so that the first one copies the model; official YOLOX from 1.
     first = 0 if exp.scheduler == "yoloxwarmcos_released" else 1
     return RunState(
@@ -119,12 +115,14 @@ def build_run(
         data,
         model,
         training_network(model, exp, options.process),
+        preprocessor_of(exp).to(device),
         criterion,
         exp.get_optimizer(options.batch_size, model),
         exp.get_lr_scheduler(exp.basic_lr_per_img * options.batch_size, data.epoch_iterations),
         torch.amp.GradScaler(device.type, enabled=options.amp == torch.float16),
         ModelEMA(model, exp.ema_decay, first) if exp.ema else None,
         progress,
+        given=options.given or (),
     )
 
 

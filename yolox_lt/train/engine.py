@@ -24,7 +24,7 @@ from yolox_lt.errors import UserError
 from yolox_lt.evaluate.metrics import Report
 from yolox_lt.exp.detection import DetectorExp
 from yolox_lt.train.build import build_batches, build_data, build_run, choose_seed, micro_batch_size
-from yolox_lt.train.callbacks.base import Callback, ExpCallback
+from yolox_lt.train.callbacks.callback import Callback, ExpCallback
 from yolox_lt.train.callbacks.checkpoints import Checkpoints
 from yolox_lt.train.callbacks.log import RunLog
 from yolox_lt.train.callbacks.writers import make_writers
@@ -33,7 +33,7 @@ from yolox_lt.train.meter import IntervalMeter, epoch_record, nan_to_zero
 from yolox_lt.train.nonfinite import NonFiniteGuard
 from yolox_lt.train.options import TrainOptions
 from yolox_lt.train.progress import Progress
-from yolox_lt.train.restore import find_start, start_from
+from yolox_lt.train.restore import find_start, resume_as_begun, start_from
 from yolox_lt.train.state import RunState, TrainData
 from yolox_lt.types import Batch
 
@@ -46,6 +46,8 @@ class Trainer:
     """
 
     run: RunState
+    guard: NonFiniteGuard
+    meter: IntervalMeter
     batch_stream: Iterator[Batch] | None = None
 
     def __init__(self, exp: DetectorExp, options: TrainOptions) -> None:
@@ -53,9 +55,6 @@ class Trainer:
         self.options = options
         self.device = options.process.device
         self.callbacks: list[Callback] = []
-        self.guard = NonFiniteGuard(exp.nonfinite, exp.nonfinite_limit)
-        self.meter = IntervalMeter(exp.print_interval, options.batch_size)
-        self.micro_batch = micro_batch_size(exp, options)
 
     def train(self) -> None:
         """Run from the start, or from where the checkpoint stopped, to the end.
@@ -90,14 +89,20 @@ class Trainer:
 
     def prepare(self) -> None:
         """Everything up to the first step."""
-        exp, options = self.exp, self.options
+        exp = self.exp
         ranks = rank_groups()
-        start = find_start(exp, options, ranks)
+        start = find_start(exp, self.options, ranks)
         checkpoint = None if start.path is None else load_checkpoint(start.path)
         resumed = checkpoint if start.resume else None
+        if resumed is not None and start.path is not None:
+            self.options = resume_as_begun(exp, self.options, resumed, start.path)
+        options = self.options
+        self.guard = NonFiniteGuard(exp.nonfinite, options.amp, exp.nonfinite_limit)
+        self.meter = IntervalMeter(exp.print_interval, options.batch_size)
+        micro_batch = micro_batch_size(exp, options)
         seed = choose_seed(exp, None if resumed is None else resumed["seed"], ranks)
-        data = build_data(exp, options, seed, self.micro_batch)
-        progress = Progress(SamplerSegment(options.process.world_size, self.micro_batch, 0))
+        data = build_data(exp, options, seed, micro_batch)
+        progress = Progress(SamplerSegment(options.process.world_size, micro_batch, 0))
         # Loader processes make the first batch of a new run while the rest is built; forking is safest before CUDA too.
         self.batch_stream = None if start.resume else self.batches(data, progress, seed)
         if self.device.type == "cpu":
@@ -185,11 +190,11 @@ class Trainer:
             for own, value in zip(statistics, before):
                 own.copy_(value)
         applied = not dropped and self.update()
-        for balance in run.criterion.balances():
+        for state in run.criterion.step_states():
             if applied:
-                balance.commit()
+                state.commit()
             else:
-                balance.discard()
+                state.discard()
         if applied and run.ema is not None:
             run.ema.update(run.model)
         self.guard.dropped_in_a_row = self.guard.dropped_in_a_row + 1 if dropped else 0
@@ -200,13 +205,10 @@ class Trainer:
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Losses of one batch, the network under autocast, the criterion in float32."""
         size = self.exp.random_resize(self.run.iteration)
-        images, boxes = self.exp.preprocess(batch.images, batch.boxes, size, batch.image_sizes)
+        images = self.run.preprocessor(batch.images, batch.image_sizes, size)
         with torch.autocast(self.device.type, dtype=self.options.amp, enabled=self.options.amp is not None):
             predictions, priors = self.run.network(images)
-        content = batch.image_sizes.double() * torch.tensor(
-            [images.shape[2] / batch.images.shape[2], images.shape[3] / batch.images.shape[3]], dtype=torch.float64
-        )
-        sizes = [(int(h), int(w)) for h, w in content.round().tolist()]
+        boxes, sizes = resized_targets(batch, images)
         return self.run.criterion(predictions, priors, boxes, batch.labels, sizes)
 
     def update(self) -> bool:
@@ -261,3 +263,14 @@ class Trainer:
             asked = self.stop.received.name if self.stop.received is not None else "another rank"
             done, total = (self.run.iteration, self.run.total) if self.callbacks else (0, 0)  # stopped before the start
             logger.info(f"stopped by {asked} after iteration {done} of {total}; continue with --resume")
+
+
+def resized_targets(batch: Batch, images: Tensor) -> tuple[list[Tensor], list[tuple[int, int]]]:
+    """Boxes [G, 4] of each image and the (height, width) of its content, in pixels of the network's input `images`."""
+    (rows, columns), (height, width) = batch.images.shape[2:], images.shape[2:]
+    boxes = batch.boxes
+    if (height, width) != (rows, columns):
+        factor = torch.tensor([width / columns, height / rows] * 2, device=images.device)
+        boxes = [b * factor for b in boxes]
+    content = batch.image_sizes.double() * torch.tensor([height / rows, width / columns], dtype=torch.float64)
+    return boxes, [(int(h), int(w)) for h, w in content.round().tolist()]

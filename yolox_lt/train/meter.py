@@ -6,7 +6,7 @@ import math
 import time
 
 from yolox_lt.evaluate.metrics import Report
-from yolox_lt.train.callbacks.base import EpochRecord
+from yolox_lt.train.callbacks.callback import EpochRecord
 from yolox_lt.train.memory import memory_megabytes
 from yolox_lt.train.state import RunState
 
@@ -58,7 +58,15 @@ def epoch_record(run: RunState, epoch: int, report: Report | None) -> EpochRecor
         "memory_MB": round(memory_megabytes(run.process.device), 1),
         "skipped_images": sum(run.bad_images.values()),
     }
-    return EpochRecord(epoch, row, report, is_best=report is not None and not run.best >= nan_to_zero(metrics["AP"]))
+    return EpochRecord(epoch, row, report, is_best=report is not None and improves(metrics["AP"], run.best))
+
+
+def improves(value: float, best: float) -> bool:
+    """Whether an evaluation becomes the best one; NaN counts as 0.
+
+    Of equal ones the latest counts: where AP is 0 or undefined for long, best.pth must not stay the first of all.
+    """
+    return nan_to_zero(value) >= best
 
 
 def nan_to_zero(value: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 from loguru import logger
 
 from yolox_lt.distributed.collectives import any_rank
@@ -12,7 +13,7 @@ from yolox_lt.errors import UserError
 from yolox_lt.train.state import RunState
 from yolox_lt.types import Batch
 
-POLICIES = ("stop", "skip")
+POLICIES = ("auto", "stop", "skip")
 
 
 class NonFiniteGuard:
@@ -21,16 +22,17 @@ class NonFiniteGuard:
     dropped_in_a_row: steps just now that were left out.
 
     Args:
-        policy: stop, or skip the step. limit: steps in a row that may be skipped.
+        policy: stop, skip (the step), or auto: skip under float16, whose range a sound step may leave, else stop.
+        amp: of the run. limit: steps in a row that may be skipped.
 
     Raises:
         UserError: an unknown policy.
     """
 
-    def __init__(self, policy: str, limit: int) -> None:
+    def __init__(self, policy: str, amp: torch.dtype | None, limit: int) -> None:
         if policy not in POLICIES:
             raise UserError(f"nonfinite {policy!r} is unknown; choose one of {', '.join(POLICIES)}")
-        self.policy = policy
+        self.policy = ("skip" if amp == torch.float16 else "stop") if policy == "auto" else policy
         self.limit = limit
         self.dropped_in_a_row = 0
 
@@ -51,8 +53,8 @@ class NonFiniteGuard:
                 raise UserError("the loss of another rank is not finite; the last checkpoint is whole")
         if finite:
             return False
-        for balance in run.criterion.balances():
-            balance.discard()
+        for state in run.criterion.step_states():
+            state.discard()
         after = f"after {self.dropped_in_a_row} steps left out in a row, " if self.dropped_in_a_row else ""
         raise UserError(
             f"{after}{describe(run, losses, batch)}; lower basic_lr_per_img, set clip_norm, look at these images, or "

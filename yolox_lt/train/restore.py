@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from yolox_lt.checkpoint import load_weights
 from yolox_lt.distributed.collectives import RankGroups, broadcast
 from yolox_lt.errors import UserError
+from yolox_lt.exp.agreement import resume_settings
 from yolox_lt.exp.detection import DetectorExp
 from yolox_lt.optim.ema import ModelEMA
 from yolox_lt.train.options import TrainOptions
@@ -40,6 +42,29 @@ def find_start(exp: DetectorExp, options: TrainOptions, ranks: RankGroups) -> St
     if exp.auto_resume and broadcast(latest.is_file(), ranks.objects):
         return Start(latest, True)
     return Start(given, False)
+
+
+def resume_as_begun(exp: DetectorExp, options: TrainOptions, content: dict[str, Any], path: Path) -> TrainOptions:
+    """Settings, batch size and precision of a resumed run: as it began, but for what is now set on purpose; says both.
+
+    Args:
+        exp: is changed, see `resume_settings`. content: the checkpoint at `path`.
+
+    Raises:
+        UserError: a setting that a resumed run cannot change.
+    """
+    lines = resume_settings(exp, content, options.given, path)
+    if options.given is not None and "batch_size" not in options.given:
+        if content["batch_size"] != options.batch_size:
+            lines.append(f"-b {content['batch_size']}, as until here (the experiment has {options.batch_size})")
+        options = replace(options, batch_size=content["batch_size"])
+    if options.given is not None and "amp" not in options.given and content.get("amp") is not None:
+        lines.append(f"precision {content['amp']}, as until here")
+        options = replace(options, amp=getattr(torch, content["amp"]))
+    if options.process.is_main:
+        for line in lines:
+            logger.warning(f"resumed: {line}")
+    return options
 
 
 def start_from(

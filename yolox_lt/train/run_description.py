@@ -38,7 +38,8 @@ def describe_run(run: RunState) -> DataSummary:
     logger.info(f"{exp.exp_name}: {info} on {run.process.device}, {run.process.world_size} rank(s)")
     store = dataset.store
     partners = partners_of(dataset.augment)
-    sampling = Sampling(run.data.factors, run.epoch_iterations, run.options.batch_size, partners)
+    same = exp.partner_factors(store.index, dataset.images) is not None
+    sampling = Sampling(run.data.factors, run.epoch_iterations, run.options.batch_size, partners, same)
     summary = summarize(store.index, dataset.images, sampling)
     logger.info(f"training data\n{data_report(summary, exp, CATEGORIES_SHOWN, colored=False)}\nseed {exp.seed}")
     val = exp.get_store("val")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import torch
 from loguru import logger
 from torch import Tensor, nn
 
-from yolox_lt.checkpoint import plain, random_states, restore_random_states
+from yolox_lt.checkpoint import plain, portable, random_states, restore_random_states
 from yolox_lt.criterion import BaseCriterion
+from yolox_lt.data.annotations.fingerprint import fingerprint
 from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.dataset import TrainDataset
 from yolox_lt.data.sampling.sampler import SamplerSegment
@@ -20,6 +22,7 @@ from yolox_lt.distributed.collectives import RankGroups, average_batchnorm, batc
 from yolox_lt.distributed.processes import ProcessInfo
 from yolox_lt.errors import UserError
 from yolox_lt.evaluate.evaluator import Evaluator
+from yolox_lt.exp.agreement import check_categories, overridden_methods
 from yolox_lt.exp.detection import DetectorExp
 from yolox_lt.models import Detector
 from yolox_lt.optim.ema import ModelEMA
@@ -51,16 +54,21 @@ class TrainData:
         """The training annotations."""
         return self.dataset.store.index
 
+    @functools.cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """Of the annotations of training and validation."""
+        return {"train": fingerprint(self.index), "val": fingerprint(self.evaluator.index)}
+
 
 @dataclass
 class RunState:
     """Everything of a run; callbacks get it.
 
-    network: the model as it is trained (compiled, distributed). ema: None without an average.
-    progress: position in the run. best: AP of the best evaluation, -1 before one. metrics: of the evaluation at the end
-    of the last epoch, empty without one. bad_images: how often each unreadable image was met, on this rank since the
-    last end of an epoch, on rank 0 before too. log_rows: of metrics.jsonl. saved: whether latest.pth holds all that was
-    done.
+    network: the model as it is trained (compiled, distributed). preprocessor: from a batch's pixels to its input.
+    ema: None without an average. progress: position in the run. best: AP of the best evaluation, -1 before one.
+    metrics: of the evaluation at the end of the last epoch, empty without one. bad_images: how often each unreadable
+    image was met, on this rank since the last end of an epoch, on rank 0 before too. log_rows: of metrics.jsonl.
+    saved: whether latest.pth holds all that was done. given: settings that a command line has set since the run began.
     """
 
     exp: DetectorExp
@@ -70,6 +78,7 @@ class RunState:
     data: TrainData
     model: Detector
     network: nn.Module
+    preprocessor: nn.Module
     criterion: BaseCriterion
     optimizer: torch.optim.Optimizer
     schedule: Schedule
@@ -81,6 +90,7 @@ class RunState:
     bad_images: dict[str, int] = field(default_factory=dict)
     log_rows: int = 0
     saved: bool = False
+    given: tuple[str, ...] = ()
 
     @property
     def process(self) -> ProcessInfo:
@@ -196,9 +206,35 @@ class RunState:
             "metrics": {name: float(value) for name, value in self.metrics.items()},
             "names": list(index.category_names),
             "category_ids": index.category_ids.tolist(),
+            "annotations": self.data.fingerprints,
             "family": self.exp.family,
-            "exp": plain(self.exp.attributes()),
+            "exp": portable(plain(self.exp.attributes())),
+            "exp_file": self.exp._file,
+            "overrides": overridden_methods(self.exp),
+            "given": list(self.given),
+            "amp": None if self.options.amp is None else str(self.options.amp).removeprefix("torch."),
         }
+
+    def check_annotations(self, theirs: dict[str, str] | None, path: Path | str) -> bool:
+        """Refuse other training annotations than those of the checkpoint at `path`; whether those of validation are
+        the same, which is said if not.
+
+        Args:
+            theirs: fingerprints, None in a checkpoint of an earlier version.
+        """
+        own = self.data.fingerprints
+        if theirs is None or own == theirs:
+            return True
+        if own["train"] != theirs["train"]:
+            raise UserError(
+                f"{path}: {self.data.index.path} holds other images or boxes than those the run began with; resume "
+                "with the same annotations, or start a new run from these weights with -c and without --resume"
+            )
+        logger.warning(
+            f"{self.evaluator.index.path}: other images or boxes than before {path} was written; scores from now on do "
+            "not compare with those until here, and best.pth is chosen again"
+        )
+        return False
 
     def load_state_dict(self, content: dict[str, Any], path: Path | str) -> None:
         """Inverse of `state_dict`, also for other ranks, batches and epochs than those of the run that was saved.
@@ -207,18 +243,23 @@ class RunState:
             content: a checkpoint. path: where it comes from, for messages.
 
         Raises:
-            UserError: a checkpoint of another model, loss or averaging, or one without the state of a run.
+            UserError: a checkpoint of another model, loss or averaging, of other training annotations, or one without
+                the state of a run.
         """
+        index = self.data.index
+        check_categories(index.category_names, content, path, index.path or "the training annotations")
+        same_scores = self.check_annotations(content.get("annotations"), path)
         restore_parts(self.model, self.ema, self.criterion, self.optimizer, self.scaler, content, path)
         if "open_epoch" not in content:
             raise UserError(
                 f"{path}: written by an earlier version, which resumed at the ends of epochs alone; finish the run "
                 "with that version, or start a new one from it without --resume"
             )
+        self.given = tuple(dict.fromkeys([*content.get("given", ()), *self.given]))
         world_size, batch_size = self.process.world_size, self.options.batch_size
         now = SamplerSegment(world_size, self.progress.segment.batch_size, 0)
         self.progress = resumed_progress(content, now, batch_size, self.epoch_iterations)
-        self.best = content["best"]
+        self.best = content["best"] if same_scores else -1.0
         self.metrics = content["metrics"]
         self.log_rows = content["log_rows"]
         self.load_rank_state(content["ranks"])

@@ -1,0 +1,1 @@
+"""Annotations: formats, the index of columns, joining, splitting, writing."""

@@ -6,21 +6,21 @@ The meaning of every column is documented at `AnnotationIndex`.
 
 from __future__ import annotations
 
-import json
-import mmap
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from yolox_lt.data.annotations.json_text import decode_json
+from yolox_lt.data.annotations.mask_boxes import boxes_from_masks
 from yolox_lt.data.columns import Columns, Floats, Ints, look_up, offsets_of, pack_strings
+from yolox_lt.data.image_files import is_image
 from yolox_lt.errors import UserError
 
-T = TypeVar("T")
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Box = tuple[float, float, float, float]
 
@@ -71,80 +71,18 @@ class CategoryEntry(msgspec.Struct, gc=False):
 class AnnotationFile(msgspec.Struct, gc=False):
     """The whole file. Test splits have no "annotations".
 
-    heeds_ignore: ours, absent from published files, see `AnnotationIndex`.
+    ignored_not_scored: ours, "heeds_ignore" in files, absent from published ones, see `AnnotationIndex`.
     """
 
     images: list[ImageEntry]
     categories: list[CategoryEntry]
     annotations: list[BoxEntry] = []
-    heeds_ignore: bool = False
+    ignored_not_scored: bool = msgspec.field(default=False, name="heeds_ignore")
 
 
-def decode_json(source: Path | object, kind: type[T]) -> T:
-    """A json file, or the Python object it would hold, as a checked value of the msgspec type `kind`.
-
-    NaN and Infinity, which Python writes though json has no such numbers, are read as what they are; numpy scalars
-    inside a Python object count as plain numbers.
-
-    Raises:
-        UserError: no such file, malformed json, a missing key or a value of the wrong type.
-    """
-    try:
-        if isinstance(source, Path):
-            return _decode_file(source, kind)
-        return _convert(source, kind)
-    except msgspec.ValidationError as error:
-        what, _, where = str(error).partition(" - at `$")
-        where = where.strip(".`")  # "annotations[3].bbox"
-        where = f"entry {where}" if where.startswith("[") else where or "top level"
-        raise UserError(f"{name_of(source)}: {where}: {what}; correct it or write the file again") from error
-
-
-def name_of(source: object) -> str:
-    """How messages call a source: its path, or what stands in for one."""
-    return str(source) if isinstance(source, Path) else "the given data"
-
-
-def _decode_file(path: Path, kind: type[T]) -> T:
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; check the path")
-    with path.open("rb") as file:
-        if path.stat().st_size == 0:
-            raise UserError(f"{path}: the file is empty; write or copy it again")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            try:
-                return msgspec.json.decode(content, type=kind)
-            except msgspec.ValidationError:
-                raise
-            except msgspec.DecodeError as error:
-                byte = str(error).rpartition("(byte ")[2].rstrip(")")
-                if byte.isdigit() and content[int(byte) : int(byte) + 1] in (b"N", b"I"):
-                    return _decode_with_nan(path, kind)
-                raise UserError(f"{path}: not a json file: {error}; write or copy it again") from error
-            except (UnicodeDecodeError, RecursionError) as error:
-                raise UserError(f"{path}: not a json file in utf-8: {error}; write or copy it again") from error
-
-
-def _decode_with_nan(path: Path, kind: type[T]) -> T:
-    """For files with NaN or Infinity: the slower reader of the standard library knows them."""
-    try:
-        return _convert(json.loads(path.read_bytes()), kind)
-    except (ValueError, RecursionError) as error:  # a msgspec.ValidationError is one too
-        if isinstance(error, msgspec.ValidationError):
-            raise
-        raise UserError(f"{path}: not a json file: {error}; write or copy it again") from error
-
-
-def _convert(value: object, kind: type[T]) -> T:
-    try:
-        return msgspec.convert(value, kind)
-    except msgspec.ValidationError:
-        # Once more with numpy and torch scalars as plain numbers; what is wrong otherwise raises again.
-        return msgspec.convert(msgspec.to_builtins(value, enc_hook=_plain), kind)
-
-
-def _plain(value: object) -> object:
-    return value.tolist() if hasattr(value, "tolist") else repr(value)
+def decode_annotations(source: Path | object) -> AnnotationFile:
+    """An annotation file, or the Python object it would hold; errors as `decode_json`."""
+    return decode_json(source, AnnotationFile, boxes_from_masks)
 
 
 def build_columns(content: AnnotationFile, source: str) -> Columns:
@@ -159,7 +97,7 @@ def build_columns(content: AnnotationFile, source: str) -> Columns:
     except UnicodeEncodeError as error:  # json can write half of a pair of surrogates
         raise UserError(f"{source}: {error.object!r:.200} is no text; correct the name") from error
     columns |= _box_columns(content.annotations, columns, source)
-    return columns | {"heeds_ignore": np.array([content.heeds_ignore])}
+    return columns | {"heeds_ignore": np.array([content.ignored_not_scored])}
 
 
 def clip_boxes(boxes: Floats, sizes: Ints) -> NDArray[np.float32]:
@@ -244,7 +182,8 @@ def ancestor_columns(parents: Sequence[set[int]], names: Sequence[str], source: 
 
 
 def _relative_path(image: ImageEntry) -> str:
-    if image.coco_url:
+    # The end of an address is a path where it is a plain one; a server of one's own may have anything there.
+    if image.coco_url and ((is_image(image.coco_url) and "?" not in image.coco_url) or not image.file_name):
         return "/".join(image.coco_url.rsplit("/", 2)[-2:])
     return image.file_name or ""
 

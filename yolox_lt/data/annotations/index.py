@@ -14,14 +14,8 @@ import numpy as np
 from loguru import logger
 from numpy.typing import ArrayLike, NDArray
 
-from yolox_lt.data.annotations.coco_json import (
-    CLIP_TOLERANCE,
-    AnnotationFile,
-    build_columns,
-    clip_boxes,
-    decode_json,
-    name_of,
-)
+from yolox_lt.data.annotations.annotation_columns import AnnotationColumns, fill_defaults, values_of
+from yolox_lt.data.annotations.coco_json import CLIP_TOLERANCE, build_columns, clip_boxes, decode_annotations
 from yolox_lt.data.annotations.index_cache import (
     PACKED_KEY,
     is_packed,
@@ -30,6 +24,7 @@ from yolox_lt.data.annotations.index_cache import (
     source_key,
     write_cache,
 )
+from yolox_lt.data.annotations.json_text import name_of
 from yolox_lt.data.annotations.source import Source
 from yolox_lt.data.columns import Bools, Columns, Floats, Ints, distinct, look_up
 from yolox_lt.errors import UserError
@@ -44,40 +39,20 @@ _BOXES_AT_ONCE = 1 << 18
 _MIXING_FACTORS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 3**40, 5**27, 7**22], np.uint64)
 
 
-class AnnotationIndex:
-    """Annotations of I images, N boxes, C categories as read-only columns. Made by `AnnotationIndex.load`.
+class AnnotationIndex(AnnotationColumns):
+    """Annotations as read-only columns, see `AnnotationColumns`. Made by `AnnotationIndex.load`.
 
-    Images are in ascending order of their ids, boxes grouped by image and in file order inside an image (ties in the
-    evaluation depend on it), categories in ascending order of their ids: label c is category `category_ids[c]`.
-
-    Attributes:
+    Attributes beside the columns:
         source: where the annotations come from, None for annotations that were given as a dict.
         path: the (first) annotation file or folder, None likewise.
-        image_ids: int64 [I], ascending.
-        sizes: int64 [I, 2], (height, width) in pixels.
-        box_offsets: int64 [I + 1]; the boxes of image i are rows box_offsets[i] to box_offsets[i + 1].
-        boxes: float64 [N, 4], x y width height exactly as in the file. `boxes_of` gives boxes for training.
-        labels: int64 [N], 0..C-1.
-        areas: float64 [N], the file's "area" (of the mask), width * height where the file has none.
-        annotation_ids: int64 [N], the file's "id" (0 is a valid id), else the running number from 1.
-        crowd, ignore: bool [N], the file's "iscrowd" and "ignore".
-        group_of: bool [N], the file's "is_group_of" (Open Images): one box around many objects; not trained on.
-        heeds_ignore: COCO's protocol does not score what is marked "ignore" (VOC's difficult objects). In json files it
-            scores them, as pycocotools does.
-        usable: bool [N]: neither crowd nor group, finite, and of positive width and height inside the image.
-        negative_offsets, negative_labels: int64 [I + 1] and flat: categories verified absent, per image.
-        not_exhaustive_offsets, not_exhaustive_labels: likewise, categories of which not every object has a box.
-        positive_offsets, positive_labels: likewise, categories verified present ("pos_category_ids", Open Images).
-        federated: the file has the first two lists (LVIS); without them every category counts as verified everywhere.
-        category_ids: int64 [C], ascending.
+        ignored_not_scored: COCO's protocol does not score what is marked "ignore" (VOC's difficult objects). In json
+            files it scores them, as pycocotools does.
+        federated: the file has lists of absent and not exhaustive categories (LVIS); without them every category counts
+            as verified everywhere.
         category_names: C names; the id where the file gives no name.
         frequencies: array of "r", "c", "f" [C] as in the file, None if the file has none.
         category_keys: C texts, the file's "freebase_id" (Open Images' MID), "" where it has none.
-        ancestor_offsets, ancestor_labels: int64 [C + 1] and flat: all ancestors of each category, without itself, from
-            the file's "parent_ids" (Open Images' hierarchy).
         open_images: the file has groups or ancestors, which only Open Images knows; it is scored by its protocol.
-        image_counts: int64 [C], images with at least one usable box of the category.
-        instance_counts: int64 [C], usable boxes.
         problems: what was found and how often; every key is always there. Counts boxes unless the key says otherwise.
     """
 
@@ -85,40 +60,20 @@ class AnnotationIndex:
         """For `load` alone: `columns` as `_read` makes them, `cache_key` if they are mapped from disk."""
         for column in columns.values():
             column.setflags(write=False)
+        for name, column in values_of(columns):
+            object.__setattr__(self, name, column)
         self._columns = columns
         self._cache_key = cache_key
         self.source = source
         self.path = None if source is None else source.path
         prefix = "problem:"
         self.problems = {k.removeprefix(prefix): int(v[0]) for k, v in columns.items() if k.startswith(prefix)}
-        self.image_ids: Ints = columns["image_ids"]
-        self.sizes: Ints = columns["sizes"]
-        self.box_offsets: Ints = columns["box_offsets"]
-        self.boxes: Floats = columns["boxes"]
-        self.labels: Ints = columns["labels"]
-        self.areas: Floats = columns["areas"]
-        self.annotation_ids: Ints = columns["annotation_ids"]
-        self.crowd: Bools = columns["crowd"]
-        self.ignore: Bools = columns["ignore"]
-        self.group_of: Bools = columns["group_of"]
-        self.usable: Bools = columns["usable"]
-        self.negative_offsets: Ints = columns["negative_offsets"]
-        self.negative_labels: Ints = columns["negative_labels"]
-        self.not_exhaustive_offsets: Ints = columns["not_exhaustive_offsets"]
-        self.not_exhaustive_labels: Ints = columns["not_exhaustive_labels"]
-        self.positive_offsets: Ints = columns["positive_offsets"]
-        self.positive_labels: Ints = columns["positive_labels"]
         self.federated = bool(columns["federated"][0])
-        self.heeds_ignore = bool(columns["heeds_ignore"][0])
-        self.category_ids: Ints = columns["category_ids"]
+        self.ignored_not_scored = bool(columns["heeds_ignore"][0])  # the name of the column in files on disk
         self.category_names = tuple(self._string("category_name", c) for c in range(len(self.category_ids)))
         self.category_keys = tuple(self._string("category_key", c) for c in range(len(self.category_ids)))
-        self.ancestor_offsets: Ints = columns["ancestor_offsets"]
-        self.ancestor_labels: Ints = columns["ancestor_labels"]
         self.open_images = len(self.ancestor_labels) > 0 or self.problems["group-of"] > 0
         self.frequencies: NDArray[np.str_] | None = columns["frequencies"] if len(columns["frequencies"]) else None
-        self.image_counts: Ints = columns["image_counts"]
-        self.instance_counts: Ints = columns["instance_counts"]
 
     @classmethod
     def load(
@@ -139,7 +94,7 @@ class AnnotationIndex:
         if isinstance(source, AnnotationIndex):
             return source
         if isinstance(source, dict):
-            given = build_columns(decode_json(source, AnnotationFile), name_of(source))
+            given = build_columns(decode_annotations(source), name_of(source))
             return cls(given | _derive(given))
         if not isinstance(source, Source):
             source = Source((str(source),))
@@ -245,7 +200,10 @@ def _read(source: Source) -> Columns:
 
 
 def _derive(columns: Columns) -> Columns:
-    """Columns that follow from those of the file: `usable`, the counts per category, the problems."""
+    """Columns that follow from those of the file: what it leaves to defaults, `usable`, the counts per category, the
+    problems.
+    """
+    given, columns = columns, fill_defaults(columns)
     offsets, labels, boxes = columns["box_offsets"], columns["labels"], columns["boxes"]
     num_images, num_categories = len(columns["image_ids"]), len(columns["category_ids"])
     image = np.repeat(np.arange(num_images), np.diff(offsets))
@@ -269,6 +227,7 @@ def _derive(columns: Columns) -> Columns:
     counts = {name: np.array([np.count_nonzero(found)]) for name, found in problems.items()}
     counts["duplicate annotation id"] = np.array([len(ids) - len(distinct(ids))])
     return {
+        **{name: column for name, column in columns.items() if name not in given},
         "usable": usable,
         "image_counts": np.bincount(code % num_categories, minlength=num_categories),
         "instance_counts": np.bincount(labels[usable], minlength=num_categories),

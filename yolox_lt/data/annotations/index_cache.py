@@ -25,6 +25,9 @@ from yolox_lt.errors import UserError
 FORMAT_VERSION = 2
 """Raise it whenever a column changes its meaning: older cache files are then rebuilt."""
 
+CACHE_VERSION = 3
+"""Raise it whenever files are read in another way, so that what was made of them before is made again."""
+
 PACKED_KEY = f"{FORMAT_VERSION}:packed"
 """Key of a file that is no cache of another one: the converters write columns without a json file behind them."""
 
@@ -59,7 +62,7 @@ def source_key(path: Path) -> str:
         digest.update(file.read(_SAMPLE))
         file.seek(max(0, state.st_size - _SAMPLE))
         digest.update(file.read(_SAMPLE))
-    return f"{FORMAT_VERSION}:{state.st_size}:{state.st_mtime_ns}:{digest.hexdigest()}"
+    return f"{FORMAT_VERSION}.{CACHE_VERSION}:{state.st_size}:{state.st_mtime_ns}:{digest.hexdigest()}"
 
 
 def is_packed(path: Path) -> bool:

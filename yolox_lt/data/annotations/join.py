@@ -13,21 +13,13 @@ import numpy as np
 from loguru import logger
 from numpy.typing import NDArray
 
-from yolox_lt.data.annotations.coco_json import decode_json
+from yolox_lt.data.annotations.annotation_columns import RAGGED, fill_defaults, rows_per
+from yolox_lt.data.annotations.json_text import decode_json
 from yolox_lt.data.columns import Bools, Columns, Ints, distinct, look_up, offsets_of, pack_strings, run_positions
 from yolox_lt.errors import UserError
 
 REST = "*"
 """Key of a mapping for all categories that it does not name."""
-
-RAGGED = {
-    "box_offsets": ("boxes", "labels", "areas", "annotation_ids", "crowd", "ignore", "group_of"),
-    "negative_offsets": ("negative_labels",),
-    "not_exhaustive_offsets": ("not_exhaustive_labels",),
-    "positive_offsets": ("positive_labels",),
-    "file_name_offsets": ("file_name_bytes",),
-}
-"""Columns that hold a run of rows per image, by the column of their offsets."""
 
 
 def strings(columns: Columns, name: str) -> list[str]:
@@ -38,7 +30,8 @@ def strings(columns: Columns, name: str) -> list[str]:
 
 def take_images(columns: Columns, positions: Ints) -> Columns:
     """The images at `positions`, in that order, with everything that belongs to them."""
-    taken = columns | {name: columns[name][positions] for name in ("image_ids", "sizes")}
+    columns = fill_defaults(columns)
+    taken = columns | {name: columns[name][positions] for name in rows_per("image")}
     for offsets, names in RAGGED.items():
         counts = np.diff(columns[offsets])[positions]
         rows = np.repeat(columns[offsets][:-1][positions], counts) + run_positions(counts)
@@ -86,6 +79,7 @@ def concatenate(parts: Sequence[Columns], sources: Sequence[str]) -> Columns:
     Raises:
         UserError: a name that a file uses for two categories; a hierarchy of categories.
     """
+    parts = [fill_defaults(part) for part in parts]
     for part, source in zip(parts, sources):
         _refuse_hierarchy(part, source)
     names, ids, frequencies = _union(parts, sources)
@@ -169,6 +163,7 @@ def map_categories(columns: Columns, mapping: dict[str, str | None], source: str
     Raises:
         UserError: a category that the mapping does not know; a hierarchy of categories.
     """
+    columns = fill_defaults(columns)
     _refuse_hierarchy(columns, source)
     names = strings(columns, "category_name")
     missing = [name for name in names if name not in mapping and REST not in mapping]

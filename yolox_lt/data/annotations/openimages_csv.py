@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,8 @@ from loguru import logger
 from numpy.typing import NDArray
 
 from yolox_lt.data.annotations.coco_json import ancestor_columns
-from yolox_lt.data.annotations.csv_rows import Rows, Words, read_rows
-from yolox_lt.data.columns import Bools, Columns, Floats, Ints, distinct, look_up, offsets_of, pack_strings
+from yolox_lt.data.annotations.csv_batches import Batch, read_batches
+from yolox_lt.data.columns import Bools, Columns, Floats, Ints, distinct, offsets_of, pack_strings
 from yolox_lt.data.image_size import jpeg_sizes
 from yolox_lt.errors import UserError
 
@@ -37,7 +38,6 @@ TOLERANCE = 0.01
 """By which a coordinate may leave [0, 1]: a box that is rounded outwards is clipped, pixels are refused."""
 
 _EDGES = ("XMin", "XMax", "YMin", "YMax")
-_ONE = ord("1")
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def openimages_columns(
         UserError: a file that is missing or none of its kind, a line that cannot be understood, a missing image.
     """
     categories = read_classes(classes)
-    mids = np.array([mid.encode() for mid, _ in categories])
+    mids = [mid for mid, _ in categories]
     names = [name for _, name in categories]
     box_runs, box_labels, edges, group = _read_boxes(boxes, mids)
     label_runs, verified, present = _read_labels(labels, mids)
@@ -82,8 +82,8 @@ def openimages_columns(
         "category_ids": np.arange(1, len(mids) + 1),
         "frequencies": np.array([], "<U1"),
         **pack_strings(names, "category_name"),
-        **pack_strings([mid for mid, _ in categories], "category_key"),
-        **ancestor_columns(read_hierarchy(hierarchy, [mid for mid, _ in categories]), names, str(hierarchy)),
+        **pack_strings(mids, "category_key"),
+        **ancestor_columns(read_hierarchy(hierarchy, mids), names, str(hierarchy)),
         "image_ids": np.arange(1, len(files) + 1),
         "sizes": size,
         "federated": np.array([labels is not None]),
@@ -157,19 +157,20 @@ def read_hierarchy(path: Path, mids: list[str]) -> list[set[int]]:
     return parents
 
 
-def _read_boxes(path: Path, mids: Names) -> tuple[Runs, Ints, list[Floats], Bools]:
+def _read_boxes(path: Path, mids: Sequence[str]) -> tuple[Runs, Ints, list[Floats], Bools]:
     """Runs of images, labels [N], edges as pieces [n, 4] of all N rows in fractions of the image, group-of [N]."""
     runs, labels, edges, group = [], [], [], []
     unknown = 0
-    for rows in read_rows(path, ("ImageID", "LabelName", *_EDGES, "IsGroupOf")):
-        label, known = _labels_of(rows, mids)
-        piece = np.stack([rows.numbers(name) for name in _EDGES], axis=1)
-        _refuse_pixels(rows, piece)
+    for batch in read_batches(path, ("ImageID", "LabelName"), (*_EDGES, "IsGroupOf")):
+        label = _labels_of(batch, mids)
+        known = label >= 0
+        piece = np.stack([batch.numbers(name) for name in _EDGES], axis=1)
+        _refuse_pixels(batch, piece)
         unknown += len(known) - int(known.sum())
-        runs.append(_runs_of(rows, known))
+        runs.append(_runs_of(batch, known))
         labels.append(label[known].astype(np.int32))
         edges.append(piece[known])
-        group.append((rows.content[rows.starts["IsGroupOf"]] == _ONE)[known])
+        group.append((batch.numbers("IsGroupOf") == 1)[known])
     count = sum(map(len, labels))
     if unknown:
         logger.warning(f"{path}: {unknown:,} of {count + unknown:,} boxes left out, their category is not in the list")
@@ -178,22 +179,21 @@ def _read_boxes(path: Path, mids: Names) -> tuple[Runs, Ints, list[Floats], Bool
     return _joined(runs), _concatenate(labels, np.int64), edges, _concatenate(group, bool)
 
 
-def _read_labels(path: Path | None, mids: Names) -> tuple[Runs, Ints, Bools]:
+def _read_labels(path: Path | None, mids: Sequence[str]) -> tuple[Runs, Ints, Bools]:
     """Runs of images, labels [M], verified present (or absent) [M]."""
     runs, labels, present = [], [], []
-    for rows in read_rows(path, ("ImageID", "LabelName", "Confidence")) if path is not None else ():
-        label, known = _labels_of(rows, mids)
-        confidence = rows.numbers("Confidence")
+    for batch in read_batches(path, ("ImageID", "LabelName"), ("Confidence",)) if path is not None else ():
+        confidence = batch.numbers("Confidence")
         machine = (confidence != 0) & (confidence != 1)
         if machine.any():
             row = int(np.argmax(machine))
             raise UserError(
-                f"{path}: line {rows.lines[row]}: Confidence {rows.text('Confidence', row)} is neither 0 nor 1; give "
-                "the labels verified by people (*-human-imagelabels.csv)"
+                f"{batch.line(row)}: Confidence {confidence[row]:g} is neither 0 nor 1; give the labels verified by "
+                "people (*-human-imagelabels.csv)"
             )
         # An image whose labels are all of other categories is still one that was looked at.
-        runs.append(_runs_of(rows, np.ones(len(rows), bool)))
-        labels.append(np.where(known, label, -1).astype(np.int32))
+        runs.append(_runs_of(batch, np.ones(len(batch), bool)))
+        labels.append(_labels_of(batch, mids).astype(np.int32))
         present.append(confidence == 1)
     return _joined(runs), _concatenate(labels, np.int64), _concatenate(present, bool)
 
@@ -201,15 +201,15 @@ def _read_labels(path: Path | None, mids: Names) -> tuple[Runs, Ints, Bools]:
 def _read_sizes(path: Path, image_names: Names) -> Ints:
     """int64 [I, 2], (height, width) of the sorted `image_names`."""
     result = np.zeros((len(image_names), 2), np.int64)
-    for rows in read_rows(path, ("ImageID", "Width", "Height")):
-        names = _strings(rows.words("ImageID"))
+    for batch in read_batches(path, ("ImageID",), ("Width", "Height")):
+        index, texts = batch.texts("ImageID")
+        names = _bytes(texts)[index]
         place = np.searchsorted(image_names, names).clip(max=len(image_names) - 1)
         known = image_names[place] == names
-        size = np.stack([rows.numbers("Height"), rows.numbers("Width")], axis=1)
-        bad = (size < 1).any(axis=1)
+        size = np.stack([batch.numbers("Height"), batch.numbers("Width")], axis=1)
+        bad = ~(size >= 1).all(axis=1)
         if bad.any():
-            row = int(np.argmax(bad))
-            raise UserError(f"{path}: line {rows.lines[row]}: Width and Height must be at least 1; correct the line")
+            raise UserError(f"{batch.line(int(np.argmax(bad)))}: Width and Height must be at least 1; correct the line")
         result[place[known]] = size[known]
     missing = np.flatnonzero(result[:, 0] == 0)
     if len(missing):
@@ -220,40 +220,23 @@ def _read_sizes(path: Path, image_names: Names) -> Ints:
     return result
 
 
-def _labels_of(rows: Rows, mids: Names) -> tuple[Ints, Bools]:
-    """Label of every row and whether its category is known; `mids` in the order of the labels."""
-    words = rows.words("LabelName")
-    width = max(words.dtype.itemsize * words.shape[1], mids.dtype.itemsize)
-    width = -(-width // 8) * 8
-    known = mids.astype(f"S{width}").view("<u8").reshape(len(mids), -1)  # [C, W]
-    padded = np.zeros((len(words), known.shape[1]), "<u8")
-    padded[:, : words.shape[1]] = words
-    code, codes = _mixed(padded), _mixed(known)
-    order = np.argsort(codes)
-    place, found = look_up(code, codes[order])
-    label = order[place]
-    return label, found & (padded == known[label]).all(axis=1)
+def _labels_of(batch: Batch, mids: Sequence[str]) -> Ints:
+    """Label of every row, -1 for a category that is not among `mids`, which are in the order of the labels."""
+    index, texts = batch.texts("LabelName")
+    label = {mid: c for c, mid in enumerate(mids)}
+    return np.array([label.get(text, -1) for text in texts], np.int64)[index]
 
 
-def _mixed(words: Words) -> Ints:
-    """One number for the W words of each text [N, W]: equal texts have equal numbers."""
-    result = np.zeros(len(words), np.uint64)
-    for column in words.T:
-        result = result * np.uint64(0x9E3779B97F4A7C15) + column
-    return result.view(np.int64)
+def _bytes(texts: Sequence[str]) -> Names:
+    return np.array([text.encode() for text in texts], "S")
 
 
-def _strings(words: Words) -> Names:
-    """[N, W] words -> [N] byte strings."""
-    return np.ascontiguousarray(words).view(f"S{8 * words.shape[1]}").reshape(-1)
-
-
-def _runs_of(rows: Rows, keep: Bools) -> Runs:
+def _runs_of(batch: Batch, keep: Bools) -> Runs:
     """Runs of the rows that are kept."""
-    words = rows.words("ImageID")[keep]
-    new = np.append(True, (words[1:] != words[:-1]).any(axis=1))[: len(words)]
-    starts = np.flatnonzero(new)
-    return Runs(_strings(words[starts]), np.diff(np.append(starts, len(words))))
+    index, texts = batch.texts("ImageID")
+    index = index[keep]
+    starts = np.flatnonzero(np.append(True, index[1:] != index[:-1])[: len(index)])
+    return Runs(_bytes(texts)[index[starts]], np.diff(np.append(starts, len(index))))
 
 
 def _joined(runs: list[Runs]) -> Runs:
@@ -268,12 +251,12 @@ def _concatenate(parts: list[Any], dtype: Any) -> Any:
     return whole if whole.dtype.kind == "S" else whole.astype(dtype)
 
 
-def _refuse_pixels(rows: Rows, edges: Floats) -> None:
+def _refuse_pixels(batch: Batch, edges: Floats) -> None:
     outside = (edges < -TOLERANCE) | (edges > 1 + TOLERANCE)
     if outside.any():
         row, column = (int(i[0]) for i in np.nonzero(outside))
         raise UserError(
-            f"{rows.path}: line {rows.lines[row]}: {_EDGES[column]} {edges[row, column]:g} is not in [0, 1]; give "
+            f"{batch.line(row)}: {_EDGES[column]} {edges[row, column]:g} is not in [0, 1]; give "
             "coordinates as fractions of the image's width and height"
         )
 
@@ -312,5 +295,4 @@ def _box_columns(image: Ints, labels: Ints, pieces: list[Floats], group: Bools, 
         for name in columns:
             columns[name] = columns[name][order]
     counts = np.bincount(image, minlength=len(sizes))
-    nothing = np.zeros(count, bool)
-    return columns | {"box_offsets": offsets_of(counts), "crowd": nothing, "ignore": nothing.copy()}
+    return columns | {"box_offsets": offsets_of(counts)}

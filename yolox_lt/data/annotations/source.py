@@ -6,20 +6,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from yolox_lt.data.annotations.coco_json import AnnotationFile, build_columns, decode_json
-from yolox_lt.data.annotations.index_cache import cache_path, is_packed, read_packed, source_key
+from yolox_lt.data.annotations.coco_json import build_columns
+from yolox_lt.data.annotations.formats import FORMATS, detect_format
+from yolox_lt.data.annotations.index_cache import CACHE_VERSION, cache_path, is_packed, read_packed, source_key
 from yolox_lt.data.annotations.join import concatenate, in_folder, keep_images, map_categories, read_mapping
-from yolox_lt.data.annotations.voc import VocFolder, find_voc, read_voc
-from yolox_lt.data.annotations.yolo import YoloSet, find_yolo, is_yaml, read_yolo
+from yolox_lt.data.annotations.reader import Reader, ReadOptions
+from yolox_lt.data.annotations.yolo import is_yaml
 from yolox_lt.data.columns import Columns
-from yolox_lt.data.image_files import images_below, is_image
 from yolox_lt.errors import UserError
-
-FORMATS = ("auto", "coco", "voc", "yolo")
 
 
 @dataclass(frozen=True)
@@ -28,13 +27,14 @@ class Source:
 
     paths: json files; VOC folders or lists of `ImageSets/Main`; YOLO's data.yaml (`data.yaml:test` for a split of its
         own), image folders or lists. Several are concatenated, see `concatenate`.
-    format: "coco", "voc", "yolo", or "auto": by looking, see `detect_format`.
+    format: a name of `formats`, or "auto": by looking, see `detect_format`.
     split: key of a data.yaml that names none itself.
     class_names: in the order of their labels, for VOC and for YOLO without a data.yaml; others know their names.
     category_map: json file, see `read_mapping`.
     subset: only images whose path begins so, or a text file with one image id a line.
     root: folder that paths of images shall be relative to; None = the folder of the annotations (VOC, YOLO).
     folders: for every path, the folder of its images below the data set's root; empty = as the annotations say.
+    formats: those that are known, by name.
     """
 
     paths: tuple[str, ...]
@@ -45,10 +45,12 @@ class Source:
     subset: str | None = None
     root: str | None = None
     folders: tuple[str, ...] = ()
+    formats: Mapping[str, Reader] = field(default_factory=lambda: FORMATS, compare=False)
 
     def __post_init__(self) -> None:
-        if self.format not in FORMATS:
-            raise UserError(f"data format {self.format!r} is unknown; choose one of {', '.join(FORMATS)}")
+        if self.format not in ("auto", *self.formats):
+            names = ", ".join(("auto", *sorted(self.formats)))
+            raise UserError(f"data format {self.format!r} is unknown; choose one of {names}")
         if not self.paths:
             raise UserError("no annotation file is given; name at least one")
         if self.folders and len(self.folders) != len(self.paths):
@@ -81,7 +83,7 @@ class Source:
     def is_plain(self) -> bool:
         """One json file and nothing done to it."""
         alone = len(self.paths) == 1 and not (self.category_map or self.subset or self.folders)
-        return alone and detect_format(self.path, self.format) == "coco" and self.path.is_file()
+        return alone and detect_format(self.path, self.format, self.formats) == "coco" and self.path.is_file()
 
     def settings(self) -> str:
         """Text that is equal for equal settings, wherever the data set lies."""
@@ -93,22 +95,26 @@ class Source:
         """Identifies the content of everything that is read, by `source_key` or, of many files, by size and time."""
         if self.is_plain():
             return source_key(self.path)
-        parts = [self.settings()]
+        parts = [self.settings(), f"version {CACHE_VERSION}"]
         parts += [source_key(Path(path)) for path in (self.category_map, self.subset) if path and os.path.isfile(path)]
         for path in self.paths:
-            found = self.find(path)
-            parts.append(source_key(found) if isinstance(found, Path) else _stamp(found.files()))
+            reader, found = self.find(path)
+            files = list(reader.files(found))
+            parts.append(source_key(files[0]) if len(files) == 1 else _stamp(files))
+            if reader not in FORMATS.values():  # a user's reader that is changed makes other annotations
+                parts.append(_stamp(_code_of(reader)))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
-    def find(self, path: str) -> Path | VocFolder | YoloSet:
-        """What is to be read for one of the paths."""
-        where, split = split_of(path, self.split)
-        kind = detect_format(where, self.format)
-        if kind == "voc":
-            return find_voc(where)
-        if kind == "yolo":
-            return find_yolo(where, split, self.class_names)
-        return _json_file(where)
+    def find(self, path: str) -> tuple[Reader, Any]:
+        """The format of one of the paths, and what is to be read there."""
+        where, _ = split_of(path, self.split)
+        reader = self.formats[detect_format(where, self.format, self.formats)]
+        return reader, reader.find(where, self.options(path))
+
+    def options(self, path: str) -> ReadOptions:
+        """What a reader is told beside one of the paths."""
+        _, split = split_of(path, self.split)
+        return ReadOptions(split, self.class_names, Path(self.root) if self.root else None)
 
     def read(self) -> Columns:
         """The columns that `build_columns` makes.
@@ -126,15 +132,10 @@ class Source:
         return keep_images(columns, self.subset, name) if self.subset else columns
 
     def _read_one(self, path: str) -> Columns:
-        found = self.find(path)
-        if isinstance(found, Path):
-            if is_packed(found):
-                return read_packed(found)
-            return build_columns(decode_json(found, AnnotationFile), str(found))
-        root = Path(self.root) if self.root else found.root
-        if isinstance(found, VocFolder):
-            return build_columns(read_voc(found, root, self.class_names), path)
-        return build_columns(read_yolo(found, root), path)
+        reader, found = self.find(path)
+        if isinstance(found, Path) and is_packed(found):
+            return read_packed(found)
+        return build_columns(reader.read(found, self.options(path)), str(found) if isinstance(found, Path) else path)
 
 
 def split_of(path: str, default: str) -> tuple[Path, str]:
@@ -143,52 +144,11 @@ def split_of(path: str, default: str) -> tuple[Path, str]:
     return (Path(name), split) if colon and is_yaml(Path(name)) else (Path(path), default)
 
 
-def detect_format(path: Path, given: str = "auto") -> str:
-    """ "coco", "voc" or "yolo", by looking: json; a data.yaml; a list of image files (YOLO) or of names (VOC); a
-    folder with xml files, with a data.yaml, with images, or with one json file.
-
-    Raises:
-        UserError: no such path, or nothing that is known in it.
-    """
-    if given != "auto":
-        return given
-    if not path.exists():
-        raise UserError(f"{path}: no such annotation file; check the path")
-    if is_yaml(path):
-        return "yolo"
-    if path.is_file():
-        return _kind_of_list(path) if path.suffix.lower() == ".txt" else "coco"
-    if any(any(folder.glob("*.xml")) for folder in (path / "Annotations", path)):
-        return "voc"
-    if any(is_yaml(file) for file in path.iterdir()):
-        return "yolo"
-    if len(list(path.glob("*.json"))) == 1:
-        return "coco"
-    if next(images_below(path), None) is not None:
-        return "yolo"
-    raise UserError(
-        f"{path}: holds no annotations that are known: one COCO json, VOC xml files (also below Annotations), or a "
-        "YOLO data.yaml; give the file itself, or name the format (data_format, --format)"
-    )
-
-
-def _kind_of_list(path: Path) -> str:
-    """A YOLO list names image files, a VOC list images without suffix."""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        first = next((line.strip() for line in file if line.strip()), "")
-    return "yolo" if is_image(first) else "voc"
-
-
-def _json_file(path: Path) -> Path:
-    """The json file itself, or the only one of a folder."""
-    if not path.is_dir():
-        if not path.is_file():
-            raise UserError(f"{path}: no such annotation file; check the path")
-        return path
-    found = sorted(path.glob("*.json"))
-    if len(found) != 1:
-        raise UserError(f"{path}: holds {len(found)} json files; give the annotation file itself")
-    return found[0]
+def _code_of(reader: Reader) -> list[Path]:
+    """Files in which the functions of a reader are written."""
+    functions = (reader.detect, reader.find, reader.read, reader.files)
+    code = (getattr(function, "__code__", None) for function in functions)
+    return sorted({Path(found.co_filename) for found in code if found is not None})
 
 
 def _stamp(files: Iterable[Path]) -> str:

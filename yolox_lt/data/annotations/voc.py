@@ -16,7 +16,8 @@ from pathlib import Path
 from xml.etree import ElementTree  # nosec B405
 
 from yolox_lt.data.annotations.coco_json import AnnotationFile, BoxEntry, CategoryEntry, ImageEntry
-from yolox_lt.data.image_files import is_image
+from yolox_lt.data.annotations.reader import Reader, ReadOptions
+from yolox_lt.data.image_files import first_line, is_image
 from yolox_lt.errors import UserError
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -68,7 +69,7 @@ class _TreeBuilder(ElementTree.TreeBuilder):
         raise UserError("has a DOCTYPE, which annotation files need not have and entities can abuse; remove it")
 
 
-def find_voc(path: Path) -> VocFolder:
+def find_voc(path: Path, options: ReadOptions | None = None) -> VocFolder:
     """A folder with xml files (its own or those of Annotations/), or a list ImageSets/Main/*.txt of image names.
 
     Raises:
@@ -91,15 +92,14 @@ def find_voc(path: Path) -> VocFolder:
     return VocFolder(root, _listed(path, folder, set(everything)), everything, _image_folders(root, folder), path)
 
 
-def read_voc(found: VocFolder, root: Path, class_names: tuple[str, ...] = ()) -> AnnotationFile:
+def read_voc(found: VocFolder, options: ReadOptions) -> AnnotationFile:
     """Annotations of the chosen files. Image ids are 1, 2, ... in the order of file names, category ids 1, 2, ... in
-    that of `class_names`; without these the names of all xml files (other splits' too) count, sorted.
-
-    root: folder that paths of images are written relative to.
+    that of the class names; without these the names of all xml files (other splits' too) count, sorted.
 
     Raises:
         UserError: see `parse`; a class that `class_names` does not list.
     """
+    root, class_names = options.root or found.root, options.class_names
     parsed = {path: parse(path) for path in (found.chosen if class_names else found.everything)}
     names = class_names or tuple(sorted({o.name for image in parsed.values() for o in image.objects}))
     id_of = {name: i for i, name in enumerate(names, 1)}
@@ -121,7 +121,7 @@ def read_voc(found: VocFolder, root: Path, class_names: tuple[str, ...] = ()) ->
             box = (x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1)
             boxes.append(BoxEntry(image_id, id_of[thing.name], box, ignore=thing.difficult))
     categories = [CategoryEntry(i, name) for name, i in id_of.items()]
-    return AnnotationFile(images, categories, boxes, heeds_ignore=True)
+    return AnnotationFile(images, categories, boxes, ignored_not_scored=True)
 
 
 def parse(path: Path) -> VocImage:
@@ -212,3 +212,13 @@ def _listed(path: Path, folder: Path, known: set[Path]) -> tuple[Path, ...]:
     if not chosen:
         raise UserError(f"{path}: lists no images; write one name a line")
     return tuple(chosen)
+
+
+def holds_voc(path: Path) -> bool:
+    """A folder with xml files, its own or those of Annotations/, or a text file with names of images without suffix."""
+    if path.is_file():
+        return path.suffix.lower() == ".txt" and not is_image(first_line(path))
+    return any(any(folder.glob("*.xml")) for folder in (path / "Annotations", path))
+
+
+VOC = Reader(holds_voc, find_voc, read_voc, VocFolder.files)

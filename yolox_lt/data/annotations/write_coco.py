@@ -50,7 +50,7 @@ def write_coco(path: Path, index: AnnotationIndex, positions: Ints | None = None
         for category, frequency in zip(categories, index.frequencies.tolist()):
             category["frequency"] = frequency
     content: dict[str, Any] = {"images": images, "categories": categories, "annotations": annotations}
-    if index.heeds_ignore:
+    if index.ignored_not_scored:
         content["heeds_ignore"] = True
     path.write_bytes(msgspec.json.encode(content))
 

@@ -17,13 +17,13 @@ from loguru import logger
 from PIL import Image, UnidentifiedImageError
 
 from yolox_lt.data.annotations.coco_json import AnnotationFile, Box, BoxEntry, CategoryEntry, ImageEntry
-from yolox_lt.data.image_files import images_below
+from yolox_lt.data.annotations.reader import Reader, ReadOptions
+from yolox_lt.data.image_file import shown_size
+from yolox_lt.data.image_files import first_line, images_below, is_image
 from yolox_lt.errors import UserError
 
 SLACK = 0.01
 """By how much a fraction may leave 0..1 through rounding or a box at the border."""
-
-EXIF_ORIENTATION = 274
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,13 @@ class YoloSet:
             yield label_path(image)
 
 
-def find_yolo(path: Path, split: str, class_names: tuple[str, ...] = ()) -> YoloSet:
+def find_yolo(path: Path, options: ReadOptions) -> YoloSet:
     """The split of a data.yaml (or of the only yaml file of a folder), an image folder, or a list of image files.
 
     Raises:
         UserError: what is missing or malformed in the yaml; no class names; no images.
     """
+    split, class_names = options.split, options.class_names
     if path.is_dir() and not class_names:
         found = sorted(p for p in path.iterdir() if is_yaml(p))
         if len(found) != 1:
@@ -79,23 +80,20 @@ def _set_of(root: Path, places: list[Path], names: dict[int, str], texts: tuple[
     )
 
 
-def read_yolo(found: YoloSet, root: Path) -> AnnotationFile:
+def read_yolo(found: YoloSet, options: ReadOptions) -> AnnotationFile:
     """Annotations of a split. Image ids are 1, 2, ... in the order of paths, category ids class numbers plus 1.
 
-    Sizes come from the headers of the image files. Boxes are taken to refer to the pixels as stored, which is how
-    images are read; files with an EXIF rotation are counted in a warning.
-
-    root: folder that paths of images are written relative to.
+    Sizes come from the headers of the image files, as the images are shown: an EXIF rotation counts.
 
     Raises:
         UserError: an image that is missing or unreadable, a malformed row, not a single file with labels.
     """
-    images, boxes, rotated, labelled = [], [], [], 0
+    images, boxes, labelled = [], [], 0
+    root = options.root or found.root
     paths = {os.path.relpath(path, root).replace(os.sep, "/"): path for path in found.images}
     for image_id, name in enumerate(sorted(paths), 1):
         path = paths[name]
-        width, height, is_rotated = _header(path)
-        rotated += [path] if is_rotated else []
+        width, height = _header(path)
         images.append(ImageEntry(image_id, width, height, file_name=name))
         labels = label_path(path)
         if labels.is_file():
@@ -108,11 +106,6 @@ def read_yolo(found: YoloSet, root: Path) -> AnnotationFile:
             f"{label_path(found.images[0])}: none of the {len(images)} images has a file with labels; put them into "
             "labels/ where the images are in images/, or beside the images"
         )
-    if rotated:
-        logger.warning(
-            f"{rotated[0]}: {len(rotated)} images have an EXIF rotation, which is not applied; store them upright if "
-            "their boxes were drawn on the rotated image"
-        )
     _warn_of_orphans(found)
     return AnnotationFile(images, [CategoryEntry(k + 1, name) for k, name in sorted(found.names.items())], boxes)
 
@@ -121,11 +114,11 @@ def read_labels(path: Path, names: dict[int, str]) -> list[tuple[int, Box]]:
     """(class number, (centre x, centre y, width, height) as fractions) of every row; empty rows are skipped.
 
     Raises:
-        UserError: another number of columns, no numbers, an unknown class, values that are no fractions.
+        UserError: columns that are no box (see `box_of_row`), no numbers, an unknown class, no fractions.
     """
     rows = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not a text file ({error.reason}); write the labels again") from error
     for number, line in enumerate(lines, 1):
@@ -133,29 +126,53 @@ def read_labels(path: Path, names: dict[int, str]) -> list[tuple[int, Box]]:
         if not words:
             continue
         where = f"{path}, line {number}"
-        if len(words) != 5:
-            hint = "polygons have to be turned into boxes" if len(words) > 6 else "write: class x y width height"
-            raise UserError(f"{where}: has {len(words)} columns instead of 5; {hint}")
         try:
             label, values = float(words[0]), [float(word) for word in words[1:]]
         except ValueError as error:
             raise UserError(f"{where}: {line.strip()!r} are not five numbers; write: class x y width height") from error
+        box = box_of_row(values)
+        if box is None:
+            raise UserError(
+                f"{where}: has {len(words)} columns instead of 5; write: class x y width height, without a score"
+            )
         if label not in names:
             raise UserError(
                 f"{where}: class {words[0]} is not among the {len(names)} names (from 0); add its name, or correct it"
             )
-        if min(values[2:]) < 0:
-            raise UserError(f"{where}: width {values[2]:g} and height {values[3]:g}; sizes must not be negative")
-        if not all(-SLACK <= value <= 1 + SLACK for value in values):
+        if min(box[2:]) < 0:
+            raise UserError(f"{where}: width {box[2]:g} and height {box[3]:g}; sizes must not be negative")
+        if not all(-SLACK <= value <= 1 + SLACK for value in box):
             raise UserError(
-                f"{where}: {' '.join(words[1:])} are no fractions of the image; divide pixels by its width and height"
+                f"{where}: {' '.join(words[1:5])} are no fractions of the image; divide pixels by its width and height"
             )
-        rows.append((int(label), (values[0], values[1], values[2], values[3])))
+        rows.append((int(label), box))
     return rows
 
 
+def box_of_row(values: list[float]) -> Box | None:
+    """Box (centre x, centre y, width, height) of a row's numbers behind the class; None for a row that is none.
+
+    Four numbers are the box. With key points behind it, each x y and a visibility of 0, 1 or 2, they are it too. Pairs
+    of numbers, three or more, are the corners of a polygon, and the box is the one around it.
+    """
+    if len(values) == 4 or (len(values) > 6 and len(values) % 3 == 1 and set(values[6::3]) <= {0.0, 1.0, 2.0}):
+        return values[0], values[1], values[2], values[3]
+    if len(values) < 6 or len(values) % 2:
+        return None
+    x, y = values[::2], values[1::2]
+    return (min(x) + max(x)) / 2, (min(y) + max(y)) / 2, max(x) - min(x), max(y) - min(y)
+
+
 def label_path(image: Path) -> Path:
-    """Where the labels of an image file are."""
+    """Where the labels of an image file are: below labels/ where it lies below images/, else beside it; beside it too
+    where labels/ has none and there is a file.
+    """
+    usual, beside = labels_folder_path(image), image.with_suffix(".txt")
+    return beside if usual != beside and not usual.is_file() and beside.is_file() else usual
+
+
+def labels_folder_path(image: Path) -> Path:
+    """The path with the last folder called images exchanged for labels, and the suffix txt."""
     parts = list(image.parts)
     for i in range(len(parts) - 2, -1, -1):
         if parts[i] == "images":
@@ -165,6 +182,7 @@ def label_path(image: Path) -> Path:
 
 
 def is_yaml(path: Path) -> bool:
+    """Whether a path has the suffix of a yaml file."""
     return path.suffix.lower() in (".yaml", ".yml")
 
 
@@ -172,7 +190,7 @@ def _from_yaml(path: Path, split: str) -> YoloSet:
     if not path.is_file():
         raise UserError(f"{path}: no such file; check the path")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}, line {mark.line + 1}" if mark else str(path)
@@ -194,6 +212,9 @@ def _names(path: Path, content: dict[Any, Any]) -> dict[int, str]:
     names = content.get("names")
     if isinstance(names, list):
         names = dict(enumerate(names))
+    odd = next((name for name in names.values() if isinstance(name, bool)), None) if isinstance(names, dict) else None
+    if odd is not None:
+        raise UserError(f"{path}: names has {odd}, which yaml makes of yes, no, on and off; put the name in quotes")
     if not isinstance(names, dict) or not names:
         raise UserError(f"{path}: names is {names!r}; list the names of the classes, or give number: name")
     bad = next((key for key in names if not isinstance(key, int) or isinstance(key, bool) or key < 0), None)
@@ -238,12 +259,11 @@ def _images_of(place: Path) -> list[Path]:
     return images
 
 
-def _header(path: Path) -> tuple[int, int, bool]:
-    """Width and height without decoding, and whether an EXIF entry asks for a rotation."""
+def _header(path: Path) -> tuple[int, int]:
+    """Width and height of the image as shown, without decoding."""
     try:
         with Image.open(path) as image:
-            orientation = image.getexif().get(EXIF_ORIENTATION, 1) if image.format == "JPEG" else 1
-            return image.width, image.height, orientation not in (0, 1)
+            return shown_size(image)[0]
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
         problem = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
         raise UserError(f"{path}: not a readable image{problem}; repair it, or take it out of the data set") from error
@@ -255,9 +275,21 @@ def _warn_of_orphans(found: YoloSet) -> None:
     orphans = [
         labels
         for folder in found.folders
-        if (place := label_path(folder / "x.jpg").parent) != folder
+        if (place := labels_folder_path(folder / "x.jpg").parent) != folder
         for labels in sorted(place.rglob("*.txt"))
         if labels not in wanted and labels.name != "classes.txt"
     ]
     if orphans:
         logger.warning(f"{orphans[0]}: {len(orphans)} files with labels have no image; they are not read")
+
+
+def holds_yolo(path: Path) -> bool:
+    """A yaml file, a list of image files, a folder with a yaml file, or a folder with images and not just one json."""
+    if path.is_file():
+        return is_yaml(path) or (path.suffix.lower() == ".txt" and is_image(first_line(path)))
+    if any(is_yaml(file) for file in path.iterdir()):
+        return True
+    return len(list(path.glob("*.json"))) != 1 and next(images_below(path), None) is not None
+
+
+YOLO = Reader(holds_yolo, find_yolo, read_yolo, YoloSet.files)

@@ -1,0 +1,1 @@
+"""Training recipes: pure functions on images and boxes, and the order in which they come."""

@@ -1,4 +1,4 @@
-"""Pictures of several images: mosaic of four, mixup of two. Pure functions, no random numbers (see recipe.py).
+"""Images made of several: mosaic of four, mixup of two. Pure functions, no random numbers (see recipe.py).
 
 Mosaic: four images, each fitted into the input size, meet at one point of a canvas twice that size.
 Mixup: a second image is laid over the first, half and half, and brings its objects.
@@ -40,7 +40,7 @@ than the warp would; above, a pixel of the image is too large to cut it along th
 class Tile:
     """One image of a mosaic.
 
-    image: uint8 [H, W, 3]; to_picture: from its coordinates to those of the image; edges: see `paste`.
+    image: uint8 [H, W, 3]; to_canvas: from its coordinates to those of the image; edges: see `paste`.
     """
 
     image: np.ndarray
@@ -52,7 +52,7 @@ class Tile:
 class Overlay:
     """The second image of a mixup.
 
-    image: uint8 [H, W, 3]; to_picture: from its coordinates to those of the image, scales, flips and shifts; canvas:
+    image: uint8 [H, W, 3]; to_canvas: from its coordinates to those of the image, scales, flips and shifts; canvas:
     the rectangle in the image of its letterboxed canvas, whose rest is fill.
     """
 
@@ -217,10 +217,10 @@ def render_scene(scene: Scene, fill: int) -> np.ndarray:
 
     fill: grey level 0..255 of everything outside the images (zero outside the canvas of a mixup's partner).
     """
-    picture = np.full((*scene.size, 4), fill, dtype=np.uint8)
+    canvas = np.full((*scene.size, 4), fill, dtype=np.uint8)
     for tile in scene.tiles:
-        paste(picture, tile.image, tile.to_image, tile.edges, fill)
-    base = cv2.cvtColor(picture, cv2.COLOR_BGRA2BGR)
+        paste(canvas, tile.image, tile.to_image, tile.edges, fill)
+    base = cv2.cvtColor(canvas, cv2.COLOR_BGRA2BGR)
     if scene.overlay is None:
         return base
     other = render_overlay(scene.overlay, scene.size, fill)
@@ -230,9 +230,9 @@ def render_scene(scene: Scene, fill: int) -> np.ndarray:
 
 def render_overlay(overlay: Overlay, size: tuple[int, int], fill: int) -> np.ndarray:
     """The partner of a mixup alone, uint8 [height, width, 3]; borders lie between whole pixels."""
-    picture = np.zeros((*size, 3), dtype=np.uint8)
+    canvas = np.zeros((*size, 3), dtype=np.uint8)
     if fill:
         x1, y1, x2, y2 = nearest_pixels(overlay.canvas, size)
-        picture[y1:y2, x1:x2] = fill
-    stretch(picture, overlay.image, overlay.to_image)
-    return picture
+        canvas[y1:y2, x1:x2] = fill
+    stretch(canvas, overlay.image, overlay.to_image)
+    return canvas

@@ -199,7 +199,7 @@ class Augment:
             smallest = height // STRIDE - recipe.image_multiscale
             if smallest < 1 or int(smallest * width / height) < 1:
                 raise UserError(
-                    f"image_multiscale = {recipe.image_multiscale} shrinks input_size {height} x {width} below "
+                    f"multiscale_range {recipe.image_multiscale} shrinks input_size {height} x {width} below "
                     f"{STRIDE} pixels; choose a smaller range or a larger input size."
                 )
         self.recipe = recipe

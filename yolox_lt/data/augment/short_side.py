@@ -17,6 +17,11 @@ from yolox_lt.data.collate import Item
 from yolox_lt.errors import UserError
 
 
+def short_side_scale(height: int, width: int, short: int, long: int) -> float:
+    """Factor by which the shorter side becomes `short` pixels, or less so that the longer one stays within `long`."""
+    return min(short / min(height, width), long / max(height, width))
+
+
 def resize_short_side(image: np.ndarray, short: int, long: int) -> tuple[np.ndarray, tuple[float, float]]:
     """uint8 [H, W, 3] -> the resized image and (y, x) factors from the old to the new size.
 
@@ -24,7 +29,7 @@ def resize_short_side(image: np.ndarray, short: int, long: int) -> tuple[np.ndar
     at least one pixel; pixels are sampled bilinearly at the exact scale.
     """
     height, width = image.shape[:2]
-    scale = min(short / min(height, width), long / max(height, width))
+    scale = short_side_scale(height, width, short, long)
     if min(round(height * scale), round(width * scale)) < 1:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         resized = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
@@ -42,7 +47,7 @@ class ShortSideAugment:
     Args:
         short_sides: lengths in pixels, drawn uniformly. long_side: limit of the longer side.
         flip_prob: probability of a mirror image.
-        legacy: return boxes in the +1 pixel convention, x2 = x1 + width - 1.
+        legacy: resize boxes as the released models do, by their last pixel: x2 - 1 is scaled, and one pixel added.
     """
 
     short_sides: tuple[int, ...] = (640, 672, 704, 736, 768, 800)
@@ -69,13 +74,13 @@ class ShortSideAugment:
     ) -> Sample:
         """One sample. Draws: flip gate, shorter side. `use_mosaic` and `partner` belong to recipes with a mosaic."""
         sample = read(index)
-        boxes = sample.boxes - np.array([0, 0, 1, 1], np.float32) if self.legacy else sample.boxes
-        sample = Sample(sample.image, boxes, sample.labels)
         if rng.random() < self.flip_prob:
-            sample = flip(sample, self.legacy)
+            sample = flip(sample)
         short = self.short_sides[int(rng.integers(len(self.short_sides)))]
         image, (y, x) = resize_short_side(sample.image, short, self.long_side)
-        return Sample(np.ascontiguousarray(image), sample.boxes * np.array([x, y, x, y], np.float32), sample.labels)
+        pixel = np.array([0, 0, 1, 1], np.float32) * float(self.legacy)
+        boxes = (sample.boxes - pixel) * np.array([x, y, x, y], np.float32) + pixel
+        return Sample(np.ascontiguousarray(image), boxes, sample.labels)
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,11 @@ class ShortSideTransform:
     short: int = 800
     long: int = 1333
     fill: int = 0
+
+    def input_size(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) that an image of this size is resized to."""
+        scale = short_side_scale(height, width, self.short, self.long)
+        return max(round(height * scale), 1), max(round(width * scale), 1)
 
     def __call__(self, image: np.ndarray, image_id: int = 0) -> Item:
         """uint8 [H, W, 3] -> Item without objects, with the factors that lead back."""

@@ -102,16 +102,16 @@ def letterbox_sample(sample: Sample, size: tuple[int, int], fill: int, truncate:
 # -- flip ------------------------------------------------------------------------------------------------------------
 
 
-def flip_boxes(boxes: np.ndarray, width: int, legacy: bool = False) -> np.ndarray:
-    """Mirror boxes [G, 4] in an image of `width` pixels: x1' = width - x2, in the legacy convention width - 1 - x2."""
+def flip_boxes(boxes: np.ndarray, width: int) -> np.ndarray:
+    """Mirror boxes [G, 4] in an image of `width` pixels: x1' = width - x2."""
     flipped = boxes.copy()
-    flipped[:, 0::2] = (width - int(legacy)) - boxes[:, 2::-2]
+    flipped[:, 0::2] = width - boxes[:, 2::-2]
     return flipped
 
 
-def flip(sample: Sample, legacy: bool = False) -> Sample:
+def flip(sample: Sample) -> Sample:
     """Mirror left and right."""
-    boxes = flip_boxes(sample.boxes, sample.image.shape[1], legacy)
+    boxes = flip_boxes(sample.boxes, sample.image.shape[1])
     return Sample(cv2.flip(sample.image, 1), boxes, sample.labels)
 
 

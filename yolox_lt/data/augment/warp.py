@@ -105,16 +105,16 @@ def touched_pixels(rectangle: Rectangle, size: tuple[int, int]) -> tuple[int, in
     return max(math.floor(x1), 0), max(math.floor(y1), 0), min(math.ceil(x2), size[1]), min(math.ceil(y2), size[0])
 
 
-def paste(picture: np.ndarray, image: np.ndarray, to_picture: Affine, edges: Edges, fill: int) -> None:
+def paste(canvas: np.ndarray, image: np.ndarray, to_canvas: Affine, edges: Edges, fill: int) -> None:
     """Warp an image, uint8 [h, w, 3], into an image, uint8 [H, W, 4], bilinearly; pixels around it stay as they are.
 
     fill: grey level 0..255 into which the image fades at sides of the kind FILL.
     """
     height, width = image.shape[:2]
-    x1, y1, x2, y2 = touched_pixels(to_picture.hull((-1, -1, width + 1, height + 1)), picture.shape[:2])
+    x1, y1, x2, y2 = touched_pixels(to_canvas.hull((-1, -1, width + 1, height + 1)), canvas.shape[:2])
     if x1 >= x2 or y1 >= y2:
         return
-    to_image = to_picture.inverse()
+    to_image = to_canvas.inverse()
     left, top, right, bottom = to_image.hull((x1, y1, x2, y2))
     left, top, right, bottom = touched_pixels((left - 1, top - 1, right + 1, bottom + 1), image.shape[:2])
     if left >= right or top >= bottom:
@@ -124,7 +124,7 @@ def paste(picture: np.ndarray, image: np.ndarray, to_picture: Affine, edges: Edg
         source,
         to_image.between((x1, y1), (left - frame_x, top - frame_y)).to_pixel_numbers(),
         (x2 - x1, y2 - y1),
-        dst=picture[y1:y2, x1:x2],
+        dst=canvas[y1:y2, x1:x2],
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_TRANSPARENT,
     )
@@ -152,35 +152,35 @@ SEARCHED_STARTS = 32
 """Pixels before the visible part of an image among which `stretch` looks for a start on the grid of the image."""
 
 
-def stretch(picture: np.ndarray, image: np.ndarray, to_picture: Affine) -> None:
+def stretch(canvas: np.ndarray, image: np.ndarray, to_canvas: Affine) -> None:
     """Resize an image, uint8 [h, w, 3], into an image, uint8 [H, W, 3], bilinearly; the map may scale, flip and shift.
 
     A resize begins at a border between pixels, of the image and of the image; the map rarely lets two such borders
     meet. The resize begins where they nearly do: the image lies a fraction of a pixel off (0.03 in the mean, in a
     fiftieth of the samples more than a quarter, never more than a half).
     """
-    (height, width), image_width = image.shape[:2], picture.shape[1]
-    mirrored = to_picture.xx < 0
+    (height, width), image_width = image.shape[:2], canvas.shape[1]
+    mirrored = to_canvas.xx < 0
     if mirrored:  # resized into the mirror image of the image
-        to_picture = to_picture.then(Affine.scaling(-1, 1, image_width, 0))
-    x1, y1, x2, y2 = nearest_pixels(to_picture.hull((0, 0, width, height)), picture.shape[:2])
+        to_canvas = to_canvas.then(Affine.scaling(-1, 1, image_width, 0))
+    x1, y1, x2, y2 = nearest_pixels(to_canvas.hull((0, 0, width, height)), canvas.shape[:2])
     if x1 >= x2 or y1 >= y2:
         return
-    left, first_x, right = resize_span(to_picture.xx, to_picture.x0, x1, x2, width)
-    top, first_y, bottom = resize_span(to_picture.yy, to_picture.y0, y1, y2, height)
-    if min(round((right - left) * to_picture.xx), round((bottom - top) * to_picture.yy)) < 1:
+    left, first_x, right = resize_span(to_canvas.xx, to_canvas.x0, x1, x2, width)
+    top, first_y, bottom = resize_span(to_canvas.yy, to_canvas.y0, y1, y2, height)
+    if min(round((right - left) * to_canvas.xx), round((bottom - top) * to_canvas.yy)) < 1:
         return
     source = image[top:bottom, left:right]
-    resized = cv2.resize(source, None, fx=to_picture.xx, fy=to_picture.yy, interpolation=cv2.INTER_LINEAR)
+    resized = cv2.resize(source, None, fx=to_canvas.xx, fy=to_canvas.yy, interpolation=cv2.INTER_LINEAR)
     y1, x1 = max(y1, first_y), max(x1, first_x)
     visible = resized[y1 - first_y : y2 - first_y, x1 - first_x : x2 - first_x]
     if not visible.size:
         return
     y2, x2 = y1 + visible.shape[0], x1 + visible.shape[1]
     if mirrored:
-        cv2.flip(visible, 1, dst=picture[y1:y2, image_width - x2 : image_width - x1])
+        cv2.flip(visible, 1, dst=canvas[y1:y2, image_width - x2 : image_width - x1])
     else:
-        picture[y1:y2, x1:x2] = visible
+        canvas[y1:y2, x1:x2] = visible
 
 
 def resize_span(scale: float, shift: float, first: int, last: int, length: int) -> tuple[int, int, int]:

@@ -1,0 +1,1 @@
+"""A long-tailed data set that draws itself."""

@@ -1,0 +1,1 @@
+"""After an evaluation: which categories fail, and why."""

@@ -7,13 +7,11 @@ import numpy as np
 from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.evaluate.metrics import Report
 from yolox_lt.evaluate.results import DetectionArrays
-from yolox_lt.losses import DenseLoss
 from yolox_lt.report.analysis.thresholds import ScoredDetections, best_thresholds
 from yolox_lt.report.data.summary import DataSummary
-from yolox_lt.train.callbacks.balance_history import balance_columns
 
 
-def training_columns(summary: DataSummary | None, loss: DenseLoss | None) -> dict[str, np.ndarray]:
+def training_columns(summary: DataSummary | None, balance: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Columns [C] of the training; those of which nothing is known are not among them.
 
     train_images, train_boxes: int64, over the images that are trained on. draws: float64, expected images with the
@@ -22,17 +20,15 @@ def training_columns(summary: DataSummary | None, loss: DenseLoss | None) -> dic
 
     Args:
         summary: of the training set, whose categories are those of the evaluation.
-        loss: the classification loss in the state of the evaluated weights.
+        balance: state of the loss beside the evaluated weights, see `balance_file.balance_columns`; empty if unknown.
     """
     columns: dict[str, np.ndarray] = {}
     if summary is not None:
         columns["train_images"] = summary.image_counts
         columns["train_boxes"] = summary.instance_counts
         columns["draws"] = summary.draws
-    state = None if loss is None else balance_columns(loss)
-    if state is not None:
-        columns |= {"g": state["ratio"], "gamma": state["focusing"], "weight": state["weight"]}
-    return columns
+    names = {"ratio": "g", "focusing": "gamma", "weight": "weight"}
+    return columns | {names[name]: values for name, values in balance.items() if name in names}
 
 
 def threshold_column(index: AnnotationIndex, detections: DetectionArrays, report: Report) -> dict[str, np.ndarray]:

@@ -1,0 +1,1 @@
+"""Before a training: what the data are like and what is wrong with them."""

@@ -1,4 +1,4 @@
-"""Pictures that show whether data and boxes are what one believes: files with labels, training batches, predictions."""
+"""Images that show whether data and boxes are what one believes: files with labels, training batches, predictions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 88]
 
 
 def render_samples(store: ImageStore, positions: np.ndarray, folder: Path, count: int, seed: int = 0) -> list[Path]:
-    """Pictures of `count` random images of `positions` as on disk, with their boxes and names; unreadable ones are
+    """Files of `count` random images of `positions` as on disk, with their boxes and names; unreadable ones are
     passed over.
     """
     paths: list[Path] = []
@@ -37,24 +37,21 @@ def render_samples(store: ImageStore, positions: np.ndarray, folder: Path, count
         labels = store.index.labels_of(p)
         texts = [store.index.category_names[label] for label in labels]
         try:
-            picture = render_boxes(store.read(p), store.index.boxes_of(p), labels, texts)
+            image = render_boxes(store.read(p), store.index.boxes_of(p), labels, texts)
         except BadImageError:
             continue
         path = folder / f"labels_{int(store.index.image_ids[p])}.jpg"
-        paths.append(write_image(path, picture))
+        paths.append(write_image(path, image))
     return paths
 
 
-def render_train_batch(
-    batch: Batch, names: Sequence[str], path: str | Path, limit: int = 16, legacy: bool = False
-) -> np.ndarray:
+def render_train_batch(batch: Batch, names: Sequence[str], path: str | Path, limit: int = 16) -> np.ndarray:
     """A training batch as the network sees it, on one sheet with boxes, names and image ids.
 
     Args:
         batch: as the loader delivers it, images uint8 [B, 3, H, W] BGR.
         names: of the categories. path: JPEG to write.
         limit: images shown, the first of the batch.
-        legacy: boxes are in the +1 pixel convention, x2 = x1 + width - 1.
 
     Returns:
         The sheet, uint8 [H', W', 3] BGR.
@@ -62,7 +59,7 @@ def render_train_batch(
     cells, titles = [], []
     images = batch.images[:limit].permute(0, 2, 3, 1).cpu().numpy()  # [B, 3, H, W] -> [B, H, W, 3]
     for image, boxes, labels, image_id in zip(images, batch.boxes, batch.labels, batch.image_ids.tolist()):
-        corners = boxes.cpu().numpy() + np.array([0, 0, 1, 1], np.float32) * float(legacy)
+        corners = boxes.cpu().numpy()
         label = labels.cpu().numpy()
         cells.append(cell(np.ascontiguousarray(image), corners, label, [names[i] for i in label]))
         titles.append(f"image {image_id}: {len(label)} boxes")
@@ -147,18 +144,18 @@ def write_sheet(cells: list[np.ndarray], titles: list[str], columns: int, path: 
         row = cells[first : first + columns]
         height = max(c.shape[0] for c in row)
         strip = np.full((height + bar + GAP, columns * (width + GAP), 3), PAPER, np.uint8)
-        for number, (picture, title) in enumerate(zip(row, titles[first:])):
+        for number, (image, title) in enumerate(zip(row, titles[first:])):
             x = number * (width + GAP)
             cv2.putText(strip, title, (x + 4, bar - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.45, INK, 1, cv2.LINE_AA)
-            strip[bar : bar + picture.shape[0], x : x + picture.shape[1]] = picture
+            strip[bar : bar + image.shape[0], x : x + image.shape[1]] = image
         rows.append(strip)
     sheet = np.concatenate(rows)
     write_image(Path(path), sheet)
     return sheet
 
 
-def write_image(path: Path, picture: np.ndarray) -> Path:
+def write_image(path: Path, image: np.ndarray) -> Path:
     """Write a JPEG; UserError if that is not possible."""
-    if not cv2.imwrite(str(path), picture, QUALITY):
+    if not cv2.imwrite(str(path), image, QUALITY):
         raise UserError(f"{path}: image could not be written; check that its folder exists and is writable")
     return path

@@ -51,6 +51,7 @@ class Problem:
     examples: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
+        """For json."""
         return asdict(self)
 
 
@@ -90,18 +91,19 @@ def category_problems(train: AnnotationIndex, val: AnnotationIndex) -> list[Prob
     """Categories that do not match, and those that are never seen."""
     unused = [name for name, count in zip(train.category_names, train.image_counts) if not count]
     found = [problem("train", False, "categories without a box", unused)]
-    if not np.array_equal(train.category_ids, val.category_ids):
-        odd = sorted(set(train.category_ids.tolist()) ^ set(val.category_ids.tolist()))
-        return [*found, problem("val", True, "category ids that only one of both files lists", map(str, odd))]
-    pairs = list(zip(train.category_names, val.category_names))
-    renamed = [f"{name!r} is {other!r} in training" for other, name in pairs if name != other]
-    counts = zip(val.category_names, val.instance_counts, train.image_counts)
-    unseen = [name for name, in_val, in_train in counts if in_val and not in_train]
-    return [
-        *found,
-        problem("val", True, "categories with the same id and another name", renamed),
-        problem("val", True, "categories with boxes here and none in training", unseen),
-    ]
+    foreign = [name for name in val.category_names if name not in train.category_names]
+    if foreign:
+        return [*found, problem("val", True, "categories that the training annotations do not list", foreign)]
+    if train.category_names != val.category_names:
+        lacking = [name for name in train.category_names if name not in val.category_names]
+        found.append(problem("val", False, "categories that only the training annotations list", lacking))
+        order = [name for name in train.category_names if name in val.category_names]
+        moved = [name for name, other in zip(order, val.category_names) if name != other]
+        found.append(problem("val", False, "categories numbered otherwise than in training, matched by name", moved))
+    images = dict(zip(train.category_names, train.image_counts.tolist()))
+    counts = zip(val.category_names, val.instance_counts.tolist())
+    unseen = [name for name, in_val in counts if in_val and not images[name]]
+    return [*found, problem("val", True, "categories with boxes here and none in training", unseen)]
 
 
 def spread(positions: np.ndarray, most: int | None) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -14,14 +14,41 @@ from yolox_lt.data.augment.recipe import Augment
 from yolox_lt.data.augment.short_side import ShortSideAugment
 from yolox_lt.data.dataset import Recipe
 from yolox_lt.data.frequency import image_category_pairs
-from yolox_lt.render import ascii_text
+from yolox_lt.report.group_names import GROUP_NAMES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from yolox_lt.exp.detection import DetectorExp
 
-GROUP_NAMES = {"r": "rare", "c": "common", "f": "frequent"}
+class TrainingSettings(Protocol):
+    """What the figures of a training set need of an experiment, see `DataExp`."""
+
+    sampler: str
+    epoch_length: str
+    max_epoch: int
+    no_aug_epochs: int
+
+    def train_positions(self, index: AnnotationIndex) -> np.ndarray:
+        """Images that are trained on."""
+        ...
+
+    def get_factors(self, index: AnnotationIndex, positions: np.ndarray) -> np.ndarray:
+        """Their repeat factors."""
+        ...
+
+    def partner_factors(self, index: AnnotationIndex, positions: np.ndarray) -> np.ndarray | None:
+        """Factors by which partners are drawn, None for uniformly."""
+        ...
+
+    def iterations_per_epoch(self, factors: np.ndarray, batch_size: int, world: int) -> int:
+        """Optimiser steps of an epoch."""
+        ...
+
+    def get_augment(self) -> Recipe:
+        """The augmentation."""
+        ...
+
+
 GROUP_COLORS = {"r": "#d1495b", "c": "#edae49", "f": "#00798c"}
 GROUP_RULES = {"r": f"1-{RARE_IMAGES}", "c": f"{RARE_IMAGES + 1}-{COMMON_IMAGES}", "f": f"over {COMMON_IMAGES}"}
 
@@ -121,6 +148,7 @@ class DataSummary:
         }
 
     def group_dict(self, group: str) -> dict[str, Any]:
+        """Figures of a frequency group, for json."""
         of = self.select(group)
         return {
             "group": group,
@@ -139,6 +167,7 @@ class DataSummary:
         return float(self.draws[of].sum() / uniform) if uniform > 0 else math.nan
 
     def category_dict(self, c: int) -> dict[str, Any]:
+        """Figures of a category, for json."""
         return {
             "id": int(self.category_ids[c]),
             "name": self.names[c],
@@ -236,7 +265,7 @@ def summarize(index: AnnotationIndex, positions: np.ndarray, sampling: Sampling)
     )
 
 
-def summarize_training(exp: DetectorExp, index: AnnotationIndex, batch_size: int) -> DataSummary:
+def summarize_training(exp: TrainingSettings, index: AnnotationIndex, batch_size: int) -> DataSummary:
     """Figures of an experiment's training images, one process, `batch_size` images a step."""
     positions = exp.train_positions(index)
     factors = exp.get_factors(index, positions)
@@ -246,7 +275,7 @@ def summarize_training(exp: DetectorExp, index: AnnotationIndex, batch_size: int
 
 
 def plot_summary(summary: DataSummary, path: Path) -> None:
-    """Picture: images and draws of every category, boxes of an image, sizes of boxes, repeat factors."""
+    """Plot: images and draws of every category, boxes of an image, sizes of boxes, repeat factors."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -286,7 +315,7 @@ def plot_categories(axes: Axes, summary: DataSummary) -> None:
     axes.set(yscale="log", ylim=(0.5, most), xlim=(-0.5, max(len(order), FEW_NAMES) - 0.5), ylabel="images")
     axes.set_title(f"{Path(summary.path).name}: {len(order):,} categories, most frequent first")
     if len(order) <= MOST_NAMES:
-        names = [ascii_text(summary.names[c][:28]) for c in order]
+        names = [summary.names[c][:28] for c in order]
         axes.set_xticks(np.arange(len(order)), names, rotation=90 if len(order) > FEW_NAMES else 0)
         for place, count in enumerate(summary.image_counts[order].tolist()):
             axes.text(place, max(count, 0.5), f"{count:,}", ha="center", va="bottom", fontsize=7)

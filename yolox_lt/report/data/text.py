@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from yolox_lt.report.data.problems import Problem
-from yolox_lt.report.data.summary import GROUP_NAMES, GROUP_RULES, SIZE_NAMES, DataSummary
-
-if TYPE_CHECKING:
-    from yolox_lt.exp.detection import DetectorExp
+from yolox_lt.report.data.summary import GROUP_RULES, SIZE_NAMES, DataSummary, TrainingSettings
+from yolox_lt.report.group_names import GROUP_NAMES
 
 COLORS = {"bold": "1", "red": "31", "yellow": "33", "green": "32", "cyan": "36"}
 GROUP_COLORS = {"r": "red", "c": "yellow", "f": "cyan"}
 
 
-def data_report(summary: DataSummary, exp: DetectorExp, rows: int, colored: bool) -> str:
+def data_report(summary: DataSummary, exp: TrainingSettings, rows: int, colored: bool) -> str:
     """The tables and sentences that are printed."""
     groups, categories = group_rows(summary), category_rows(summary, rows)
     marks = [None, *GROUP_NAMES, None], [None, *(row[2] for row in categories[1:])]
@@ -31,6 +27,7 @@ def data_report(summary: DataSummary, exp: DetectorExp, rows: int, colored: bool
 
 
 def image_lines(summary: DataSummary) -> str:
+    """How many images and boxes there are."""
     per_image = summary.boxes_per_image
     return (
         f"{len(per_image):,} of {summary.listed:,} images used, {int(per_image.sum()):,} boxes of "
@@ -40,7 +37,7 @@ def image_lines(summary: DataSummary) -> str:
     )
 
 
-def sampling_lines(summary: DataSummary, exp: DetectorExp) -> str:
+def sampling_lines(summary: DataSummary, exp: TrainingSettings) -> str:
     """How an epoch is drawn, and what the last columns of the tables mean."""
     sampling = summary.sampling
     repeated = float(sampling.factors.sum())
@@ -112,6 +109,7 @@ def category_rows(summary: DataSummary, most: int = 20) -> list[list[str]]:
 
 
 def times(value: float) -> str:
+    """A factor as 1.23x, - where it is not defined."""
     return "-" if np.isnan(value) else f"{value:.2f}x"
 
 

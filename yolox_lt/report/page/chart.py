@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolox_lt.data.columns import Bools, Floats
-from yolox_lt.train.callbacks.balance_history import GROUP_NAMES
+from yolox_lt.report.group_names import GROUP_NAMES
 
 MOST_POINTS = 600
 """Of a line over time; longer ones are thinned by means."""
@@ -108,6 +108,7 @@ def members(groups: np.ndarray, everything: bool = True) -> dict[str, Bools]:
 
 
 def group_name(group: str) -> str:
+    """Name of a frequency group, "all" for none."""
     return GROUP_NAMES.get(group, "all")
 
 

@@ -105,6 +105,7 @@ def render_panels(panels: Sequence[Chart], path: Path) -> None:
 
 
 def render_series(axes: Axes, series: Series, chart: Chart) -> None:
+    """Draw one series of a chart."""
     color = COLORS[series.color]
     if series.kind == "points":
         size, alpha = (28, 0.7) if len(series.x) < 150 else (9, 0.4)

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from yolox_lt.data.columns import Ints
+from yolox_lt.report.analysis.balance_file import STUCK_SHARE
 from yolox_lt.report.analysis.tide import KINDS
+from yolox_lt.report.group_names import GROUP_NAMES
 from yolox_lt.report.page.category_images import FOLDER as IMAGES
 from yolox_lt.report.page.chart import plain_numbers
 from yolox_lt.report.page.run_charts import charts_of, comparison_charts
 from yolox_lt.report.page.run_files import Run, missing_line
-from yolox_lt.train.callbacks.balance_history import GROUP_NAMES, STUCK_SHARE
 
 MOST_EPOCHS = 100
 """Of the balance of single categories; more are thinned."""
@@ -41,6 +42,7 @@ def page_data(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def run_data(run: Run) -> dict[str, Any]:
+    """Everything of a run that the page shows."""
     return {
         "name": run.name,
         "protocol": None if run.analysis is None else run.analysis.protocol,
@@ -122,6 +124,7 @@ def settings(run: Run) -> dict[str, str]:
 
 
 def text_of(value: Any) -> str:
+    """A value of config.json as text."""
     if value is None:
         return "none"
     if isinstance(value, list):
@@ -234,7 +237,7 @@ def balance_history(run: Run) -> dict[str, Any] | None:
 
 
 def image_data(runs: Sequence[Run], room: int) -> tuple[list[list[dict[str, Any]]], int]:
-    """Pictures of every run with their files as base64, by category; and how many had to be left out.
+    """Images of every run with their files as base64, by category; and how many had to be left out.
 
     First of all kinds and categories come first; what exceeds `room` characters, shared evenly by the runs, is left
     out.

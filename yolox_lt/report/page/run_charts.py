@@ -127,6 +127,7 @@ def ordered(chart: Chart, run: Run) -> Chart:
 
 
 def groups_of_balance(run: Run, num_categories: int) -> np.ndarray:
+    """Frequency groups of the categories in the balance, "" where the run does not know them."""
     return run.groups if len(run.groups) == num_categories else np.full(num_categories, "")
 
 

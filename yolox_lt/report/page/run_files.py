@@ -16,8 +16,9 @@ from yolox_lt.data.columns import Floats
 from yolox_lt.errors import UserError
 from yolox_lt.report.analysis.analysis import FILE as EVALUATION
 from yolox_lt.report.analysis.analysis import Analysis
-from yolox_lt.train.callbacks.balance_history import COLUMNS as BALANCE_COLUMNS
-from yolox_lt.train.callbacks.balance_history import FILE as BALANCE
+from yolox_lt.report.analysis.balance_file import COLUMNS as BALANCE_COLUMNS
+from yolox_lt.report.analysis.balance_file import FILE as BALANCE
+from yolox_lt.report.analysis.balance_file import read_balance
 
 PURPOSES = {
     "config.json": "settings",
@@ -38,7 +39,7 @@ class Run:
 
     name: of the folder. config: as in config.json. epochs: column -> one value per row of metrics.csv, NaN where empty.
     steps: likewise of metrics.jsonl. categories: column -> one value per row of per_category.csv, texts for name and
-    group, else floats. balance: arrays of balance.npz, see `train.gauge.BalanceHistory`. missing: file names.
+    group, else floats. balance: arrays of balance.npz, see `balance_file`. missing: file names.
     """
 
     name: str
@@ -178,10 +179,13 @@ def _read_steps(path: Path) -> dict[str, list[float]]:
     return {n: [math.nan if row.get(n) is None else float(row[n]) for row in rows] for n in names}
 
 
-def _read_balance(path: Path) -> dict[str, np.ndarray]:
+def _read_balance(path: Path) -> dict[str, np.ndarray] | None:
+    """The history of a gradient balance; None for that of a loss with another memory."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in ("epochs", *BALANCE_COLUMNS)}
+        history = read_balance(path)
+        if "ratio" not in history and "epochs" in history:
+            return None
+        return {name: history[name] for name in ("epochs", *BALANCE_COLUMNS)}
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise _unreadable(path, error) from error
 

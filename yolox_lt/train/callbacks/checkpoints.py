@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from yolox_lt.checkpoint import remove_old, save_checkpoint
 from yolox_lt.distributed.collectives import broadcast
-from yolox_lt.train.callbacks.base import Callback, EpochRecord
+from yolox_lt.train.callbacks.callback import Callback, EpochRecord
 from yolox_lt.train.state import RunState
 
 

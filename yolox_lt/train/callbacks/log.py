@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import math
 import os
@@ -15,17 +16,21 @@ from loguru import logger
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from yolox_lt.train.callbacks.base import Callback, EpochRecord
+from yolox_lt.train.callbacks.callback import Callback, EpochRecord
 from yolox_lt.train.state import RunState
 
-FORMAT = "{time:YYYY-MM-DD HH:mm:ss} | {level: <7} | {message}"
+PREFIX = "{time:YYYY-MM-DD HH:mm:ss} | {level: <7} | "
+FORMAT = PREFIX + "{message}"
 
 
-def setup_console(verbose: bool = True) -> None:
-    """Log to standard error through tqdm, so that lines and the progress bar do not tear each other."""
+def setup_console(rank: int = 0) -> None:
+    """Log to standard error through tqdm, so that lines and the progress bar do not tear each other.
+
+    Ranks other than 0 log warnings and errors alone, with their number.
+    """
     logger.remove()
-    if verbose:
-        logger.add(lambda line: tqdm.write(line, file=sys.stderr, end=""), format=FORMAT, level="INFO", colorize=None)
+    level, form = ("INFO", FORMAT) if rank == 0 else ("WARNING", f"{PREFIX}rank {rank}: {{message}}")
+    logger.add(lambda line: tqdm.write(line, file=sys.stderr, end=""), format=form, level=level, colorize=None)
 
 
 class RunLog(Callback):
@@ -108,12 +113,20 @@ def finite(values: dict[str, float]) -> dict[str, float | None]:
 
 
 def set_aside(folder: Path) -> None:
-    """A new run in the folder of another one: the other's figures and checkpoints stay under names with .previous."""
-    names = ("metrics.csv", "metrics.jsonl", "latest.pth", "best.pth")
+    """A new run in the folder of another one: the other's figures and checkpoints stay under names with .previous.
+
+    A third run keeps the second's as .previous-2 and so on; nothing is overwritten.
+    """
+    files = [folder / name for name in ("metrics.csv", "metrics.jsonl", "latest.pth", "best.pth")]
+
+    def aside(path: Path, number: int) -> Path:
+        return path.with_name(f"{path.stem}.previous{f'-{number}' if number > 1 else ''}{path.suffix}")
+
+    number = next(n for n in itertools.count(1) if not any(aside(path, n).exists() for path in files))
     kept = []
-    for path in (folder / name for name in names):
+    for path in files:
         if path.exists():
-            kept.append(path.with_name(f"{path.stem}.previous{path.suffix}"))
+            kept.append(aside(path, number))
             path.replace(kept[-1])
     if kept:
         listed = ", ".join(path.name for path in kept)

@@ -16,9 +16,10 @@ from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.dataset import BadImageError, ImageStore
 from yolox_lt.evaluate.metrics import Report
 from yolox_lt.evaluate.results import DetectionArrays
+from yolox_lt.report.analysis.balance_file import balance_columns
 from yolox_lt.report.analysis.per_category import threshold_column, training_columns
 from yolox_lt.report.data.summary import DataSummary
-from yolox_lt.train.callbacks.base import Callback, EpochRecord
+from yolox_lt.train.callbacks.callback import Callback, EpochRecord
 from yolox_lt.train.state import RunState
 from yolox_lt.types import Batch, Detections
 
@@ -66,7 +67,7 @@ class ReportCallback(Callback):
         self.batches_shown = run.iteration + 1
         path = self.folder / "pictures" / f"train_batch_{run.iteration}.jpg"
         with self.counted(), self.never_fatal(path):
-            render_train_batch(batch, self.summary.names, path, legacy=getattr(run.exp, "legacy", False))
+            render_train_batch(batch, self.summary.names, path)
 
     def on_epoch_record(self, run: RunState, record: EpochRecord) -> None:
         self.is_behind = True
@@ -85,7 +86,7 @@ class ReportCallback(Callback):
         if self.is_behind:
             self.render(run)
         logger.info(
-            f"pictures and pages: {before:.1f} s of the {trained:.0f} s of this training ({before / trained:.2%}), "
+            f"images and pages: {before:.1f} s of the {trained:.0f} s of this training ({before / trained:.2%}), "
             f"then {self.rendering_seconds - before:.1f} s after it"
         )
 
@@ -111,7 +112,8 @@ class ReportCallback(Callback):
 
     def write_categories(self, run: RunState, report: Report) -> None:
         """per_category.csv, of the same evaluation as best.pth and evaluation.npz."""
-        columns = training_columns(self.summary, run.criterion.cls_loss)
+        columns = training_columns(self.summary, balance_columns(run.criterion.cls_loss))
+        columns = {name: run.evaluator.in_order_of_index(column) for name, column in columns.items()}
         if run.evaluator.detections is not None:
             columns |= threshold_column(run.evaluator.index, run.evaluator.detections, report)
         report.write_csv(self.folder / "per_category.csv", columns)
@@ -121,7 +123,8 @@ class ReportCallback(Callback):
         from yolox_lt.report.analysis.evaluation_file import record_evaluation
 
         index = run.evaluator.index
-        counts = dict(zip(self.summary.category_ids.tolist(), self.summary.image_counts.tolist()))
+        images = run.evaluator.in_order_of_index(self.summary.image_counts)
+        counts = dict(zip(index.category_ids.tolist(), images.tolist()))
         with self.never_fatal(self.folder / "evaluation.npz"):
             store = run.exp.get_store("val")
             record_evaluation(self.folder, index, store, detections, report, counts, epoch)

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from loguru import logger
 
 from yolox_lt.errors import UserError
-from yolox_lt.train.callbacks.base import Callback, EpochRecord
+from yolox_lt.train.callbacks.callback import Callback, EpochRecord
 from yolox_lt.train.state import RunState
 
 PROJECT = "yolox_lt"

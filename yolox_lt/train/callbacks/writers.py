@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from yolox_lt.train.callbacks.balance_history import BalanceHistory
-from yolox_lt.train.callbacks.base import Callback
+from yolox_lt.train.callbacks.callback import Callback
 from yolox_lt.train.callbacks.report import ReportCallback
 from yolox_lt.train.callbacks.trackers import TrackerCallback
 from yolox_lt.train.run_description import describe_run, write_config
@@ -19,7 +19,13 @@ def make_writers(run: RunState) -> list[Callback]:
     summary = describe_run(run)
     write_config(run.folder / "config.json", run.exp, run.options)
     return [
-        BalanceHistory(run.folder, run.criterion.cls_loss, run.evaluator.groups, run.progress.epochs),
+        BalanceHistory(
+            run.folder,
+            run.criterion.cls_loss,
+            run.evaluator.groups,
+            run.progress.epochs,
+            run.evaluator.in_order_of_index,
+        ),
         TrackerCallback(run.exp.trackers, run.folder),
         ReportCallback(run.folder, summary),
     ]

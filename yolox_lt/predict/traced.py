@@ -1,12 +1,38 @@
-"""Non-maximum suppression inside each category, for a batch, inside a traced network."""
+"""Selection and NMS with the operations that a traced file can hold: the same result for whole batches at once.
+
+Tracing keeps tensor operations alone: how many rows come out must not depend on the values, so rows that are no
+candidates stay, with the score NONE, and of equal scores either may go first.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import Tensor
-from torchvision.ops import nms
+from torch import Tensor, nn
+
+from yolox_lt.predict.select import NONE
+from yolox_lt.types import BACKGROUND
+
+
+def best_pairs(
+    logits: Tensor, quality: Tensor, usable: Tensor, count: int, multi_label: bool, threshold: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `select.best_pairs`; count may be a traced number."""
+    categories = logits.shape[2]
+    best_logit, label = logits.max(dim=2)
+    scores = (best_logit.sigmoid() * quality).masked_fill(~usable, NONE)
+    # The best pairs are pairs of the priors whose best pair is highest: no need to sort all n * C.
+    best, prior = scores.topk(count, dim=1)
+    if not multi_label:
+        label = label.gather(1, prior)
+    else:
+        pairs = logits.gather(1, prior[..., None].expand(-1, -1, categories)).sigmoid()  # [B, k, C]
+        pairs = pairs * quality.gather(1, prior)[..., None]
+        pairs = pairs.masked_fill(best[..., None] < 0, NONE)
+        best, pair = pairs.flatten(1).topk(count, dim=1)  # [B, k, C] -> [B, k*C], pair = row * C + label
+        prior, label = prior.gather(1, pair // categories), pair % categories
+    return best.masked_fill(best < threshold, NONE), prior, label
 
 
 def keep_mask(
@@ -29,6 +55,8 @@ def keep_mask(
 
 def torchvision_kept(boxes: Tensor, scores: Tensor, labels: Tensor, num_classes: int, threshold: float) -> Tensor:
     """Indices int64 [n] into the flattened candidates [B*K]."""
+    from torchvision.ops import nms  # takes seconds to load: a training starts without it
+
     candidate = (scores >= 0).flatten().nonzero().squeeze(1)
     image = torch.ones_like(labels).cumsum(0) - 1  # [B, K]
     groups = (labels + image * num_classes).flatten()[candidate]
@@ -43,7 +71,7 @@ def onnx_kept(
 ) -> Tensor:
     """The same from ONNX's operator. Its scores [B, C, K] take less memory than the logits [B, P, C]: K <= P."""
     categories = torch.arange(num_classes, device=labels.device)[None, :, None]
-    spread = torch.where(labels[:, None] == categories, scores[:, None], scores.new_tensor(-1.0))  # [B, C, K]
+    spread = torch.where(labels[:, None] == categories, scores[:, None], scores.new_tensor(NONE))  # [B, C, K]
     # The operator swaps corners in the wrong order; in the legacy convention such boxes exist and overlap nothing.
     ordered = torch.cat([boxes[..., :2], torch.maximum(boxes[..., :2], boxes[..., 2:])], dim=-1)
     selected = _NonMaxSuppression.apply(ordered, spread, threshold, max_per_class)  # [n, 3] image, category, candidate
@@ -67,3 +95,20 @@ class _NonMaxSuppression(torch.autograd.Function):
             g.op("Constant", value_t=torch.tensor([threshold], dtype=torch.float32)),
             g.op("Constant", value_t=torch.tensor([-0.5], dtype=torch.float32)),  # scores below are no candidates
         )
+
+
+def best_first(boxes: Tensor, scores: Tensor, labels: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The `number` best candidates in order, filled up with empty rows; a score below 0 is none.
+
+    boxes [B, K, 4], scores [B, K], labels [B, K] -> boxes, scores, labels with K = `number`, count int64 [B].
+    """
+    padded = nn.functional.pad(scores, (0, number), value=NONE)  # there may be fewer candidates than rows
+    best, row = padded.topk(number, dim=1)
+    found = best >= 0
+    row = row.masked_fill(~found, 0)
+    return (
+        boxes.gather(1, row[..., None].expand(-1, -1, 4)).masked_fill(~found[..., None], 0),
+        best.masked_fill(~found, 0),
+        labels.gather(1, row).masked_fill(~found, BACKGROUND),
+        found.sum(dim=1),
+    )

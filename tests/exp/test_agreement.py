@@ -1,0 +1,114 @@
+"""What a resumed run and an evaluation do with settings that differ from the checkpoint's."""
+
+from __future__ import annotations
+
+import pytest
+
+from yolox_lt.checkpoint import plain
+from yolox_lt.errors import UserError
+from yolox_lt.exp import Exp, GlyphExp
+from yolox_lt.exp.agreement import (
+    FIXED,
+    OF_THE_PLACE,
+    TEST,
+    check_categories,
+    check_structure,
+    resume_settings,
+)
+from yolox_lt.exp.resnet import ResNetExp
+
+
+def content(**changed):
+    """A checkpoint of a run whose settings were those of `Exp` with changes."""
+    return {"exp": plain(Exp().attributes()) | changed, "given": []}
+
+
+def test_resume__keeps_what_the_command_line_once_set():
+    """max_epoch 2 was given at the first start and is not repeated; the file still has 300."""
+    exp = Exp()
+    said = resume_settings(exp, content(max_epoch=2) | {"given": ["max_epoch"]}, (), "latest.pth")
+    assert exp.max_epoch == 2
+    assert said == ["settings as the run began, in brackets the experiment's now: max_epoch 2 (300)"]
+
+
+def test_resume__applies_and_names_a_schedule_that_is_given_now():
+    exp = Exp()
+    exp.max_epoch = 400
+    said = resume_settings(exp, content(), ("max_epoch",), "latest.pth")
+    assert exp.max_epoch == 400
+    assert said == ["max_epoch 400 from now on, until here 300"]
+
+
+def test_resume__a_file_that_was_edited_counts_as_given():
+    exp = Exp()
+    exp.print_interval = 50
+    assert resume_settings(exp, content(), (), "latest.pth") == ["print_interval 50 from now on, until here 10"]
+    exp.anchor_scales = (4,)
+    with pytest.raises(UserError, match=r"latest.pth: the run began with anchor_scales \[1\], now it is \[4\]"):
+        resume_settings(exp, content(), (), "latest.pth")
+
+
+def test_resume__an_earlier_version_did_not_record_what_was_given():
+    """So nothing of the file is known to be new, and the run continues as it began."""
+    exp = Exp()
+    exp.loss_scale = 8.0
+    assert resume_settings(exp, {"exp": content()["exp"]}, (), "latest.pth") == [
+        "settings as the run began, in brackets the experiment's now: loss_scale 4.0 (8.0)"
+    ]
+    assert exp.loss_scale == 4.0
+
+
+@pytest.mark.parametrize("name", ["loss_scale", "momentum", "sampler", "depth"])
+def test_resume__refuses_structure_loss_optimiser_and_order(name):
+    exp = Exp()
+    setattr(exp, name, "repeat_factor" if name == "sampler" else 0.5)
+    with pytest.raises(UserError, match=f"began with {name} "):
+        resume_settings(exp, content(), (name,), "latest.pth")
+
+
+def test_resume__from_python_everything_is_on_purpose_but_an_open_seed():
+    exp = Exp()
+    exp.eval_interval, exp.output_dir = 3, "elsewhere"
+    said = resume_settings(exp, content(seed=7), None, "latest.pth")
+    assert (exp.seed, exp.eval_interval, exp.output_dir) == (7, 3, "elsewhere")
+    assert said == [
+        "settings as the run began, in brackets the experiment's now: seed 7 (None)",
+        "eval_interval 3 from now on, until here 10",
+    ]
+
+
+def test_resume__tuples_stay_tuples():
+    exp = Exp()
+    resume_settings(exp, content(input_size=[320, 640]) | {"given": ["input_size"]}, (), "latest.pth")
+    assert exp.input_size == (320, 640)
+
+
+def test_structure__is_refused_with_the_words_that_fix_it():
+    with pytest.raises(UserError, match=r"neck_shortcut True, the experiment has False.*add neck_shortcut True"):
+        check_structure(Exp(), content(neck_shortcut=True), "best.pth")
+    with pytest.raises(UserError, match=r"add anchor_scales \(6,8\)"):
+        check_structure(Exp(), content(anchor_scales=[6, 8]), "best.pth")
+
+
+def test_structure__test_settings_are_named_and_training_settings_do_not_matter():
+    said = check_structure(Exp(), content(test_conf=0.001, max_epoch=2, mosaic_prob=0.5), "best.pth")
+    assert said == ["test_conf 0.01 (the checkpoint has 0.001)"]
+
+
+def test_kinds__name_settings_that_exist_and_each_once():
+    known = set().union(*(cls().attributes() for cls in (Exp, ResNetExp, GlyphExp)))
+    assert known >= FIXED | TEST | OF_THE_PLACE
+    assert not FIXED & (TEST | OF_THE_PLACE)
+
+
+def test_categories__the_same_in_another_order():
+    with pytest.raises(
+        UserError, match=r"category 1 of train.json is 'green', in the checkpoint 'red' \(1 more differ\)"
+    ):
+        check_categories(["green", "red", "blue"], {"names": ["red", "green", "blue"]}, "latest.pth", "train.json")
+
+
+def test_categories__one_more_at_the_end():
+    with pytest.raises(UserError, match=r"train\.json has 3 categories, the checkpoint 2"):
+        check_categories(["a", "b", "c"], {"names": ["a", "b"]}, "latest.pth", "train.json")
+    check_categories(["a", "b"], {"names": ["a", "b"]}, "latest.pth", "train.json")

@@ -1,0 +1,3 @@
+"""Names of the frequency groups."""
+
+GROUP_NAMES = {"r": "rare", "c": "common", "f": "frequent"}
