@@ -11,7 +11,7 @@ from torch import Tensor
 
 from yolox_lt.assign import BaseAssigner
 from yolox_lt.coders import Coder
-from yolox_lt.criterion import BaseCriterion
+from yolox_lt.criterion import TrainingCriterion
 from yolox_lt.errors import UserError
 from yolox_lt.exp.agreement import match_categories
 from yolox_lt.exp.data import DataExp
@@ -196,7 +196,7 @@ class DetectorExp(DataExp):
         loss = self.get_cls_loss()
         return loss.scores if own_scores(loss) else None
 
-    def get_criterion(self) -> BaseCriterion:
+    def get_criterion(self) -> TrainingCriterion:
         """Assignment and losses as one object."""
         raise NotImplementedError
 

@@ -2,7 +2,7 @@
 
 from yolox_lt.losses.balance import CategoryCounts, GradientBalance, StepState
 from yolox_lt.losses.box import bce_with_logits, giou_loss, square_iou_loss
-from yolox_lt.losses.classification import ClassificationLoss, own_scores
+from yolox_lt.losses.classification import CategoryLoss, ClassificationLoss, own_scores
 from yolox_lt.losses.eql import EQLLoss
 from yolox_lt.losses.eqlv2 import EQLv2FocalLoss
 from yolox_lt.losses.eqlv2_region import EQLv2Loss
@@ -15,6 +15,7 @@ from yolox_lt.losses.softmax import SoftmaxLoss
 
 __all__ = [
     "CategoryCounts",
+    "CategoryLoss",
     "ClassificationLoss",
     "DenseLoss",
     "EQLLoss",

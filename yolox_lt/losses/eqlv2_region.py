@@ -53,6 +53,11 @@ class EQLv2Loss(RegionLoss):
                 self.balance.accumulate((gradient * own).sum(dim=0), (gradient * (1 - own)).sum(dim=0))
             return loss / divisor(labels, normalizer)
 
+    def category_state(self) -> dict[str, Tensor]:
+        """Gradient sums, g, and the weight of negatives, each [C]; there is no focusing, its exponent is 0."""
+        weight = self.weights()[1][: self.num_classes]
+        return self.balance.columns(torch.zeros_like(weight), weight)
+
     def scores(self, logits: Tensor) -> Tensor:
         """p_c (1 - p_background), and p_background."""
         p = logits.sigmoid()

@@ -9,18 +9,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from yolox_lt.losses.classification import ClassificationLoss
+from yolox_lt.losses.classification import CategoryLoss
 from yolox_lt.types import BACKGROUND
 
 
-class RegionLoss(ClassificationLoss):
-    """num_classes: C. num_outputs: width of the classifier, a number: these losses know C.
+class RegionLoss(CategoryLoss):
+    """num_classes: C. num_outputs: width of the classifier.
 
     A subclass gives `forward` and `scores`; N is the rank's own number of regions, as in the reference: no normaliser
     crosses the ranks.
     """
 
-    num_outputs: int  # type: ignore[assignment]
+    num_outputs: int
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()

@@ -71,6 +71,10 @@ class SeesawLoss(RegionLoss):
         compensation = self.q * (log_s - reference).clamp(min=0.0)
         return mitigation + compensation
 
+    def category_state(self) -> dict[str, Tensor]:
+        """Regions of each category so far, [C]."""
+        return {"counts": self.counts}
+
     def scores(self, logits: Tensor) -> Tensor:
         """softmax(z)_c times the foreground's share, and the background's share; they sum to 1."""
         foreground, background = logits[:, self.num_classes :].softmax(dim=1).split(1, dim=1)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from yolox_lt.models.detector import Detector
 from yolox_lt.models.layers import autocast_dtype
 from yolox_lt.models.priors import AnchorGrid
 from yolox_lt.models.roi import roi_align
@@ -60,7 +61,7 @@ class RegionPredictions(Predictions):
             return self.model.classify(self.features, regions)
 
 
-class TwoStageDetector(nn.Module):
+class TwoStageDetector(Detector):
     """Backbone with pyramid (`backbone`), region proposals (`rpn`) and the second stage's head (`head`).
 
     The model never sees a target: `forward` proposes, the criterion assigns and samples, and `RegionPredictions`
@@ -73,8 +74,6 @@ class TwoStageDetector(nn.Module):
         channels_last: as `Detector`.
     """
 
-    size_divisor = 1
-
     def __init__(
         self,
         backbone: nn.Module,
@@ -84,13 +83,9 @@ class TwoStageDetector(nn.Module):
         proposal_rule: ProposalRule,
         channels_last: bool = True,
     ) -> None:
-        super().__init__()
-        self.backbone = backbone
+        super().__init__(backbone, head, anchors, size_divisor=1, channels_last=channels_last)
         self.rpn = rpn
-        self.head = head
-        self.anchors = anchors
         self.proposal_rule = proposal_rule
-        self.channels_last = channels_last
 
     def forward(self, images: Tensor) -> tuple[RegionPredictions, Priors]:
         """Float images [B, 3, H, W] -> the first stage's predictions and its anchors."""
