@@ -6,7 +6,7 @@ import pytest
 
 from yolox_lt.checkpoint import plain
 from yolox_lt.errors import UserError
-from yolox_lt.exp import Exp, GlyphExp
+from yolox_lt.exp import Exp, GlyphExp, TwoStageExp
 from yolox_lt.exp.agreement import (
     FIXED,
     OF_THE_PLACE,

@@ -143,13 +143,11 @@ class TwoStageExp(ResNetBodyExp):
             raise unknown("eql_frequency", self.eql_frequency, "images, instances")
         if not self.category_counts:
             index = self.get_index("train")
-            labels = np.asarray(index.labels)[index.usable]
+            counts = np.bincount(np.asarray(index.labels)[index.usable], minlength=self.num_classes).tolist()
             if self.cls_loss == "eql" and self.eql_frequency == "images":
-                annotated = int(np.count_nonzero(np.diff(index.box_offsets)))
-                counts = index.image_counts / float(max(annotated, 1))
-            else:
-                counts = np.bincount(labels, minlength=self.num_classes)
-            self.category_counts = tuple(counts.tolist())
+                annotated = np.count_nonzero(np.diff(index.box_offsets))
+                counts = [count / max(int(annotated), 1) for count in index.image_counts.tolist()]
+            self.category_counts = tuple(counts)
         if len(self.category_counts) != self.num_classes:
             raise UserError(
                 f"category_counts has {len(self.category_counts)} numbers but num_classes is {self.num_classes}; leave "

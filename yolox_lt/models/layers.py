@@ -38,4 +38,6 @@ class NormedLinear(nn.Linear):
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
     """The type of the mixed precision that is on for `device` where this is called, None where none is."""
-    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
+    if not torch.amp.is_autocast_available(device.type) or not torch.is_autocast_enabled(device.type):
+        return None
+    return torch.get_autocast_dtype(device.type)
