@@ -39,7 +39,7 @@ def two_stage_exp(data: Path, output: Path, cls_loss: str = "softmax", **changes
         "max_epoch": 1,
         "max_iter": 30,
         "warmup_iters": 10,
-        "basic_lr_per_img": 0.01 / 2,
+        "basic_lr_per_img": 0.006 / 2,
         "eval_interval": 100,
         "data_num_workers": 0,
     }

@@ -108,3 +108,10 @@ def test_detections__few_regions(regions):
     logits = torch.zeros(regions, C + 1)
     found = detect(predictor, rois, logits, torch.zeros(regions, 4 * C), (64, 64))
     assert len(found) == regions * C
+
+
+def test_detections__no_score_above_the_threshold():
+    predictor = predictor_of(SoftmaxLoss(C).scores)
+    logits = torch.zeros(200, C + 1)
+    logits[:, C] = 50.0
+    assert len(detect(predictor, torch.rand(200, 4), logits, torch.zeros(200, 4 * C), (64, 64))) == 0

@@ -7,11 +7,12 @@ from yolox_lt.exp.load import get_exp
 from yolox_lt.exp.lvis_data import LVIS05Data, LVISData, LVISExp, LVISStarExp
 from yolox_lt.exp.openimages_data import OpenImagesData
 from yolox_lt.exp.resnet import ATSSExp, FCOSExp, PAAExp, ResNetExp, RetinaNetExp
-from yolox_lt.exp.two_stage import TwoStageExp
+from yolox_lt.exp.two_stage import ClassifierExp, TwoStageExp
 from yolox_lt.exp.yolox import Exp, YOLOXStarExp
 
 __all__ = [
     "ATSSExp",
+    "ClassifierExp",
     "DataExp",
     "DetectorExp",
     "Exp",

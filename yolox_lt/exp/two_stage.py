@@ -70,6 +70,8 @@ class TwoStageExp(ResNetBodyExp):
     # --------------------------------------------------------------- second training (cRT, BAGS)
     # train the classifier alone, from new weights, on a finished run's other weights
     classifier_only: bool = False
+    # experiment file, beside this one, whose finished run it starts from; tools/train.py trains that first if need be
+    first_stage: str | None = None
 
     # --------------------------------------------------------------- schedule
     # 500 iterations, of which the last reaches the full rate only with the next one
@@ -108,6 +110,19 @@ class TwoStageExp(ResNetBodyExp):
             model.requires_grad_(False)
             model.head.cls_pred.requires_grad_(True)
         return model
+
+    def load_pretrained(self, model: Detector) -> None:
+        """The backbone named by `backbone_weights`.
+
+        Raises:
+            UserError: a second training without a first.
+        """
+        if self.classifier_only:
+            raise UserError(
+                "classifier_only trains the classifier on the other weights of a finished run; give its latest.pth "
+                "with start_from or -c"
+            )
+        super().load_pretrained(model)
 
     def get_coder(self) -> Coder:
         """The code of the second stage's boxes."""
@@ -225,6 +240,22 @@ class TwoStageExp(ResNetBodyExp):
 
     def get_collate(self) -> Collate:
         return Collate(multiple=32)
+
+
+class ClassifierExp(TwoStageExp):
+    """The second training of decoupled training (cRT, BAGS): 75,000 iterations, drops after 50,000 and 70,000.
+
+    12 epochs of LVIS's 100,000 images by their number, as 15 "epochs" of 5,000 iterations. The sampler is to be set to
+    class_balanced after the data's own: categories are then seen equally often.
+    """
+
+    classifier_only = True
+    sampler = "class_balanced"
+    epoch_length = "dataset"
+    max_iter = 5_000
+    max_epoch = 15
+    milestones = (10, 14)
+    eval_interval = 5
 
 
 def category_scores(loss: RegionLoss, logits: Tensor) -> Tensor:

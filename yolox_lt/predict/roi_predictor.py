@@ -70,11 +70,11 @@ class RoIPredictor(Predictor):
         total = int((flat >= 0).sum())
         look = min(FIRST_LOOK * self.max_detections, total)
         while True:
-            pair = largest(flat, look)
+            pair = largest(flat, max(look, 1))
             row, label = pair // categories, pair % categories
             delta = per_region[row, label if per_region.shape[1] > 1 else torch.zeros_like(label)]
             boxes = box_ops.clip(self.coder.decode(regions[row], delta), size)
-            usable = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+            usable = (boxes[:, 2:] > boxes[:, :2]).all(dim=1) & (flat[pair] >= 0)
             boxes, score, label = boxes[usable], flat[pair][usable], label[usable]
             groups = torch.zeros_like(label) if self.class_agnostic else label
             keep = category_nms(boxes, score, groups, self.nms_threshold, self.max_detections)
