@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -42,14 +43,21 @@ class Noting(Trainer):
         return None
 
 
+class OneBatch(Noting):
+    """The same images in every step."""
+
+    def batches(self, data, progress, seed):
+        return itertools.repeat(next(super().batches(data, progress, seed)))
+
+
 @pytest.fixture(scope="module")
 def runs(data, tmp_path_factory):
-    """Loss -> (folder of its run of 30 steps, its losses); each is trained once."""
+    """Loss -> (folder of its run of 30 steps on one batch, its losses); each is trained once."""
     folder, made = tmp_path_factory.mktemp("two_stage"), {}
 
     def run(cls_loss):
         if cls_loss not in made:
-            trainer = Noting(two_stage_exp(data, folder, cls_loss), TrainOptions(2))
+            trainer = OneBatch(two_stage_exp(data, folder, cls_loss), TrainOptions(2))
             trainer.train()
             made[cls_loss] = folder / cls_loss, trainer.history
         return made[cls_loss]
@@ -63,7 +71,7 @@ def test_thirty_steps__losses_are_finite_and_fall(runs, cls_loss):
     assert len(history) == 30
     assert all(math.isfinite(value) for losses in history for value in losses.values())
     totals = [losses["loss"] for losses in history]
-    assert np.mean(totals[-8:]) < 0.9 * np.mean(totals[:4])
+    assert np.mean(totals[-8:]) < 0.6 * np.mean(totals[:4])
     assert set(history[0]) == {"rpn_cls", "rpn_box", "cls", "box", "loss"}
 
 
@@ -134,6 +142,7 @@ def test_loaded__detects_as_the_evaluator_does(data, runs, cls_loss):
     detector = yolox_lt.load(folder / "latest.pth")
     assert type(detector.exp) is TwoStageExp
     detector.exp.data_dir = "/nowhere"
+    exp.test_conf = detector.exp.test_conf = 0.0
     index = exp.get_index("val")
     evaluator = exp.get_evaluator(1)
     evaluated = evaluator.detect(detector.model, torch.device("cpu"))

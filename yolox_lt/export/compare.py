@@ -128,17 +128,27 @@ def batch_difference(detector: LoadedDetector, model: ExportedModel, batch: Batc
     predictions, priors = reference(detector, images, batch)
     predictor = detector.exp.get_predictor(detector.names)
     size = (images.shape[2], images.shape[3])
-    if model.metadata.nms:
+    if model.metadata.nms or model.of_regions:
         # In pixels of the input, so that what counts does not depend on how large the original is.
         batch = replace(batch, scales=torch.ones_like(batch.scales), original_sizes=batch.image_sizes)
         want = predictor(predictions, priors, batch.scales, batch.original_sizes, batch.image_sizes, size)
-        found = finish(model.outputs(images, batch.image_sizes), batch, predictor, priors.legacy)
+        found = found_by_file(model, images, batch, predictor)
         boxes, scores = zip(*(detection_difference(a, b, predictor) for a, b in zip(found, want)))
         return reduce(max_or_nan, boxes), reduce(max_or_nan, scores), sum(map(len, want))
     exported, _ = model(images, batch.image_sizes)
     return *decoded_difference(exported, predictions, priors, predictor, size, True), predictions.box_deltas[
         ..., 0
     ].numel()
+
+
+def found_by_file(model: ExportedModel, images: Tensor, batch: Batch, predictor: Predictor) -> list[Detections]:
+    """Detections of a file with NMS, or of one that holds two stages."""
+    if model.metadata.nms:
+        return finish(model.outputs(images, batch.image_sizes), batch, predictor, model.metadata.legacy)
+    predictions, priors = model(images, batch.image_sizes)
+    predictor = replace(predictor, scores=None)  # a file gives one logit a category
+    size = (images.shape[2], images.shape[3])
+    return predictor(predictions, priors, batch.scales, batch.original_sizes, batch.image_sizes, size)
 
 
 @torch.no_grad()
@@ -181,6 +191,8 @@ def rounding_error(detector: LoadedDetector, model: ExportedModel, batch: Batch)
     assert isinstance(detector.model, Detector)
     images = model.fit(batch)
     predictor, size = detector.exp.get_predictor(), (images.shape[2], images.shape[3])
+    if model.of_regions:
+        return region_rounding(detector, images, batch)
     single, priors = reference(detector, images, batch)
     try:
         detector.model.double()
@@ -188,6 +200,26 @@ def rounding_error(detector: LoadedDetector, model: ExportedModel, batch: Batch)
     finally:
         detector.model.float()
     return decoded_difference(single, double, priors, predictor, size, False)
+
+
+def region_rounding(detector: LoadedDetector, images: Tensor, batch: Batch) -> tuple[float, float]:
+    """The same for the detections of a two-stage model; the float64 run has proposals of its own."""
+    assert isinstance(detector.model, Detector)
+    predictor, size = detector.exp.get_predictor(), (images.shape[2], images.shape[3])
+
+    def detections() -> list[Detections]:
+        predictions, priors = reference(detector, images, batch)
+        scales = torch.ones_like(batch.scales)
+        return predictor(predictions, priors, scales, batch.image_sizes, batch.image_sizes, size)
+
+    single = detections()
+    try:
+        detector.model.double()
+        double = detections()
+    finally:
+        detector.model.float()
+    boxes, scores = zip(*(detection_difference(a, b, predictor) for a, b in zip(single, double)))
+    return reduce(max_or_nan, boxes), reduce(max_or_nan, scores)
 
 
 def detection_difference(found: Detections, want: Detections, predictor: Predictor) -> tuple[float, float]:

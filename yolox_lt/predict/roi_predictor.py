@@ -22,7 +22,7 @@ FIRST_LOOK = 16
 class RoIPredictor(Predictor):
     """`Predictor` for two stages: every pair of proposal and category with a score above `score_threshold`.
 
-    coder: of the second stage's boxes. scores: outputs [N, W] -> scores [N, C], without the background; needed here.
+    coder: of the second stage's boxes. scores: outputs [N, W] -> scores [N, C], without the background.
     `pre_nms`, `multi_label`, `clip` and `voting` have one meaning here: all pairs, several categories a proposal,
     clipped to the image, none.
     """
@@ -36,11 +36,10 @@ class RoIPredictor(Predictor):
         does not depend on the others, so more are looked at only until enough stay: the result is exact.
         """
         assert isinstance(predictions, RegionPredictions)
-        assert self.scores is not None
         sizes = [(int(height), int(width)) for height, width in content_sizes.tolist()]
         regions = [found.boxes for found in predictions.propose(sizes)]
         logits, deltas = predictions.classify(regions)
-        scores = self.scores(logits.float())
+        scores = logits.float().sigmoid() if self.scores is None else self.scores(logits.float())
         counts = [len(boxes) for boxes in regions]
         found = [
             self.survivors(*parts) for parts in zip(regions, scores.split(counts), deltas.float().split(counts), sizes)

@@ -108,6 +108,7 @@ class TwoStageDetector(Detector):
     def classify(self, features: Sequence[Tensor], regions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Logits and deltas of regions, see `RegionPredictions.classify`."""
         rois = torch.cat([torch.cat([b.new_full((len(b), 1), i), b], dim=1) for i, b in enumerate(regions)])  # [N, 5]
+        rois = rois.double() if features[0].dtype == torch.float64 else rois
         return self.head(roi_align(features[:4], rois))
 
 

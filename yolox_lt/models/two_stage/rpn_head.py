@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from yolox_lt import boxes as box_ops
 from yolox_lt.coders import DeltaCoder
 from yolox_lt.models.heads import concat_levels
 from yolox_lt.models.init import init_convs
@@ -80,6 +79,20 @@ class ProposalRule:
         Args:
             logits: objectness [P, 1]. deltas: [P, 4]. priors: P anchors. image_size: (height, width) of the content.
         """
+        height, width = image_size
+        corners = deltas.new_tensor([width, height, width, height], dtype=torch.float32)
+        boxes, scores = self.survivors(logits, deltas, priors, corners, training)
+        best, order = scores.sort(descending=True, stable=True)
+        return Proposals(boxes[order[: self.post_nms]], best[: self.post_nms].sigmoid())
+
+    def survivors(
+        self, logits: Tensor, deltas: Tensor, priors: Priors, corners: Tensor, training: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Boxes [n, 4] and logits [n] that the NMS of the levels leaves, level by level; also while tracing.
+
+        Args:
+            corners: float32 [4], width, height, width, height of the content.
+        """
         from torchvision.ops import nms  # slow to load
 
         logits, deltas = logits[:, 0].float(), deltas.float()
@@ -89,12 +102,11 @@ class ProposalRule:
             # By logits, not by scores: those of confident anchors round to 1 alike.
             best, row = logits[first : first + size].topk(min(limit, size))
             decoded = RPN_CODER.decode(priors.boxes[first + row], deltas[first + row])
-            decoded = box_ops.clip(decoded, image_size)
+            decoded = torch.minimum(decoded.clamp(min=0), corners)
             usable = ((decoded[:, 2:] - decoded[:, :2]) >= MIN_SIDE).all(dim=1)
             decoded, best = decoded[usable], best[usable]
             keep = nms(decoded, best, self.nms_threshold)
             boxes.append(decoded[keep])
             scores.append(best[keep])
             first += size
-        best, order = torch.cat(scores).sort(descending=True, stable=True)
-        return Proposals(torch.cat(boxes)[order[: self.post_nms]], best[: self.post_nms].sigmoid())
+        return torch.cat(boxes), torch.cat(scores)
