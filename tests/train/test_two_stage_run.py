@@ -118,20 +118,37 @@ def test_resume__goes_on_bit_for_bit(data, tmp_path, cls_loss):
 
 def run_rank(rank, port, data, output):
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=3)
     exp = two_stage_exp(data, output, "seesaw", max_iter=3, accumulate=2)
-    trainer = Noting(exp, TrainOptions(4, ProcessInfo(rank, 2, torch.device("cpu"))))
+    trainer = Noting(exp, TrainOptions(6, ProcessInfo(rank, 3, torch.device("cpu"))))
     trainer.train()
     torch.save({**trainer.run.model.state_dict(), **trainer.run.criterion.state_dict()}, output / f"{rank}.pt")
     dist.destroy_process_group()
 
 
 def test_ranks__end_with_the_same_weights_and_counts(data, tmp_path):
-    mp.spawn(run_rank, (free_port(), data, tmp_path), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    mp.spawn(run_rank, (free_port(), data, tmp_path), nprocs=3)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 2))
     names = [name for name in first if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))]
     assert all(torch.equal(first[name], second[name]) for name in names)
     assert first["cls_loss.statistic.counts"].sum() > 0
+
+
+@pytest.mark.parametrize("cls_loss", ["seesaw", "eqlv2"])
+def test_bf16__both_stages_run_in_it_and_the_losses_in_float32(data, tmp_path, cls_loss):
+    exp = two_stage_exp(data, tmp_path, cls_loss, max_iter=2)
+    trainer = Noting(exp, TrainOptions(2, amp=torch.bfloat16))
+    seen = []
+
+    def watch(run):
+        run.model.head.register_forward_hook(lambda module, inputs, outputs: seen.append(outputs[0].dtype))
+
+    exp.on_train_start = watch
+    trainer.train()
+    assert seen == [torch.bfloat16] * 2
+    (state,) = trainer.run.criterion.step_states()
+    assert all(buffer.dtype in (torch.float32, torch.int64) for buffer in state.buffers())
+    assert all(math.isfinite(losses["loss"]) for losses in trainer.history)
 
 
 @pytest.mark.parametrize("cls_loss", METHODS)

@@ -37,6 +37,11 @@ class RegionPredictions(Predictions):
     autocast: torch.dtype | None = None
     training: bool = False
 
+    def outputs(self) -> list[Tensor]:
+        """Those of both stages, the second for a region of one pixel."""
+        box = self.cls_logits.new_tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float32)
+        return [*super().outputs(), *self.classify([box] * len(self.cls_logits))]
+
     def propose(self, image_sizes: Sequence[tuple[int, int]]) -> list[Proposals]:
         """Regions of every image, without gradient. image_sizes: (height, width) of each image's content."""
         assert self.model is not None
