@@ -117,7 +117,7 @@ class BrokenSet:
             case "duplicate category id":
                 content["categories"] *= 2
             case "string image id":
-                first["id"] = "7"
+                first["id"] = "seven"
             case "string box id":
                 box["image_id"] = "x"
             case "fraction as id":

@@ -86,7 +86,7 @@ def check_skipping(broken: BrokenSet, path: Path) -> None:
     bad = {str(path.parent / p.name) for p in broken.pictures if p.expected is None}
     for position, picture in enumerate(sorted(broken.pictures, key=lambda picture: picture.id)):
         if len(bad) == len(broken.pictures):
-            with pytest.raises(UserError, match="and 20 images before it cannot be read"):
+            with pytest.raises(UserError, match="21 images in a row cannot be read"):
                 dataset[SampleRequest(position, 0, False)]
             continue
         item = dataset[SampleRequest(position, 0, False)]
@@ -254,7 +254,10 @@ def test_missing_set__ends_after_twenty_replacements(tmp_path):
     dataset = dataset_of(good_set(tmp_path, 3), skip=True)
     for i in range(3):
         (tmp_path / f"{i}.png").unlink()
-    with pytest.raises(UserError, match="and 20 images before it cannot be read; check data_dir"):
+    with pytest.raises(
+        UserError,
+        match=r"21 images in a row cannot be read, the last one because: .*image file not found; check data_dir",
+    ):
         dataset[SampleRequest(0, 0, False)]
 
 

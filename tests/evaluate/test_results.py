@@ -56,7 +56,7 @@ def test_load_detections__empty() -> None:
         ({"bbox": [0, 0, float("inf"), 3]}, r"detection 1 has score 0\.25 and box \[0\.0, 0\.0, inf, 3\.0\]"),
         ({"score": None}, r"entry \[1\]\.score: Expected `float`, got `null`"),
         ({"bbox": [1, 2, 3]}, r"entry \[1\]\.bbox: .*length 4"),
-        ({"image_id": "three"}, r"entry \[1\]\.image_id: Expected `int`, got `str`"),
+        ({"image_id": "3"}, r"entry \[1\]\.image_id: Expected `int`, got `str`"),
         ({"category_id": 1.5}, r"entry \[1\]\.category_id: Expected `int`, got `float`"),
     ],
 )

@@ -51,7 +51,12 @@ def main(args: argparse.Namespace) -> None:
     if args.json != "-":
         print(data_report(summary, exp, args.rows, sys.stdout.isatty()))
         print(problem_list(problems, sys.stdout.isatty()))
-    pictures = render_images(exp, summary, args.pictures)
+    try:
+        pictures = render_images(exp, summary, args.pictures)
+    except UserError as error:
+        if not any(p.error for p in problems):
+            raise
+        raise UserError(f"no images were drawn ({error}); fix the errors of the list first") from error
     if args.json is not None:
         write_json(args.json, content(summary, exp, problems, pictures))
     if args.json != "-":

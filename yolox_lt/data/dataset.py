@@ -191,7 +191,7 @@ class TrainDataset(Dataset[Item]):
                 skipped.append(error.path)
                 if len(skipped) > MAX_REPLACEMENTS:
                     raise UserError(
-                        f"{skipped[-1]} and {MAX_REPLACEMENTS} images before it cannot be read; check data_dir"
+                        f"{MAX_REPLACEMENTS + 1} images in a row cannot be read, the last one because: {error}"
                     ) from error
                 image = self.partner(rng)
         position = self.images[image]

@@ -284,6 +284,8 @@ class DetectorExp(DataExp):
         from yolox_lt.evaluate.quintiles import published_quintiles
 
         index = self.get_index("val")
+        for note in index.notes if rank == 0 else ():
+            logger.warning(f"{index.path}: {note}")
         labels = None
         if names is not None:
             labels = match_categories(

@@ -72,12 +72,14 @@ class AnnotationFile(msgspec.Struct, gc=False):
     """The whole file. Test splits have no "annotations".
 
     ignored_not_scored: ours, "heeds_ignore" in files, absent from published ones, see `AnnotationIndex`.
+    notes: ours: what the reader has found that makes labels wrong or was changed, a sentence each; kept with the index.
     """
 
     images: list[ImageEntry]
     categories: list[CategoryEntry]
     annotations: list[BoxEntry] = []
     ignored_not_scored: bool = msgspec.field(default=False, name="heeds_ignore")
+    notes: list[str] = []
 
 
 def decode_annotations(source: Path | object) -> AnnotationFile:
@@ -97,7 +99,8 @@ def build_columns(content: AnnotationFile, source: str) -> Columns:
     except UnicodeEncodeError as error:  # json can write half of a pair of surrogates
         raise UserError(f"{source}: {error.object!r:.200} is no text; correct the name") from error
     columns |= _box_columns(content.annotations, columns, source)
-    return columns | {"heeds_ignore": np.array([content.ignored_not_scored])}
+    notes = pack_strings(content.notes, "note")
+    return columns | notes | {"heeds_ignore": np.array([content.ignored_not_scored])}
 
 
 def clip_boxes(boxes: Floats, sizes: Ints) -> NDArray[np.float32]:

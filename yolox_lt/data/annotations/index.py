@@ -54,6 +54,7 @@ class AnnotationIndex(AnnotationColumns):
         category_keys: C texts, the file's "freebase_id" (Open Images' MID), "" where it has none.
         open_images: the file has groups or ancestors, which only Open Images knows; it is scored by its protocol.
         problems: what was found and how often; every key is always there. Counts boxes unless the key says otherwise.
+        notes: what the reader has to say of the files, a sentence each.
     """
 
     def __init__(self, columns: Columns, source: Source | None = None, cache_key: str | None = None) -> None:
@@ -72,6 +73,7 @@ class AnnotationIndex(AnnotationColumns):
         self.ignored_not_scored = bool(columns["heeds_ignore"][0])  # the name of the column in files on disk
         self.category_names = tuple(self._string("category_name", c) for c in range(len(self.category_ids)))
         self.category_keys = tuple(self._string("category_key", c) for c in range(len(self.category_ids)))
+        self.notes = tuple(self._string("note", i) for i in range(len(columns.get("note_offsets", ())) - 1))
         self.open_images = len(self.ancestor_labels) > 0 or self.problems["group-of"] > 0
         self.frequencies: NDArray[np.str_] | None = columns["frequencies"] if len(columns["frequencies"]) else None
 

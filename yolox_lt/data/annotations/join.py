@@ -110,6 +110,7 @@ def concatenate(parts: Sequence[Columns], sources: Sequence[str]) -> Columns:
         "category_ids": ids,
         "frequencies": frequencies,
         **pack_strings(names, "category_name"),
+        **pack_strings([note for part in parts if "note_bytes" in part for note in strings(part, "note")], "note"),
         **_flat(len(names)),
         "federated": np.array([any(federated)]),
         "heeds_ignore": np.array([any(part["heeds_ignore"][0] for part in parts)]),

@@ -20,9 +20,10 @@ def decode_json(source: Path | object, kind: type[T], repair: Callable[[Any, Pat
     """A json file, or the Python object it would hold, as a checked value of the msgspec type `kind`.
 
     NaN and Infinity, which Python writes though json has no such numbers, are read as what they are; numpy scalars
-    inside a Python object count as plain numbers, and so do numbers that a file holds as texts.
+    inside a Python object count as plain numbers.
 
-    repair: changes what a file with an entry of the wrong type holds, before it is looked at again.
+    repair: changes what a file with an entry of the wrong type holds, before it is looked at again; numbers that it
+        holds as texts count then.
 
     Raises:
         UserError: no such file, malformed json, a missing key or a value of the wrong type.
@@ -52,8 +53,10 @@ def _decode_file(path: Path, kind: type[T], repair: Callable[[Any, Path], None] 
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             try:
                 return msgspec.json.decode(without_mark(content), type=kind)
-            except msgspec.ValidationError:
-                return _decode_again(path, kind, repair)
+            except msgspec.ValidationError as problem:
+                if repair is None:
+                    raise
+                return _decode_again(path, kind, repair, problem)
             except msgspec.DecodeError as error:
                 byte = str(error).rpartition("(byte ")[2].rstrip(")")
                 if byte.isdigit() and content[int(byte) : int(byte) + 1] in (b"N", b"I"):
@@ -68,15 +71,21 @@ def without_mark(content: mmap.mmap) -> memoryview:
     return memoryview(content)[3 if content[:3] == codecs.BOM_UTF8 else 0 :]
 
 
-def _decode_again(path: Path, kind: type[T], repair: Callable[[Any, Path], None] | None) -> T:
+def _decode_again(
+    path: Path, kind: type[T], repair: Callable[[Any, Path], None], problem: msgspec.ValidationError
+) -> T:
     """For files with numbers as texts, and those that `repair` can help: by the standard library, slowly.
+
+    problem: raised for a file that is no json behind the place where it came up.
 
     Raises:
         msgspec.ValidationError: what is wrong after all.
     """
-    content = json.loads(path.read_bytes().decode("utf-8-sig"))
-    if repair is not None:
-        repair(content, path)
+    try:
+        content = json.loads(path.read_bytes().decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        raise problem from None
+    repair(content, path)
     return msgspec.convert(content, kind, strict=False)
 
 

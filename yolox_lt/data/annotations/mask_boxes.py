@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from loguru import logger
-
 
 def boxes_from_masks(content: Any, path: Path) -> None:
-    """Give the annotations of a COCO file's content boxes where they have none, and say how many there were."""
+    """Give the annotations of a COCO file's content boxes where they have none, and note how many there were."""
     made = add_boxes(content.get("annotations", ())) if isinstance(content, dict) else 0
     if made:
-        logger.warning(f"{path}: {made} annotations have no bbox; the box around their segmentation is taken")
+        note = f"{path.name}: {made} annotations have no bbox; the box around their segmentation is taken"
+        content["notes"] = [*content.get("notes", ()), note]
 
 
 def add_boxes(annotations: object) -> int:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from loguru import logger
 from PIL import Image, UnidentifiedImageError
 
 from yolox_lt.data.annotations.coco_json import AnnotationFile, Box, BoxEntry, CategoryEntry, ImageEntry
@@ -106,8 +105,8 @@ def read_yolo(found: YoloSet, options: ReadOptions) -> AnnotationFile:
             f"{label_path(found.images[0])}: none of the {len(images)} images has a file with labels; put them into "
             "labels/ where the images are in images/, or beside the images"
         )
-    _warn_of_orphans(found)
-    return AnnotationFile(images, [CategoryEntry(k + 1, name) for k, name in sorted(found.names.items())], boxes)
+    categories = [CategoryEntry(k + 1, name) for k, name in sorted(found.names.items())]
+    return AnnotationFile(images, categories, boxes, notes=orphan_notes(found, root))
 
 
 def read_labels(path: Path, names: dict[int, str]) -> list[tuple[int, Box]]:
@@ -269,7 +268,7 @@ def _header(path: Path) -> tuple[int, int]:
         raise UserError(f"{path}: not a readable image{problem}; repair it, or take it out of the data set") from error
 
 
-def _warn_of_orphans(found: YoloSet) -> None:
+def orphan_notes(found: YoloSet, root: Path) -> list[str]:
     """Labels without an image: objects that would silently be missing. Lists may leave images out, folders do not."""
     wanted = {label_path(image) for image in found.images}
     orphans = [
@@ -279,8 +278,10 @@ def _warn_of_orphans(found: YoloSet) -> None:
         for labels in sorted(place.rglob("*.txt"))
         if labels not in wanted and labels.name != "classes.txt"
     ]
-    if orphans:
-        logger.warning(f"{orphans[0]}: {len(orphans)} files with labels have no image; they are not read")
+    if not orphans:
+        return []
+    first = os.path.relpath(orphans[0], root).replace(os.sep, "/")
+    return [f"{first}: {len(orphans)} files with labels have no image; they are not read"]
 
 
 def holds_yolo(path: Path) -> bool:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.dataset import BadImageError, ImageStore
+from yolox_lt.data.image_file import shown_size
 
 EXAMPLES = 3
 """Names that are listed with a problem."""
@@ -84,7 +86,8 @@ def problem(split: str, error: bool, text: str, names: Iterable[str]) -> Problem
 def annotation_problems(split: str, index: AnnotationIndex) -> list[Problem]:
     """What the reader of the file counted."""
     texts = ERRORS | REMARKS
-    return [Problem(split, name in ERRORS, count, texts[name]) for name, count in index.problems.items()]
+    counted = [Problem(split, name in ERRORS, count, texts[name]) for name, count in index.problems.items()]
+    return [*counted, *(Problem(split, "not read" in note, 1, note) for note in index.notes)]
 
 
 def category_problems(train: AnnotationIndex, val: AnnotationIndex) -> list[Problem]:
@@ -119,20 +122,39 @@ def file_names(store: ImageStore, positions: Iterable[int]) -> dict[int, str]:
 
 
 def file_problems(split: str, store: ImageStore, files: dict[int, str], read: bool) -> list[Problem]:
-    """Files that are missing, listed twice or, with `read`, not readable."""
+    """Files that are missing, listed twice, of another size than the annotations say or, with `read`, not readable."""
     twice = [name for name, count in Counter(files.values()).items() if count > 1]
     missing = [name for name in files.values() if not Path(name).is_file()]
-    broken = []
-    if read:
-        absent = set(missing)
-        for position, name in files.items():
+    broken, odd = [], []
+    absent = set(missing)
+    for position, name in files.items():
+        if name in absent:
+            continue
+        mismatch = size_mismatch(store, position, Path(name))
+        if mismatch:
+            odd.append(mismatch)
+        elif read:
             try:
-                if name not in absent:
-                    store.read(position)
+                store.read(position)
             except BadImageError as error:
                 broken.append(str(error).split("; ")[0])
     return [
         problem(split, True, "image files listed more than once", twice),
         problem(split, True, "missing image files", missing),
+        problem(split, True, "image files of another size than the annotations say", odd),
         problem(split, True, "unreadable images", broken),
     ]
+
+
+def size_mismatch(store: ImageStore, position: int, path: Path) -> str:
+    """What is wrong with the size of an image file, from its header; empty if nothing is, or if it has no header."""
+    height, width = store.index.sizes[position].tolist()
+    try:
+        with Image.open(path) as image:
+            size, is_turned = shown_size(image)
+    except Exception:  # broken headers make Pillow raise many kinds; reading the file tells more
+        return ""
+    if size == (width, height):
+        return ""
+    turned = ", turned by an EXIF rotation" if is_turned else ""
+    return f"{path} is {size[0]}x{size[1]}{turned}, annotated as {width}x{height}"
