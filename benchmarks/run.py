@@ -95,6 +95,12 @@ BENCHMARKS = [
         "Nine anchors a cell, 1203 categories, one image, ResNet-50; peak of the whole process.",
     ),
     Benchmark(
+        "two-stage",
+        "A step of Faster R-CNN",
+        "benchmarks.two_stage_step",
+        "1203 categories, one image, ResNet-50; peak of the whole process. classifier: the second training of cRT.",
+    ),
+    Benchmark(
         "compile",
         "torch.compile of the network (`compile True`)",
         "benchmarks.training -f exps/lvis/yolox_s_eqfl.py -b 1 --size 192 --compile",

@@ -21,6 +21,7 @@ ROOMS = (
     ("exp",),
     ("report",),
     ("evaluate",),
+    ("region_criterion",),
     ("predict", "criterion"),
     ("assign", "losses"),
     ("models",),

@@ -21,31 +21,39 @@ class Coder(Protocol):
 
 @dataclass(frozen=True)
 class DeltaCoder:
-    """Offsets dx dy dw dh relative to a prior, without means or standard deviations, as in the released models.
+    """Offsets dx dy dw dh relative to a prior, without means, as in the released models.
 
-    dx = (gx - px) / pw, dw = ln(gw / pw) with centres x1 + w/2 and widths x2 - x1 of plain boxes.
+    dx = (gx - px) / pw, dw = ln(gw / pw) with centres x1 + w/2 and widths x2 - x1 of plain boxes, divided by `stds`
+    where there are any (Fast R-CNN's regression targets of unit variance: Girshick 2015, section 2.3).
 
     Args:
         max_log_ratio: dw and dh are capped from above at this value when decoding (no gradient beyond);
             ln(1000 / 16) in the released models, None for no cap as in official YOLOX.
+        min_log_ratio: the same from below; -ln(1000 / 16) in the two-stage models, None for none.
+        stds: standard deviations of dx, dy, dw, dh, None for 1; the caps apply after multiplying by them.
     """
 
     max_log_ratio: float | None = math.log(1000 / 16)
+    min_log_ratio: float | None = None
+    stds: tuple[float, float, float, float] | None = None
 
     def encode(self, priors: Tensor, boxes: Tensor) -> Tensor:
         """Deltas [..., 4] that turn `priors` [..., 4] into `boxes` [..., 4]; both need positive widths and heights."""
         prior_center, prior_size = self._center_size(priors)
         center, size = self._center_size(boxes)
-        return torch.cat([(center - prior_center) / prior_size, torch.log(size / prior_size)], dim=-1)
+        deltas = torch.cat([(center - prior_center) / prior_size, torch.log(size / prior_size)], dim=-1)
+        return deltas if self.stds is None else deltas / deltas.new_tensor(self.stds)
 
     def decode(self, priors: Tensor, deltas: Tensor) -> Tensor:
         """Boxes x1 y1 x2 y2 [..., 4] in pixels, float32 also for half-precision deltas (half loses whole pixels)."""
         if deltas.dtype in (torch.float16, torch.bfloat16):
             deltas = deltas.float()
+        if self.stds is not None:
+            deltas = deltas * deltas.new_tensor(self.stds)
         prior_center, prior_size = self._center_size(priors)
         log_ratio = deltas[..., 2:]
-        if self.max_log_ratio is not None:
-            log_ratio = log_ratio.clamp(max=self.max_log_ratio)
+        if self.max_log_ratio is not None or self.min_log_ratio is not None:
+            log_ratio = log_ratio.clamp(self.min_log_ratio, self.max_log_ratio)
         center = prior_center + deltas[..., :2] * prior_size
         half = torch.exp(log_ratio) * prior_size / 2
         return torch.cat([center - half, center + half], dim=-1)

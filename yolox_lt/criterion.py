@@ -18,6 +18,7 @@ from yolox_lt import boxes as box_ops
 from yolox_lt.assign.base import BaseAssigner, Targets
 from yolox_lt.coders import Coder, category_logits
 from yolox_lt.losses import (
+    CategoryLoss,
     ClassificationLoss,
     SigmoidLoss,
     StepState,
@@ -79,12 +80,28 @@ def centerness(priors: Tensor, boxes: Tensor, inset: float = 0.0) -> Tensor:
     return ratio.prod(dim=1).sqrt()
 
 
-class BaseCriterion(nn.Module):
+class TrainingCriterion(nn.Module):
+    """What a training asks of a criterion: a call gives the losses by name, arguments as `BaseCriterion.forward`.
+
+    use_l1: switched on by the trainer in the closing epochs of an experiment with l1 "tail".
+    """
+
+    cls_loss: CategoryLoss
+    use_l1: bool = False
+
+    def step_states(self) -> list[StepState]:
+        """What is committed or discarded once per optimiser step: the statistics of the losses."""
+        return [module for module in self.modules() if isinstance(module, StepState)]
+
+
+class BaseCriterion(TrainingCriterion):
     """Assignment and the handling of the losses' gradient statistics; subclasses say what is summed.
 
     cls_weight: factor on the classification loss. As in the reference its statistic sees it: both sums grow by it,
     their ratio does not change.
     """
+
+    cls_loss: ClassificationLoss
 
     def __init__(
         self, assigner: BaseAssigner, cls_loss: ClassificationLoss, coder: Coder, use_l1: bool, cls_weight: float = 1.0
@@ -134,10 +151,6 @@ class BaseCriterion(nn.Module):
             quality.flatten(),
             normalizer / self.cls_weight,
         )
-
-    def step_states(self) -> list[StepState]:
-        """What is committed or discarded once per optimiser step: the statistics of the losses."""
-        return [module for module in self.modules() if isinstance(module, StepState)]
 
 
 class Criterion(BaseCriterion):

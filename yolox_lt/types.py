@@ -79,6 +79,10 @@ class Predictions:
     quality_logits: Tensor | None = None
     boxes: Tensor | None = None
 
+    def outputs(self) -> list[Tensor]:
+        """Tensors that together depend on every parameter of the network."""
+        return [x for x in (self.cls_logits, self.box_deltas, self.quality_logits) if x is not None]
+
 
 @dataclass
 class Assignment:

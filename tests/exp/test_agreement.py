@@ -6,7 +6,7 @@ import pytest
 
 from yolox_lt.checkpoint import plain
 from yolox_lt.errors import UserError
-from yolox_lt.exp import Exp, GlyphExp
+from yolox_lt.exp import Exp, GlyphExp, TwoStageExp
 from yolox_lt.exp.agreement import (
     FIXED,
     OF_THE_PLACE,
@@ -96,7 +96,7 @@ def test_structure__test_settings_are_named_and_training_settings_do_not_matter(
 
 
 def test_kinds__name_settings_that_exist_and_each_once():
-    known = set().union(*(cls().attributes() for cls in (Exp, ResNetExp, GlyphExp)))
+    known = set().union(*(cls().attributes() for cls in (Exp, ResNetExp, TwoStageExp, GlyphExp)))
     assert known >= FIXED | TEST | OF_THE_PLACE
     assert not FIXED & (TEST | OF_THE_PLACE)
 

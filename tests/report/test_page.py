@@ -111,6 +111,18 @@ def test_balance__that_does_nothing_is_said(tmp_path):
     assert line.startswith("run: after epoch 2 g is 1 for 100% of the categories")
 
 
+def test_balance__of_a_loss_with_another_memory_is_a_column_of_the_categories(tmp_path):
+    make_run(tmp_path / "run", 3, epochs=2)
+    counts = np.array([[1.0, 2.0, 3.0], [10.0, 20.0, 30.0]])
+    np.savez(tmp_path / "run/balance.npz", epochs=np.arange(2), counts=counts)
+    (run,) = parts(write_page(tmp_path / "run"))[0]["runs"]
+    assert run["categories"]["counts"] == [10.0, 20.0, 30.0]
+    assert run["balance"] is None
+    np.savez(tmp_path / "run/balance.npz", epochs=np.arange(2), counts=counts[:, :2])
+    with pytest.raises(UserError, match=r"balance\.npz has 2 categories \(counts\) and per_category\.csv 3"):
+        read_run(tmp_path / "run")
+
+
 def test_balance__of_many_epochs_is_thinned_with_the_last_one_kept(tmp_path):
     make_run(tmp_path / "run", 2, epochs=301)
     (run,) = parts(write_page(tmp_path / "run"))[0]["runs"]

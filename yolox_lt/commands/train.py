@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 from pathlib import Path
 
 from loguru import logger
@@ -11,6 +12,7 @@ from loguru import logger
 from yolox_lt.api import read_checkpoint
 from yolox_lt.commands import common
 from yolox_lt.distributed.processes import ProcessInfo, count_processes, launch, launched_externally
+from yolox_lt.errors import UserError
 from yolox_lt.exp import DetectorExp, get_exp
 from yolox_lt.exp.agreement import resume_settings
 from yolox_lt.train.callbacks.trackers import check_trackers
@@ -73,9 +75,8 @@ def train(process: ProcessInfo, args: argparse.Namespace) -> None:
 def check(args: argparse.Namespace) -> None:
     """Everything that can be checked before the ranks start, and need not wait for them."""
     exp = make_exp(args)
-    latest = Path(exp.output_dir) / exp.exp_name / "latest.pth"
-    if args.resume or (exp.auto_resume and latest.is_file()):
-        path = args.ckpt or latest
+    if args.resume or (exp.auto_resume and latest(exp).is_file()):
+        path = args.ckpt or latest(exp)
         resume_settings(exp, read_checkpoint(path), given_by(args), path)
     elif args.ckpt is not None:
         read_checkpoint(args.ckpt)  # tells a file of another project apart, and how to convert it
@@ -85,6 +86,50 @@ def check(args: argparse.Namespace) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
+    """Train what the experiment starts from, if that is named and not there yet, then the experiment itself."""
+    for stage in stages(args):
+        start(stage)
+
+
+def stages(args: argparse.Namespace) -> list[argparse.Namespace]:
+    """The runs that a command stands for, in order: two for an experiment whose `first_stage` is not finished.
+
+    An override counts for the first run too if both experiments have the same value without it.
+
+    Raises:
+        UserError: the first run is to be trained by torchrun or SLURM, which start the processes of one run.
+    """
+    exp = make_exp(args)
+    first = getattr(exp, "first_stage", None)
+    if first is None or args.ckpt is not None or exp.start_from is not None or (args.resume and latest(exp).is_file()):
+        return [args]
+    before = copy.copy(args)
+    before.exp_file, before.name, before.experiment_name = str(Path(args.exp_file).parent / first), None, None
+    plain, base = get_exp(args.exp_file).attributes(), get_exp(before.exp_file).attributes()
+    pairs = list(zip(args.opts[::2], args.opts[1::2]))
+    shared = [(key, text) for key, text in pairs if key in base and base[key] == plain.get(key) and key != "exp_name"]
+    before.opts = [word for pair in shared for word in pair]
+    path = latest(make_exp(before))
+    after = copy.copy(args)
+    after.opts, after.resume = [*args.opts, "start_from", str(path)], False
+    content = read_checkpoint(path) if path.is_file() else None
+    if content is not None and content["epoch"] >= content["exp"]["max_epoch"]:
+        return [after]
+    if launched_externally(args.devices):
+        raise UserError(
+            f"{path}: the run that this one starts from is not finished; train {before.exp_file} first, with a command "
+            "of its own"
+        )
+    before.resume = content is not None
+    return [before, after]
+
+
+def latest(exp: DetectorExp) -> Path:
+    """The checkpoint with which a run of the experiment continues."""
+    return Path(exp.output_dir) / exp.exp_name / "latest.pth"
+
+
+def start(args: argparse.Namespace) -> None:
     """Check everything that can be checked, then start the ranks."""
     exp = make_exp(args)  # errors of the file and of overrides
     if not launched_externally(args.devices):  # else rank 0 does it, so that no other reads the annotations beside it

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from yolox_lt.checkpoint import FORMAT_VERSION, plain, save_checkpoint
-from yolox_lt.convert import backbone, official, released
+from yolox_lt.convert import backbone, mmdetection, official, released
 from yolox_lt.convert.categories import name_categories
 from yolox_lt.convert.conversion_report import Conversion
 from yolox_lt.convert.mapped import Mapped
 from yolox_lt.convert.read import find_state, read_file
 from yolox_lt.errors import UserError
-from yolox_lt.exp import DetectorExp, Exp, ResNetExp, YOLOXStarExp
+from yolox_lt.exp import DetectorExp, Exp, ResNetExp, TwoStageExp, YOLOXStarExp
 from yolox_lt.exp.load import exp_from_settings
 
 CHANNELS = ("auto", "anchor-major", "category-major")
@@ -32,6 +32,7 @@ SMALL_TEST_SIZE = (416, 416)
 STRUCTURE = (
     *("num_classes", "depth", "width", "act", "depthwise", "neck_shortcut", "resnet_depth", "fpn_channels"),
     *("anchor_scales", "anchor_ratios", "quality", "legacy", "box_code"),
+    *("head_width", "class_agnostic_boxes", "normed_classifier"),
 )
 """Settings that weights of our own depend on; an experiment given for them must agree."""
 
@@ -41,8 +42,9 @@ def convert(
 ) -> Conversion:
     """Write the weights in `source` as a checkpoint of this project, or as a backbone file.
 
-    Recognised by content: official YOLOX, released EFL/EQFL files of United-Perception (YOLOX, ResNet), torchvision
-    ResNets, and our own checkpoints of any age (the averaged weights, without the state of the run).
+    Recognised by content: official YOLOX, released EFL/EQFL files of United-Perception (YOLOX, ResNet), two-stage
+    models of mmdetection, torchvision ResNets, and our own checkpoints of any age (the averaged weights, without the
+    state of the run).
 
     Args:
         source: file written by torch.save; nothing in it is executed.
@@ -118,12 +120,14 @@ def map_state(content: Any, state: dict[str, Tensor], channels: str) -> Mapped:
         return released.map_yolox(state, channels)
     elif released.RESNET_MARK in state:
         return released.map_resnet(state, channels)
+    elif mmdetection.MARK in state:
+        mapped = mmdetection.map_mmdetection(state)
     elif backbone.MARK in state:
         mapped = backbone.map_torchvision(state)
     else:
         raise UserError(
             f"weights of an unknown model (first tensor {next(iter(state))}); official YOLOX, released EFL models, "
-            "torchvision ResNets and checkpoints of this project are converted"
+            "mmdetection's two-stage models, torchvision ResNets and checkpoints of this project are converted"
         )
     if channels != "auto":
         raise UserError(f"--channels {channels} is for released EFL files only, not for {mapped.kind}; leave it out")
@@ -158,6 +162,8 @@ def describe(mapped: Mapped, content: Mapping[str, Any], exp: DetectorExp | None
     if exp is None:
         return experiment_for(mapped, content)
     check_agreement(exp, mapped)
+    if isinstance(exp, TwoStageExp) and exp.cls_loss == "bags":
+        exp.counts_of_training()  # which column a category has depends on them
     return exp
 
 
@@ -250,12 +256,18 @@ def experiment_for(mapped: Mapped, content: Mapping[str, Any]) -> DetectorExp:
     """The experiment that a file's weights belong to, with default settings for the rest."""
     if mapped.kind == OWN:
         return exp_from_settings(mapped.family, content["exp"])
-    exp: DetectorExp = ResNetExp() if mapped.family == "resnet" else YOLOXStarExp()
+    made = {"resnet": ResNetExp, "two_stage": TwoStageExp}
+    exp: DetectorExp = made.get(mapped.family, YOLOXStarExp)()
     if mapped.kind == official.KIND:
         exp = Exp()
         if official.size_name(mapped.settings) in ("nano", "tiny"):
             exp.test_size = exp.input_size = SMALL_TEST_SIZE
     exp.update(mapped.settings)
+    if mapped.settings.get("cls_loss") == "bags":
+        raise UserError(
+            "holds a classifier in groups, and which column a category has depends on the training annotations; give "
+            "an experiment that finds them with -f, for example exps/lvis/faster_rcnn_r50_bags.py"
+        )
     return exp
 
 

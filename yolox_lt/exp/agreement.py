@@ -15,18 +15,23 @@ from yolox_lt.exp.settings import BaseExp
 STRUCTURE = frozenset(
     {"num_classes", "depth", "width", "act", "depthwise", "neck_shortcut", "quality", "anchor_scales", "anchor_ratios"}
     | {"resnet_depth", "fpn_channels", "box_code", "legacy", "pixel_mean", "pixel_std", "recipe"}
+    | {"head_width", "class_agnostic_boxes", "normed_classifier", "group_bins"}
 )
 """What the network is and what it is shown: other values make the same weights another detector."""
+
+OWN_STRUCTURE = {"two_stage": frozenset({"cls_loss"})}
+"""Family -> what is structure there alone: the loss says what the classifier's columns are."""
 
 LOSS = frozenset(
     {"assigner", "atss_cells", "cls_loss", "loss_alpha", "loss_gamma", "loss_scale", "loss_focusing", "loss_weighting"}
     | {"loss_alpha_in_statistic", "cls_weight", "l1", "box_loss", "box_weight", "quality_weight"}
+    | {"eql_threshold", "eql_frequency", "eqlv2_weights", "seesaw_exponents", "others_ratio"}
 )
 """What is minimised; the state of the loss in a checkpoint belongs to it."""
 
 OPTIMIZER = frozenset(
     {"optimizer", "momentum", "nesterov", "weight_decay", "decay_all", "cls_bias_decay", "ema", "ema_decay"}
-    | {"trainable_layers", "freeze_bn"}
+    | {"trainable_layers", "freeze_bn", "classifier_only"}
 )
 """What the optimiser's state in a checkpoint is made for."""
 
@@ -45,6 +50,9 @@ TEST = frozenset(
 
 OF_THE_PLACE = frozenset({"output_dir", "exp_name"})
 """Where the run's folder is now; a folder may have been moved."""
+
+OF_THE_DATA = frozenset({"category_counts"})
+"""What a run has counted at its beginning; an experiment does not set it."""
 
 FOR_INFERENCE = frozenset(
     {"get_model", "get_coder", "get_predictor", "get_preprocessor", "normalize", "get_eval_transform", "get_collate"}
@@ -88,6 +96,9 @@ def resume_settings(exp: BaseExp, content: dict[str, Any], given: Iterable[str] 
         wanted = given is None or name in given or (first is not None and name not in first)
         if name in OF_THE_PLACE:
             continue
+        if name in OF_THE_DATA and not now:
+            exp.update({name: was})
+            continue
         if not wanted or (name == "seed" and now is None):
             exp.update({name: was})
             kept.append(f"{name} {was!r} ({now!r})")
@@ -117,7 +128,7 @@ def check_structure(exp: BaseExp, content: dict[str, Any], path: str | Path) -> 
     """
     found = differences(exp, content["exp"])
     for name, (now, was) in found.items():
-        if name in STRUCTURE:
+        if name in STRUCTURE | OWN_STRUCTURE.get(exp.family, frozenset()):
             raise UserError(
                 f"{path}: was trained with {name} {was!r}, the experiment has {now!r}; leave out -f, so that the "
                 f"checkpoint's own settings count, or add {name} {as_word(was)}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from loguru import logger
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from yolox_lt.assign import BaseAssigner
 from yolox_lt.coders import Coder
-from yolox_lt.criterion import BaseCriterion
+from yolox_lt.criterion import TrainingCriterion
 from yolox_lt.errors import UserError
 from yolox_lt.exp.agreement import match_categories
 from yolox_lt.exp.data import DataExp
@@ -41,9 +42,6 @@ if TYPE_CHECKING:
 class DetectorExp(DataExp):
     """Settings common to all detectors; `Exp` (YOLOX) and `ResNetExp` add network, boxes and images."""
 
-    family: ClassVar[str] = ""
-    """Which class a checkpoint's settings belong to, see `exp_class`."""
-
     positive_fields = frozenset(
         {"num_classes", "batch_size", "print_interval", "eval_interval", "keep_checkpoints", "max_epoch", "max_iter"}
         | {"accumulate", "atss_cells", "max_detections", "pre_nms", "checkpoint_interval", "nonfinite_limit"}
@@ -65,6 +63,8 @@ class DetectorExp(DataExp):
     checkpoint_interval: int | None = None
     # continue from the folder's latest.pth when there is one, as with --resume
     auto_resume: bool = False
+    # checkpoint whose weights a new run starts from when -c is not given
+    start_from: str | None = None
     # on these signals finish the step, save and end with status 75
     stop_signals: tuple[str, ...] = ("SIGTERM", "SIGINT", "SIGUSR1")
     # a loss that is not finite: stop, skip the step, or auto (skip with --fp16, else stop) ...
@@ -163,6 +163,14 @@ class DetectorExp(DataExp):
     def load_pretrained(self, model: Detector) -> None:
         """Load what a new run starts from, called once before a run that has no checkpoint; nothing by default."""
 
+    def layers_anew(self, content: dict[str, Any], path: str | Path, names: Sequence[str]) -> tuple[str, ...]:
+        """Beginnings of the names of parameters that keep their start values in a run from a checkpoint's weights.
+
+        Args:
+            content: the checkpoint at `path`. names: of the run's categories.
+        """
+        return ()
+
     def get_coder(self) -> Coder:
         """From box predictions to boxes."""
         raise NotImplementedError
@@ -198,7 +206,7 @@ class DetectorExp(DataExp):
         loss = self.get_cls_loss()
         return loss.scores if own_scores(loss) else None
 
-    def get_criterion(self) -> BaseCriterion:
+    def get_criterion(self) -> TrainingCriterion:
         """Assignment and losses as one object."""
         raise NotImplementedError
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from yolox_lt.data.dataset import default_data_root
 from yolox_lt.exp.data import DataExp
 from yolox_lt.exp.resnet import ResNetExp
+from yolox_lt.exp.two_stage import TwoStageExp
 from yolox_lt.exp.yolox import YOLOXStarExp
 
 
@@ -80,6 +81,22 @@ class GlyphResNetExp(GlyphData, ResNetExp):
     trainable_layers = 5
     freeze_bn = False
     fpn_channels = 64
+    prior_prob = 0.01
+    sampler = "repeat_factor"
+    short_sides = (128, 160, 192)
+    long_side = 256
+    test_size = (160, 256)
+
+
+class GlyphTwoStageExp(GlyphData, TwoStageExp):
+    """Faster R-CNN on glyphs, from random weights: a small network, all of it trained."""
+
+    resnet_depth = 18
+    backbone_weights = None
+    trainable_layers = 5
+    freeze_bn = False
+    fpn_channels = 64
+    head_width = 256
     prior_prob = 0.01
     sampler = "repeat_factor"
     short_sides = (128, 160, 192)

@@ -13,9 +13,10 @@ from yolox_lt.errors import UserError
 from yolox_lt.exp.detection import DetectorExp
 from yolox_lt.exp.hooks import HOOKS
 from yolox_lt.exp.resnet import ResNetExp
+from yolox_lt.exp.two_stage import TwoStageExp
 from yolox_lt.exp.yolox import Exp
 
-FAMILIES: dict[str, type[DetectorExp]] = {cls.family: cls for cls in (Exp, ResNetExp)}
+FAMILIES: dict[str, type[DetectorExp]] = {cls.family: cls for cls in (Exp, ResNetExp, TwoStageExp)}
 """The class that reads a checkpoint's settings."""
 
 PACKAGED = Path(__file__).resolve().parent / "default"

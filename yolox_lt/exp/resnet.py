@@ -20,14 +20,8 @@ from yolox_lt.models.preprocess import Preprocessor
 from yolox_lt.predict import Predictor
 
 
-class ResNetExp(DetectorExp):
-    """The improved baseline with EFL, as in the released R-50 model (paper, Table 2, last rows).
-
-    ATSS with two anchors a cell, IoU branch, stabilised settings: a long warm-up, gradients clipped at norm 35. The
-    paper warms up over 6000 iterations (`warmup_iters`), the released configuration over one epoch, about as many.
-    """
-
-    family: ClassVar[str] = "resnet"
+class ResNetBodyExp(DetectorExp):
+    """What every detector on a ResNet shares: body, schedule of the paper's tables, images by their shorter side."""
 
     # --------------------------------------------------------------- model
     # 18, 34, 50, 101 or 152
@@ -40,26 +34,7 @@ class ResNetExp(DetectorExp):
     freeze_bn: bool = True
     # channels of FPN and head, a multiple of 32
     fpn_channels: int = 256
-    anchor_scales: tuple[float, ...] = (6, 8)
-    # heights of a cell's anchors divided by their widths
-    anchor_ratios: tuple[float, ...] = (1.0,)
-    # the +1 pixel convention of the released ResNet models
-    legacy: bool = True
-    # what the third branch predicts: iou, centerness, or None for no branch
-    quality: str | None = "iou"
     prior_prob = 0.001
-
-    # --------------------------------------------------------------- assignment and loss
-    # atss, max_iou, fcos or paa
-    assigner = "atss"
-    # deltas relative to an anchor, or the distances of FCOS
-    box_code: str = "deltas"
-    # giou (weighted by the quality target) or l1 (on the deltas)
-    box_loss: str = "giou"
-    box_weight: float = 1.0
-    quality_weight: float = 1.0
-    cls_loss = "efl"
-    loss_scale = 8.0
 
     # --------------------------------------------------------------- schedule
     batch_size = 16
@@ -67,8 +42,6 @@ class ResNetExp(DetectorExp):
     max_epoch = 24
     scheduler = "multistep"
     milestones = (16, 22)
-    warmup_epochs = 1
-    clip_norm: float | None = 35.0
     weight_decay = 1e-4
     decay_all = True
     nesterov = False
@@ -88,10 +61,64 @@ class ResNetExp(DetectorExp):
     pixel_std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
     # --------------------------------------------------------------- test
-    test_conf = 0.0
     nmsthre = 0.5
-    pre_nms = 6000
     multi_label = True
+
+    def load_pretrained(self, model: Detector) -> None:
+        """The backbone named by `backbone_weights`."""
+        if self.backbone_weights is not None:
+            from yolox_lt.models.resnet_fpn import load_backbone
+
+            load_backbone(model.backbone, self.backbone_weights)  # type: ignore[arg-type]
+
+    def get_augment(self) -> ShortSideAugment:
+        return ShortSideAugment(self.short_sides, self.long_side, self.flip_prob, legacy=False)
+
+    def get_eval_transform(self) -> ShortSideTransform:
+        return ShortSideTransform(*self.test_size)
+
+    def get_preprocessor(self) -> Preprocessor:
+        """RGB, mean and deviation taken out, zero where there is padding."""
+        return Preprocessor(self.pixel_mean, self.pixel_std, blank_padding=True)
+
+
+class ResNetExp(ResNetBodyExp):
+    """The improved baseline with EFL, as in the released R-50 model (paper, Table 2, last rows).
+
+    ATSS with two anchors a cell, IoU branch, stabilised settings: a long warm-up, gradients clipped at norm 35. The
+    paper warms up over 6000 iterations (`warmup_iters`), the released configuration over one epoch, about as many.
+    """
+
+    family: ClassVar[str] = "resnet"
+
+    # --------------------------------------------------------------- model
+    anchor_scales: tuple[float, ...] = (6, 8)
+    # heights of a cell's anchors divided by their widths
+    anchor_ratios: tuple[float, ...] = (1.0,)
+    # the +1 pixel convention of the released ResNet models
+    legacy: bool = True
+    # what the third branch predicts: iou, centerness, or None for no branch
+    quality: str | None = "iou"
+
+    # --------------------------------------------------------------- assignment and loss
+    # atss, max_iou, fcos or paa
+    assigner = "atss"
+    # deltas relative to an anchor, or the distances of FCOS
+    box_code: str = "deltas"
+    # giou (weighted by the quality target) or l1 (on the deltas)
+    box_loss: str = "giou"
+    box_weight: float = 1.0
+    quality_weight: float = 1.0
+    cls_loss = "efl"
+    loss_scale = 8.0
+
+    # --------------------------------------------------------------- schedule
+    warmup_epochs = 1
+    clip_norm: float | None = 35.0
+
+    # --------------------------------------------------------------- test
+    test_conf = 0.0
+    pre_nms = 6000
     # boxes refined by their neighbours (PAA)
     score_voting: bool = False
 
@@ -111,13 +138,6 @@ class ResNetExp(DetectorExp):
             trainable_layers=self.trainable_layers,
             freeze_bn=self.freeze_bn,
         )
-
-    def load_pretrained(self, model: Detector) -> None:
-        """The backbone named by `backbone_weights`."""
-        if self.backbone_weights is not None:
-            from yolox_lt.models.resnet_fpn import load_backbone
-
-            load_backbone(model.backbone, self.backbone_weights)  # type: ignore[arg-type]
 
     def get_coder(self) -> Coder:
         """The box code named by `box_code`."""
@@ -178,15 +198,8 @@ class ResNetExp(DetectorExp):
     def get_augment(self) -> ShortSideAugment:
         return ShortSideAugment(self.short_sides, self.long_side, self.flip_prob, self.legacy)
 
-    def get_eval_transform(self) -> ShortSideTransform:
-        return ShortSideTransform(*self.test_size)
-
     def get_collate(self) -> Collate:
         return Collate(multiple=64)
-
-    def get_preprocessor(self) -> Preprocessor:
-        """RGB, mean and deviation taken out, zero where there is padding."""
-        return Preprocessor(self.pixel_mean, self.pixel_std, blank_padding=True)
 
 
 class RetinaNetExp(ResNetExp):

@@ -22,6 +22,9 @@ class BaseExp:
     _file: str = ""
     """Name of the file that the experiment comes from, empty for a class of its own."""
 
+    family: typing.ClassVar[str] = ""
+    """Which class a checkpoint's settings belong to, see `exp_from_settings`."""
+
     positive_fields: typing.ClassVar[frozenset[str]] = frozenset()
     """Names of counts that must be 1 or more."""
 

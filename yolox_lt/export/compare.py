@@ -14,9 +14,11 @@ from torch import Tensor
 from yolox_lt import boxes as box_ops
 from yolox_lt.coders import category_logits
 from yolox_lt.errors import UserError
+from yolox_lt.export.regions import FileRegions
 from yolox_lt.export.runtime import ExportedModel, finish
 from yolox_lt.inference import LoadedDetector
 from yolox_lt.models import Detector
+from yolox_lt.models.two_stage import RegionPredictions
 from yolox_lt.predict import Predictor
 from yolox_lt.types import Batch, Detections, Predictions, Priors
 
@@ -31,6 +33,9 @@ ROUNDING_FACTOR = 10
 
 SAME_BOX = 1.0
 """Two detections of one category are the same when no side differs by more pixels."""
+
+SAME_PROPOSALS = 0.95
+"""Least share of a two-stage model's proposals that the file has too, within SAME_BOX pixels."""
 
 RANDOM_IMAGES = 3
 
@@ -68,7 +73,8 @@ class Difference:
 def compare(detector: LoadedDetector, model: ExportedModel, images: Sequence[np.ndarray]) -> Difference:
     """The largest differences over random images and `images` (uint8 [H, W, 3] BGR).
 
-    Without NMS the boxes and scores of all priors count, otherwise detections, see `detection_difference`. Boxes count
+    Without NMS the boxes and scores of all priors count, otherwise detections, see `detection_difference`; of two
+    stages those of the second, see `region_difference`. Boxes count
     as far as they lie inside the input: those of background priors can be many times as large, and so is their
     rounding.
     """
@@ -128,17 +134,60 @@ def batch_difference(detector: LoadedDetector, model: ExportedModel, batch: Batc
     predictions, priors = reference(detector, images, batch)
     predictor = detector.exp.get_predictor(detector.names)
     size = (images.shape[2], images.shape[3])
+    if model.of_regions:
+        exported, _ = model(images, batch.image_sizes)
+        assert isinstance(exported, RegionPredictions)
+        assert isinstance(predictions, RegionPredictions)
+        return region_difference(exported, predictions, batch, predictor)
     if model.metadata.nms:
         # In pixels of the input, so that what counts does not depend on how large the original is.
         batch = replace(batch, scales=torch.ones_like(batch.scales), original_sizes=batch.image_sizes)
         want = predictor(predictions, priors, batch.scales, batch.original_sizes, batch.image_sizes, size)
-        found = finish(model.outputs(images, batch.image_sizes), batch, predictor, priors.legacy)
+        found = finish(model.outputs(images, batch.image_sizes), batch, predictor, model.metadata.legacy)
         boxes, scores = zip(*(detection_difference(a, b, predictor) for a, b in zip(found, want)))
         return reduce(max_or_nan, boxes), reduce(max_or_nan, scores), sum(map(len, want))
     exported, _ = model(images, batch.image_sizes)
     return *decoded_difference(exported, predictions, priors, predictor, size, True), predictions.box_deltas[
         ..., 0
     ].numel()
+
+
+def region_difference(
+    found: RegionPredictions, want: RegionPredictions, batch: Batch, predictor: Predictor
+) -> tuple[float, float, int]:
+    """Largest difference of boxes and scores of the second stage on the regions of `found`, and the number of boxes.
+
+    Detections themselves cannot be compared: where two proposals overlap by almost the threshold of NMS, the last digit
+    decides which of them stays, here and in any two runs. So `found`, a file or the same model in another precision,
+    proposes, and both classify that; boxes count as infinitely far where the proposals are others by more than a few.
+    """
+    sizes = [(int(height), int(width)) for height, width in batch.image_sizes.tolist()]
+    regions = [proposals.boxes for proposals in found.propose(sizes)]
+    for ours, theirs in zip(regions, want.propose(sizes)):
+        distances = torch.cdist(ours.double(), theirs.boxes.double(), p=float("inf"))  # [R, S]
+        paired = [(distances.amin(dim=side) <= SAME_BOX).double().mean().item() for side in (0, 1)]
+        if not min(paired) >= SAME_PROPOSALS:  # also without any proposal, where the mean is NaN
+            return (0.0, 0.0, 0) if distances.shape == (0, 0) else (float("inf"), float("inf"), 0)
+    of_found = replace(predictor, scores=None) if isinstance(found, FileRegions) else predictor
+    one, other = (
+        decoded_regions(*predictions.classify(regions), regions, sizes, rule)
+        for predictions, rule in ((found, of_found), (want, predictor))
+    )
+    boxes, scores = ((a - b).abs().max().item() for a, b in zip(one, other))
+    return boxes, scores, one[0].shape[0] * one[0].shape[1]
+
+
+def decoded_regions(
+    logits: Tensor, deltas: Tensor, regions: list[Tensor], sizes: list[tuple[int, int]], predictor: Predictor
+) -> tuple[Tensor, Tensor]:
+    """Boxes [N, C, 4] (or [N, 1, 4]) inside the images and scores [N, C] of the regions of all images."""
+    per_region = deltas.unflatten(1, (-1, 4)).double()  # [N, 4C] -> [N, C, 4]
+    counts = [len(boxes) for boxes in regions]
+    boxes = [
+        box_ops.clip(predictor.coder.decode(own[:, None].double().expand_as(part), part), size)
+        for own, part, size in zip(regions, per_region.split(counts), sizes)
+    ]
+    return torch.cat(boxes), category_logits(logits.double(), predictor.scores).sigmoid()
 
 
 @torch.no_grad()
@@ -181,6 +230,8 @@ def rounding_error(detector: LoadedDetector, model: ExportedModel, batch: Batch)
     assert isinstance(detector.model, Detector)
     images = model.fit(batch)
     predictor, size = detector.exp.get_predictor(), (images.shape[2], images.shape[3])
+    if model.of_regions:
+        return region_rounding(detector, images, batch)
     single, priors = reference(detector, images, batch)
     try:
         detector.model.double()
@@ -188,6 +239,26 @@ def rounding_error(detector: LoadedDetector, model: ExportedModel, batch: Batch)
     finally:
         detector.model.float()
     return decoded_difference(single, double, priors, predictor, size, False)
+
+
+def region_rounding(detector: LoadedDetector, images: Tensor, batch: Batch) -> tuple[float, float]:
+    """The same for the second stage of a two-stage model, on the regions that its float32 run proposes."""
+    assert isinstance(detector.model, Detector)
+    predictor = detector.exp.get_predictor()
+    single, _ = reference(detector, images, batch)
+    try:
+        detector.model.double()
+        double, _ = reference(detector, images, batch)
+        assert isinstance(single, RegionPredictions)
+        assert isinstance(double, RegionPredictions)
+        sizes = [(int(height), int(width)) for height, width in batch.image_sizes.tolist()]
+        regions = [proposals.boxes for proposals in single.propose(sizes)]
+        want = decoded_regions(*double.classify(regions), regions, sizes, predictor)
+    finally:
+        detector.model.float()
+    found = decoded_regions(*single.classify(regions), regions, sizes, predictor)
+    boxes, scores = ((a - b).abs().max().item() for a, b in zip(found, want))
+    return boxes, scores
 
 
 def detection_difference(found: Detections, want: Detections, predictor: Predictor) -> tuple[float, float]:

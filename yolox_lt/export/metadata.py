@@ -13,6 +13,7 @@ from yolox_lt.exp import DetectorExp
 from yolox_lt.exp.agreement import overridden_methods
 from yolox_lt.export.network import first_cells, takes_image_sizes
 from yolox_lt.models import Detector
+from yolox_lt.models.two_stage import TwoStageDetector
 
 FORMAT_VERSION = 1
 
@@ -28,6 +29,11 @@ RAW_OUTPUTS = (
     "cls_logits [batch, priors, categories], box_deltas [batch, priors, 4] and, unless the model has none, "
     "quality_logits [batch, priors], without sigmoid; priors in the order level, row, column, anchor; anchors[level] "
     "are the boxes of the cell in row 0 and column 0, those of other cells are shifted by strides[level]"
+)
+REGION_OUTPUTS = (
+    "cls_logits [1, regions, categories] and box_deltas [1, regions, 4 * categories] (or 4) of the proposals "
+    "[1, regions, 4], x1 y1 x2 y2 in pixels of the input, best first; rows without area are none. Scores are sigmoids "
+    "of the logits"
 )
 DETECTIONS = (
     "boxes [batch, n, 4] x1 y1 x2 y2 in pixels of the input, scores [batch, n] in 0 to 1, labels int64 [batch, n], "
@@ -121,7 +127,7 @@ def describe(
         settings=portable(plain(exp.attributes())),
         names=names,
         input=IMAGES + padding,
-        outputs=DETECTIONS if nms else RAW_OUTPUTS,
+        outputs=REGION_OUTPUTS if isinstance(model, TwoStageDetector) else DETECTIONS if nms else RAW_OUTPUTS,
         size=size,
         size_divisor=model.size_divisor,
         batch=batch,

@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from yolox_lt.errors import UserError
-from yolox_lt.exp import DetectorExp, get_exp
+from yolox_lt.exp import DetectorExp, TwoStageExp, get_exp
 from yolox_lt.exp.agreement import check_overrides
 from yolox_lt.exp.load import exp_from_settings
 from yolox_lt.export.metadata import THRESHOLDS, Metadata
 from yolox_lt.export.network import Grid
+from yolox_lt.export.regions import FileRegions
 from yolox_lt.inference import LoadedDetector, check_device
 from yolox_lt.predict import Predictor
 from yolox_lt.predict.predictor import Candidates
@@ -49,10 +50,16 @@ class ExportedModel:
 
         image_sizes: int64 [B, 2], (height, width) of the images inside; None: they fill the input.
         """
-        cls_logits, box_deltas, *quality = self.outputs(images, image_sizes)
-        return Predictions(cls_logits, box_deltas, quality[0] if quality else None), self.priors(
-            images.shape[2], images.shape[3], box_deltas.device
-        )
+        cls_logits, box_deltas, *more = self.outputs(images, image_sizes)
+        priors = self.priors(images.shape[2], images.shape[3], box_deltas.device)
+        if self.of_regions:
+            return FileRegions(cls_logits, box_deltas, more[0]), priors
+        return Predictions(cls_logits, box_deltas, more[0] if more else None), priors
+
+    @property
+    def of_regions(self) -> bool:
+        """Whether the file holds two stages."""
+        return self.metadata.family == TwoStageExp.family
 
     def outputs(self, images: Tensor, image_sizes: Tensor | None = None) -> list[Tensor]:
         """What the file returns, for a batch of any number; arguments as in a call."""

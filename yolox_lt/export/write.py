@@ -15,13 +15,16 @@ import torch
 from torch import Tensor
 
 from yolox_lt.errors import UserError
+from yolox_lt.exp import DetectorExp
 from yolox_lt.export.compare import Difference, check, compare
 from yolox_lt.export.metadata import Metadata, describe
 from yolox_lt.export.network import DetectionNetwork, ExportNetwork
+from yolox_lt.export.regions import REGION_NAMES, RegionNetwork
 from yolox_lt.export.runtime import load_onnx, load_torchscript, require
 from yolox_lt.images import Image, read_image
 from yolox_lt.inference import LoadedDetector
 from yolox_lt.models import Detector
+from yolox_lt.models.two_stage import TwoStageDetector
 
 FORMATS = ("onnx", "torchscript")
 OPSETS = range(17, 21)
@@ -76,7 +79,7 @@ def export(
         exp.test_size = options.test_size
     multiple = exp.get_collate().multiple
     size = (-(-exp.test_size[0] // multiple) * multiple, -(-exp.test_size[1] // multiple) * multiple)
-    network = DetectionNetwork(model, exp, options.dynamic_size) if options.nms else ExportNetwork(model, exp)
+    network = make_network(model, exp, options, size)
     fixed = None if options.dynamic_size else size
     metadata = describe(model, exp, detector.names, fixed, options.batch, options.nms)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -97,6 +100,15 @@ def export(
     return difference
 
 
+def make_network(
+    model: Detector, exp: DetectorExp, options: ExportOptions, size: tuple[int, int]
+) -> ExportNetwork | RegionNetwork:
+    """The network to trace, of the family of the model. size: (height, width) of the input."""
+    if isinstance(model, TwoStageDetector):
+        return RegionNetwork(model, exp, size)
+    return DetectionNetwork(model, exp, options.dynamic_size) if options.nms else ExportNetwork(model, exp)
+
+
 def check_options(detector: LoadedDetector, options: ExportOptions) -> None:
     """Refuse what cannot be exported, before anything is computed."""
     if options.format not in FORMATS:
@@ -107,6 +119,11 @@ def check_options(detector: LoadedDetector, options: ExportOptions) -> None:
         raise UserError(f"--batch {options.batch}: give a number of at least 1, or dynamic")
     if options.test_size is not None and min(options.test_size) < 1:
         raise UserError(f"--size {options.test_size[0]} {options.test_size[1]}: give height and width in pixels")
+    if isinstance(detector.model, TwoStageDetector) and (options.nms or options.dynamic_size or options.batch != 1):
+        raise UserError(
+            "a two-stage model is exported for one image of one size, without the NMS of its categories; leave out "
+            "--nms, --dynamic-size and --batch"
+        )
     if options.nms and detector.exp.get_predictor().voting:
         raise UserError("--nms: score_voting cannot be exported; export without --nms")
     if options.format == "onnx":
@@ -116,7 +133,11 @@ def check_options(detector: LoadedDetector, options: ExportOptions) -> None:
 
 @torch.no_grad()
 def trace(
-    network: ExportNetwork, path: Path, metadata: Metadata, size: tuple[int, int], options: ExportOptions
+    network: ExportNetwork | RegionNetwork,
+    path: Path,
+    metadata: Metadata,
+    size: tuple[int, int],
+    options: ExportOptions,
 ) -> None:
     """Write the traced network and its metadata to `path`."""
     batch = options.batch or 2
@@ -134,12 +155,13 @@ def trace(
 
 
 def write_onnx(
-    network: ExportNetwork, path: Path, metadata: Metadata, inputs: list[Tensor], options: ExportOptions
+    network: ExportNetwork | RegionNetwork, path: Path, metadata: Metadata, inputs: list[Tensor], options: ExportOptions
 ) -> None:
     """One self-contained file; axes that are not fixed have names."""
     onnx = require("onnx")
     outputs = network(*inputs)
     names = DETECTION_NAMES if options.nms else RAW_NAMES[: len(outputs)]
+    names = REGION_NAMES if isinstance(network, RegionNetwork) else names
     axes: dict[str, dict[int, str]] = {name: {} for name in ("images", "image_sizes", *names)}
     if options.batch is None:
         for named in axes.values():

@@ -104,3 +104,36 @@ class GradientBalance(StepState):
         """What the history keeps, each [C]: the sums, g, the exponent and the weight of negatives that g gives."""
         sums = {"pos_grad": self.pos_grad, "neg_grad": self.neg_grad, "ratio": self.ratio}
         return sums | {"focusing": focusing, "weight": weight}
+
+
+class CategoryCounts(StepState):
+    """How many regions of each category there were, over all ranks and steps: Seesaw's N.
+
+    Buffers: counts float32 [C], zeros at the start; skipped stays 0. The loss needs the current step's regions of all
+    ranks before the step ends, so ranks add them up in `including`, together, and `commit` adds nothing up.
+
+    Args:
+        num_classes: C.
+    """
+
+    counts: Tensor
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.register_buffer("counts", torch.zeros(num_classes))
+        self.register_buffer("skipped", torch.zeros((), dtype=torch.int64))
+
+    def including(self, labels: Tensor) -> Tensor:
+        """The counts [C] with those of labels int64 [N] of all ranks; negative labels are left out."""
+        new = torch.bincount(labels[labels >= 0], minlength=len(self.counts)).to(self.counts)
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(new)
+        counts = self.counts + new if self._pending is None else self.counts + self._pending + new
+        self.contribute(new)
+        return counts
+
+    def commit(self) -> None:
+        """Keep what is pending."""
+        if self._pending is not None:
+            self.counts += self._pending
+        self._pending = None

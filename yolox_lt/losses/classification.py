@@ -5,7 +5,15 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 
-class ClassificationLoss(nn.Module):
+class CategoryLoss(nn.Module):
+    """Any loss on categories: the dense ones, `ClassificationLoss`, and those of regions, `RegionLoss`."""
+
+    def category_state(self) -> dict[str, Tensor]:
+        """What the run's history keeps after every epoch, each [C] by name; empty for a loss without a memory."""
+        return {}
+
+
+class ClassificationLoss(CategoryLoss):
     """A loss on the classifier's outputs of N priors. Everything but `forward` has an answer that fits sigmoid losses.
 
     A loss may weigh every row and category as it likes, keep a state in buffers (saved with the criterion, resumed,
@@ -20,10 +28,6 @@ class ClassificationLoss(nn.Module):
     def scores(self, logits: Tensor) -> Tensor:
         """Outputs [..., W] -> scores [..., C] in [0, 1]; evaluation and exported files use it, so without state."""
         return logits.sigmoid()
-
-    def category_state(self) -> dict[str, Tensor]:
-        """What the run's history keeps after every epoch, each [C] by name; empty for a loss without a memory."""
-        return {}
 
     def forward(
         self, logits: Tensor, labels: Tensor, quality: Tensor | None = None, normalizer: float | Tensor = 1.0

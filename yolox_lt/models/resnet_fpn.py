@@ -72,16 +72,21 @@ class FPN(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Maps [B, in_channels, H, W], finest first, of any size -> [B, channels, H, W] per level, two levels more."""
         laterals = [lateral(feature) for lateral, feature in zip(self.lateral, features)]
-        merged = [laterals[-1]]  # coarsest first
-        for lateral in laterals[-2::-1]:
-            # To the finer map's own size: it is odd where the image is no multiple of 32.
-            merged.append(lateral + F.interpolate(merged[-1], size=lateral.shape[-2:], mode="nearest"))
-        levels = [output(x) for output, x in zip(self.output, reversed(merged))]
+        levels = [output(x) for output, x in zip(self.output, merge_top_down(laterals))]
         coarser = laterals[-1]
         for extra in self.extra:
             coarser = extra(coarser)
             levels.append(coarser)
         return levels
+
+
+def merge_top_down(laterals: Sequence[Tensor]) -> list[Tensor]:
+    """Each map [B, C, H, W] plus all coarser ones, enlarged to its size by nearest neighbours; finest first."""
+    merged = [laterals[-1]]  # coarsest first
+    for lateral in laterals[-2::-1]:
+        # To the finer map's own size: it is odd where the image is no multiple of 32.
+        merged.append(lateral + F.interpolate(merged[-1], size=lateral.shape[-2:], mode="nearest"))
+    return merged[::-1]
 
 
 class ResNetFPN(nn.Module):
@@ -120,10 +125,14 @@ class ResNetFPN(nn.Module):
         self.resnet = builder(weights=None)
         c5 = self.resnet.fc.in_features
         del self.resnet.fc, self.resnet.avgpool
-        self.fpn = FPN((c5 // 4, c5 // 2, c5), channels)
+        self.fpn = self.make_fpn(c5, channels)
         for part in self._frozen_parts():
             part.requires_grad_(False)
         self.train()
+
+    def make_fpn(self, c5: int, channels: int) -> nn.Module:
+        """The pyramid over the maps of `resnet_features`, of which the last has `c5` channels."""
+        return FPN((c5 // 4, c5 // 2, c5), channels)
 
     def _frozen_parts(self) -> list[nn.Module]:
         resnet = self.resnet
@@ -140,13 +149,17 @@ class ResNetFPN(nn.Module):
                     module.eval()
         return self
 
-    def resnet_features(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[B, 3, H, W] -> C3, C4, C5 at strides 8, 16, 32; sizes are rounded up."""
+    def stages(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """[B, 3, H, W] -> C2, C3, C4, C5 at strides 4, 8, 16, 32; sizes are rounded up."""
         resnet = self.resnet
-        x = resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1(images))))
-        c3 = resnet.layer2(resnet.layer1(x))
+        c2 = resnet.layer1(resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1(images)))))
+        c3 = resnet.layer2(c2)
         c4 = resnet.layer3(c3)
-        return c3, c4, resnet.layer4(c4)
+        return c2, c3, c4, resnet.layer4(c4)
+
+    def resnet_features(self, images: Tensor) -> tuple[Tensor, ...]:
+        """[B, 3, H, W] -> the maps that the pyramid takes: C3, C4, C5 at strides 8, 16, 32."""
+        return self.stages(images)[1:]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Images [B, 3, H, W] of any size -> P3..P7 [B, channels, ceil(H / s), ceil(W / s)], s = 8, 16, 32, 64, 128.

@@ -147,7 +147,6 @@ def settle_buckets(network: nn.Module, device: torch.device) -> None:
     """
     network.eval()  # BatchNorm statistics stay
     predictions, _ = network(torch.zeros(1, 3, 64, 64, device=device).to(memory_format=torch.channels_last))
-    outputs = (predictions.cls_logits, predictions.box_deltas, predictions.quality_logits)
-    torch.stack([output.float().sum() for output in outputs if output is not None]).sum().backward()
+    torch.stack([output.float().sum() for output in predictions.outputs()]).sum().backward()
     network.zero_grad(set_to_none=True)
     network.train()

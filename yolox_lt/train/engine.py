@@ -114,7 +114,9 @@ class Trainer:
         if resumed is not None and start.path is not None:
             run.load_state_dict(resumed, start.path)
         elif checkpoint is not None and start.path is not None:
-            start_from(run.model, run.ema, checkpoint, data.index.category_names, start.path)
+            names = data.index.category_names
+            anew = exp.layers_anew(checkpoint, start.path, names)
+            start_from(run.model, run.ema, checkpoint, names, start.path, anew)
         else:
             exp.load_pretrained(run.model)
             if run.ema is not None:

@@ -44,6 +44,8 @@ def find_start(exp: DetectorExp, options: TrainOptions, ranks: RankGroups) -> St
     given = None if options.checkpoint is None else Path(options.checkpoint)
     if options.resume:
         return Start(given or latest, True)
+    if given is None and exp.start_from is not None:
+        given = Path(exp.start_from)
     process = options.process
     resume = False
     if process.is_main and latest.is_file():
@@ -88,7 +90,12 @@ def resume_as_begun(exp: DetectorExp, options: TrainOptions, content: dict[str, 
 
 
 def start_from(
-    model: nn.Module, ema: ModelEMA | None, checkpoint: dict[str, Any], names: Sequence[str], path: str | Path
+    model: nn.Module,
+    ema: ModelEMA | None,
+    checkpoint: dict[str, Any],
+    names: Sequence[str],
+    path: str | Path,
+    anew: tuple[str, ...] = (),
 ) -> None:
     """Fine-tuning: every tensor that fits, averaged weights if the file has them; the rest stays as initialised.
 
@@ -96,12 +103,16 @@ def start_from(
     head with fewer anchors is repeated for each of ours, so official YOLOX's objectness starts the IoU branch. What
     was loaded, repeated and left is reported.
 
+    Args:
+        anew: beginnings of the names of parameters that are not taken over, see `DetectorExp.layers_anew`.
+
     Raises:
         UserError: no tensor of the body fits.
     """
     source = checkpoint["ema"]["model"] if checkpoint.get("ema") else checkpoint["model"]
     own = model.state_dict()
     same_categories = list(checkpoint.get("names", names)) == list(names)
+    source = {name: value for name, value in source.items() if not name.startswith(anew)}
     fitting, repeated = fitting_tensors(source, own, same_categories)
     if not any(name.startswith("backbone.") for name in fitting):
         raise UserError(f"{path}: no tensor fits this model; use the exp file of that checkpoint")

@@ -13,7 +13,7 @@ from loguru import logger
 from torch import Tensor, nn
 
 from yolox_lt.checkpoint import plain, portable, random_states, restore_random_states
-from yolox_lt.criterion import BaseCriterion
+from yolox_lt.criterion import TrainingCriterion
 from yolox_lt.data.annotations.fingerprint import fingerprint
 from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.dataset import TrainDataset
@@ -79,7 +79,7 @@ class RunState:
     model: Detector
     network: nn.Module
     preprocessor: nn.Module
-    criterion: BaseCriterion
+    criterion: TrainingCriterion
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     scaler: torch.amp.GradScaler

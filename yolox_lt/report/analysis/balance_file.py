@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from yolox_lt.losses import ClassificationLoss
+from yolox_lt.losses import CategoryLoss
 from yolox_lt.report.group_names import GROUP_NAMES
 
 FILE = "balance.npz"
@@ -25,7 +25,7 @@ STUCK_SHARE = 0.99
 Columns = dict[str, np.ndarray]
 
 
-def balance_columns(loss: ClassificationLoss) -> Columns:
+def balance_columns(loss: CategoryLoss) -> Columns:
     """The state of a loss by name, each float32 [C] in the memory of the host; empty for a loss without one."""
     return {name: value.detach().float().cpu().numpy().copy() for name, value in loss.category_state().items()}
 

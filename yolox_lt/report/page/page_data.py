@@ -164,6 +164,9 @@ def category_columns(run: Run) -> dict[str, list[Any]]:
     if run.balance is not None and columns:
         for name, column in (("g", "ratio"), ("gamma", "focusing"), ("weight", "weight")):
             columns.setdefault(name, plain_numbers(run.balance[column][-1]))
+    if columns:
+        for name, values in run.memory.items():
+            columns.setdefault(name, plain_numbers(values))
     return columns
 
 

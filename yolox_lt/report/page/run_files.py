@@ -39,7 +39,8 @@ class Run:
 
     name: of the folder. config: as in config.json. epochs: column -> one value per row of metrics.csv, NaN where empty.
     steps: likewise of metrics.jsonl. categories: column -> one value per row of per_category.csv, texts for name and
-    group, else floats. balance: arrays of balance.npz, see `balance_file`. missing: file names.
+    group, else floats. balance: arrays of balance.npz, see `balance_file`; None for a loss without a gradient balance.
+    memory: of another loss, column -> what it remembers of every category at last, [C]. missing: file names.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Run:
     steps: dict[str, list[float]]
     categories: dict[str, list[Any]]
     balance: dict[str, np.ndarray] | None
+    memory: dict[str, np.ndarray]
     analysis: Analysis | None
     missing: list[str]
 
@@ -92,6 +94,7 @@ def read_run(folder: str | Path) -> Run:
     if len(missing) == len(PURPOSES):
         raise UserError(f"{path}: holds no files of a run ({', '.join(PURPOSES)}); give a run's folder")
     there = {name: path / name for name in PURPOSES if name not in missing}
+    balance, memory = _read_balance(there[BALANCE]) if BALANCE in there else (None, {})
     run = Run(
         name=path.resolve().name,
         folder=path,
@@ -99,7 +102,8 @@ def read_run(folder: str | Path) -> Run:
         epochs=_numbers(there["metrics.csv"]) if "metrics.csv" in there else {},
         steps=_read_steps(there["metrics.jsonl"]) if "metrics.jsonl" in there else {},
         categories=_read_categories(there["per_category.csv"]) if "per_category.csv" in there else {},
-        balance=_read_balance(there[BALANCE]) if BALANCE in there else None,
+        balance=balance,
+        memory=memory,
         analysis=Analysis.load(there[EVALUATION]) if EVALUATION in there else None,
         missing=missing,
     )
@@ -121,6 +125,12 @@ def _check_lists(run: Run) -> None:
         raise UserError(
             f"{run.folder}: per_category.csv and {EVALUATION} list different categories; delete the older of the two"
         )
+    for name, values in run.memory.items():
+        if names and len(values) != len(names):
+            raise UserError(
+                f"{run.folder}: {BALANCE} has {len(values)} categories ({name}) and per_category.csv {len(names)}; "
+                "delete the older of the two"
+            )
     if run.balance is not None and names and run.balance["ratio"].shape[1] != len(names):
         raise UserError(
             f"{run.folder}: {BALANCE} has {run.balance['ratio'].shape[1]} categories and per_category.csv "
@@ -179,14 +189,14 @@ def _read_steps(path: Path) -> dict[str, list[float]]:
     return {n: [math.nan if row.get(n) is None else float(row[n]) for row in rows] for n in names}
 
 
-def _read_balance(path: Path) -> dict[str, np.ndarray] | None:
-    """The history of a gradient balance; None for that of a loss with another memory."""
+def _read_balance(path: Path) -> tuple[dict[str, np.ndarray] | None, dict[str, np.ndarray]]:
+    """The history of a gradient balance, else the last row of what a loss with another memory keeps."""
     try:
         history = read_balance(path)
         if "ratio" not in history and "epochs" in history:
-            return None
-        return {name: history[name] for name in ("epochs", *BALANCE_COLUMNS)}
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
+            return None, {name: values[-1] for name, values in history.items() if name != "epochs"}
+        return {name: history[name] for name in ("epochs", *BALANCE_COLUMNS)}, {}
+    except (OSError, ValueError, KeyError, IndexError, BadZipFile) as error:
         raise _unreadable(path, error) from error
 
 

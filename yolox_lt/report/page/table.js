@@ -33,6 +33,7 @@ const COLUMNS = [
   ["margin", "margin", SCORE, "Mean score of true positives less that of false positives"],
   ["g", "g", DECIMALS(3), "Balance: positive to negative gradients so far"],
   ["gamma", "γ", DECIMALS(2), "Focusing factor, from g"],
+  ["counts", "regions", COUNT, "Training regions of the category so far, as Seesaw counts them"],
 ];
 
 const keyOf = (run, c) => `${run.categories.id[c]} ${run.categories.name[c]}`;

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from loguru import logger
 
-from yolox_lt.losses import ClassificationLoss
+from yolox_lt.losses import CategoryLoss
 from yolox_lt.report.analysis.balance_file import (
     FILE,
     STUCK_SHARE,
@@ -38,7 +38,7 @@ class BalanceHistory(Callback):
     def __init__(
         self,
         folder: Path,
-        loss: ClassificationLoss,
+        loss: CategoryLoss,
         groups: np.ndarray | None,
         resume_epoch: int = 0,
         in_order: Callable[[np.ndarray], np.ndarray] = lambda column: column,

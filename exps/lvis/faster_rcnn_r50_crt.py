@@ -1,0 +1,11 @@
+"""cRT on ResNet-50, LVIS (paper, Table 2): the baseline, then its classifier anew with class-balanced sampling."""
+
+from __future__ import annotations
+
+from yolox_lt.exp import ClassifierExp, LVISData
+
+
+class Exp(LVISData, ClassifierExp):
+    first_stage = "faster_rcnn_r50.py"
+    sampler = "class_balanced"
+    cls_loss = "softmax"

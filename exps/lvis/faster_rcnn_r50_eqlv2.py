@@ -1,0 +1,9 @@
+"""Faster R-CNN on ResNet-50 with EQLv2, LVIS (paper, Table 2)."""
+
+from __future__ import annotations
+
+from yolox_lt.exp import LVISData, TwoStageExp
+
+
+class Exp(LVISData, TwoStageExp):
+    cls_loss = "eqlv2"
