@@ -76,12 +76,12 @@ def test_main__rehearsal_of_two_parts(tmp_path, monkeypatch, capsys):
     assert main([*words, "--parts", "2"]) == 0
     results = json.loads((tmp_path / "out/gpu_check.json").read_text())
     assert results["parts"]["2"]["verdict"] == PASS
-    assert results["parts"]["2"]["figures"]["losses of step 5: largest relative difference"] == 0
+    assert results["parts"]["2"]["figures"]["lr 1e-05: losses of step 5, largest relative difference"] == 0
     assert results["machine"]["torch"]
     assert main([*words, "--parts", "1", "--limit", "5"]) == 0
     results = json.loads((tmp_path / "out/gpu_check.json").read_text())
     assert results["parts"]["1"] == {"verdict": NOT_RUN, "reason": "no time left", "figures": {}}
     text = (tmp_path / "out/gpu_check.txt").read_text()
-    assert "2| step 5: cpu" in text
+    assert "2| lr 1e-05, step 5: cpu" in text
     assert f"| 1 {PARTS[1].title} | {NOT_RUN} | no time left |" in text
     assert f"| 2 {PARTS[2].title} | {PASS} |  |" in capsys.readouterr().out

@@ -91,7 +91,7 @@ def test_eval__the_switch_belongs_to_the_protocol(folder, capsys):
             [
                 "eval",
                 "--ann",
-                str(folder / "train.index"),
+                str(folder / "challenge2019_train.index"),
                 "--results",
                 "r",
                 "--protocol",
