@@ -6,10 +6,10 @@ import ast
 import re
 from pathlib import Path
 
-from yolox_lt.exp import Exp, GlyphExp, ResNetExp
+from yolox_lt.exp import ClassifierExp, Exp, GlyphExp, ResNetExp
 
 PACKAGE = Path(__file__).resolve().parents[1] / "yolox_lt"
-SETTINGS = frozenset().union(*(cls().attributes() for cls in (Exp, GlyphExp, ResNetExp)))
+SETTINGS = frozenset().union(*(cls().attributes() for cls in (Exp, GlyphExp, ResNetExp, ClassifierExp)))
 
 OTHERS = frozenset(
     # keys of annotation, result and checkpoint files
@@ -25,8 +25,16 @@ OTHERS = frozenset(
     }
     | {"per_category", "state_dict"}
     # values of settings and names of files
-    | {"class_balanced", "convert_dataset", "instance_repeat_factor", "max_iou", "repeat_factor", "yolox_lt"}
-    | {"yolox_s_eqfl", "yoloxwarmcos_released"}
+    | {
+        "class_balanced",
+        "convert_dataset",
+        "instance_repeat_factor",
+        "max_iou",
+        "repeat_factor",
+        "two_stage",
+        "yolox_lt",
+    }
+    | {"faster_rcnn_r50_bags", "yolox_s_eqfl", "yoloxwarmcos_released"}
     # arguments of classes that Python users call
     | {"categories_json", "hsv_kind", "min_iou", "neg_iou", "num_anchors", "num_categories", "num_convs", "pos_iou"}
 )

@@ -17,6 +17,9 @@ from torch import Tensor
 from yolox_lt.losses.kernel import DenseResult, PositiveTerm, block_pass, softplus
 from yolox_lt.types import IGNORED
 
+CHECK_SIZE = (300, 150)
+"""Rows and categories of the check: more than one program's of both."""
+
 
 def gpu_pass(
     logits: Tensor,
@@ -132,7 +135,7 @@ def differences(device: torch.device, dtype: torch.dtype) -> dict[str, tuple[flo
     value, inf where a value is not finite. Rows lie further apart than they are long, as the classifiers give them.
     """
     generator = torch.Generator().manual_seed(0)
-    n, c = 300, 150
+    n, c = CHECK_SIZE
     logits = (torch.randn(n, c + 2, generator=generator) * 3 - 3).to(device, dtype)[:, :c]
     labels = torch.randint(IGNORED, c, (n,), generator=generator).to(device)
     exponent, weight = torch.linspace(2, 8, c, device=device), torch.linspace(0.5, 3, c, device=device)
