@@ -303,6 +303,33 @@ def test_restart_by_the_agent__resumes_its_own_run_alone(data, tmp_path, same_la
     assert (tmp_path / "tiny/latest.previous.pth").exists() != same_launch
 
 
+def test_third_run__in_the_same_folder_keeps_the_figures_and_checkpoints_of_both_before(data, tmp_path):
+    marks = (".previous", ".previous-2", "")
+    for seed in (1, 2, 3):
+        exp = tiny_exp(data, tmp_path, max_iter=1, max_epoch=4 - seed, eval_interval=1, seed=seed)
+        exp.get_trainer(TrainOptions(4)).train()
+    for seed, mark in zip((1, 2, 3), marks):
+        rows = (tmp_path / f"tiny/metrics{mark}.csv").read_text().splitlines()
+        assert len(rows) == 1 + 4 - seed
+        for name in ("latest", "epoch_1"):
+            assert load_checkpoint(tmp_path / f"tiny/{name}{mark}.pth")["seed"] == seed
+
+
+@pytest.mark.parametrize("same_launch", [True, False])
+def test_restart_by_the_agent__resumes_its_own_run_alone(data, tmp_path, same_launch):
+    device = torch.device("cpu")
+    exp = tiny_exp(data, tmp_path, max_iter=2, max_epoch=1)
+    Trainer(exp, TrainOptions(4, ProcessInfo(0, 1, device, "first"))).train()
+    process = ProcessInfo(0, 1, device, "first" if same_launch else "second", restarted=True)
+    exp, started = tiny_exp(data, tmp_path, max_iter=2, max_epoch=1), []
+    exp.on_train_start = lambda run: started.append(run.iteration)
+    again = Trainer(exp, TrainOptions(4, process))
+    again.train()
+    assert len(started) == 1
+    assert started[0] == (2 if same_launch else 0)
+    assert (tmp_path / "tiny/latest.previous.pth").exists() != same_launch
+
+
 def test_second_run__in_the_same_folder_keeps_the_figures_and_checkpoints_of_all_before(data, tmp_path):
     for epochs in (3, 2, 1):
         Trainer(tiny_exp(data, tmp_path, max_iter=1, max_epoch=epochs, eval_interval=9), TrainOptions(4)).train()

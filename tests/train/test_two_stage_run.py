@@ -153,7 +153,7 @@ def test_bf16__both_stages_run_in_it_and_the_losses_in_float32(data, tmp_path, c
     assert all(math.isfinite(losses["loss"]) for losses in trainer.history)
 
 
-@pytest.mark.parametrize("cls_loss", METHODS)
+@pytest.mark.parametrize("cls_loss", ["eql", "seesaw", "bags"])
 def test_loaded__detects_as_the_evaluator_does(data, runs, cls_loss):
     """Without any annotations: what a loss knows of the training data is in the checkpoint."""
     folder, _, _ = runs(cls_loss)
