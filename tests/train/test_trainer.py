@@ -279,15 +279,6 @@ def test_old_epoch_files__of_another_run_do_not_push_out_new_ones(data, tmp_path
     assert {p.name for p in (tmp_path / "tiny").glob("epoch_*")} == {"epoch_1.pth", "epoch_300.pth"}
 
 
-def test_third_run__in_the_same_folder_keeps_the_checkpoints_of_both_before(data, tmp_path):
-    settings = {"max_iter": 1, "max_epoch": 1, "eval_interval": 1}
-    for seed in (1, 2, 3):
-        Trainer(tiny_exp(data, tmp_path, seed=seed, **settings), TrainOptions(4)).train()
-    for name in ("latest", "epoch_1"):
-        files = [f"{name}.previous.pth", f"{name}.previous-2.pth", f"{name}.pth"]
-        assert [load_checkpoint(tmp_path / "tiny" / file)["seed"] for file in files] == [1, 2, 3]
-
-
 @pytest.mark.parametrize("same_launch", [True, False])
 def test_restart_by_the_agent__resumes_its_own_run_alone(data, tmp_path, same_launch):
     device = torch.device("cpu")
@@ -313,30 +304,6 @@ def test_third_run__in_the_same_folder_keeps_the_figures_and_checkpoints_of_both
         assert len(rows) == 1 + 4 - seed
         for name in ("latest", "epoch_1"):
             assert load_checkpoint(tmp_path / f"tiny/{name}{mark}.pth")["seed"] == seed
-
-
-@pytest.mark.parametrize("same_launch", [True, False])
-def test_restart_by_the_agent__resumes_its_own_run_alone(data, tmp_path, same_launch):
-    device = torch.device("cpu")
-    exp = tiny_exp(data, tmp_path, max_iter=2, max_epoch=1)
-    Trainer(exp, TrainOptions(4, ProcessInfo(0, 1, device, "first"))).train()
-    process = ProcessInfo(0, 1, device, "first" if same_launch else "second", restarted=True)
-    exp, started = tiny_exp(data, tmp_path, max_iter=2, max_epoch=1), []
-    exp.on_train_start = lambda run: started.append(run.iteration)
-    again = Trainer(exp, TrainOptions(4, process))
-    again.train()
-    assert len(started) == 1
-    assert started[0] == (2 if same_launch else 0)
-    assert (tmp_path / "tiny/latest.previous.pth").exists() != same_launch
-
-
-def test_second_run__in_the_same_folder_keeps_the_figures_and_checkpoints_of_all_before(data, tmp_path):
-    for epochs in (3, 2, 1):
-        Trainer(tiny_exp(data, tmp_path, max_iter=1, max_epoch=epochs, eval_interval=9), TrainOptions(4)).train()
-    for mark, epochs in ((".previous", 3), (".previous-2", 2), ("", 1)):
-        rows = (tmp_path / f"tiny/metrics{mark}.csv").read_text().splitlines()
-        assert len(rows) == 1 + epochs
-        assert load_checkpoint(tmp_path / f"tiny/latest{mark}.pth")["epoch"] == epochs
 
 
 @pytest.mark.parametrize(
