@@ -89,6 +89,14 @@ def side(text: str) -> int:
     return int(text)
 
 
+def names(text: str) -> tuple[str, ...]:
+    """Names between commas, without the blanks around them, for argparse."""
+    found = tuple(name.strip() for name in text.split(","))
+    if not all(found):
+        raise argparse.ArgumentTypeError(f"{text!r} has an empty name; write A,B")
+    return found
+
+
 def add_source(to: argparse.ArgumentParser) -> None:
     """Options that belong to annotations given on the command line; `source_of` reads them."""
     to.add_argument(
@@ -98,7 +106,7 @@ def add_source(to: argparse.ArgumentParser) -> None:
         help="of the annotations; auto: recognised by looking",
     )
     to.add_argument(
-        "--classes", type=lambda text: tuple(text.split(",")), default=(), metavar="A,B", help="names for VOC and YOLO"
+        "--classes", type=names, default=(), metavar="A,B", help="names for formats without"
     )
     to.add_argument("--map", metavar="FILE", help="json file: name of a category -> its new name, or null")
     to.add_argument("--subset", metavar="TEXT", help="only images whose path begins so, or a file of image ids")
@@ -106,7 +114,7 @@ def add_source(to: argparse.ArgumentParser) -> None:
 
 def source_of(paths: Sequence[str], args: argparse.Namespace) -> Source:
     """The annotations at `paths` with the options of `add_source`."""
-    return Source(tuple(paths), args.format, "val", args.classes, args.map, args.subset)
+    return Source(tuple(paths), args.format, "all", args.classes, args.map, args.subset)
 
 
 def amp_type(args: argparse.Namespace) -> torch.dtype | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from yolox_lt.data.annotations.coco_json import AnnotationFile, decode_annotations
+from yolox_lt.data.annotations.foreign import REMEDY, foreign_format
 from yolox_lt.data.annotations.reader import Reader, ReadOptions
 from yolox_lt.errors import UserError
 
@@ -32,8 +33,14 @@ def find_coco(path: Path, options: ReadOptions) -> Path:
 
 
 def read_coco(found: Path, options: ReadOptions) -> AnnotationFile:
-    """The entries of a file; errors as `decode_json`."""
-    return decode_annotations(found)
+    """The entries of a file; errors as `decode_json`, or the name of the format that the file is of."""
+    try:
+        return decode_annotations(found)
+    except UserError as error:
+        foreign = foreign_format(found) if found.is_file() else None
+        if foreign is None:
+            raise
+        raise UserError(f"{found}: is {foreign}, {REMEDY} ({str(error).removeprefix(f'{found}: ')})") from error
 
 
 def coco_files(found: Path) -> Iterable[Path]:

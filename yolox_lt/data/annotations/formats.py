@@ -6,18 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from yolox_lt.data.annotations.coco_reader import COCO
+from yolox_lt.data.annotations.cvat_xml import CVAT
+from yolox_lt.data.annotations.foreign import REMEDY, name_folder
 from yolox_lt.data.annotations.labelme import LABELME
 from yolox_lt.data.annotations.reader import Reader
 from yolox_lt.data.annotations.voc import VOC
 from yolox_lt.data.annotations.yolo import YOLO
 from yolox_lt.errors import UserError
 
-FORMATS: dict[str, Reader] = {"labelme": LABELME, "voc": VOC, "yolo": YOLO, "coco": COCO}
+FORMATS: dict[str, Reader] = {"labelme": LABELME, "cvat": CVAT, "voc": VOC, "yolo": YOLO, "coco": COCO}
 """Asked in this order what a path holds."""
 
 
 def detect_format(path: Path, given: str = "auto", formats: Mapping[str, Reader] = FORMATS) -> str:
-    """Name of the format that a path holds: json; a data.yaml; a list of image files (YOLO) or of names (VOC); a folder
+    """Name of the format that a path holds: json; labelme's; CVAT's xml; a data.yaml; a list of image files (YOLO) or of names (VOC); a folder
     with xml files, with a data.yaml, with images, or with one json file; and what further `formats` detect.
 
     Args:
@@ -32,8 +34,11 @@ def detect_format(path: Path, given: str = "auto", formats: Mapping[str, Reader]
         raise UserError(f"{path}: no such annotation file; check the path")
     found = next((name for name, reader in formats.items() if reader.detect(path)), None)
     if found is None:
+        foreign = name_folder(path)
+        if foreign is not None:
+            raise UserError(f"{path}: {foreign}, {REMEDY}")
         raise UserError(
-            f"{path}: holds no annotations that are known: one COCO json, VOC xml files (also below Annotations), or a "
-            "YOLO data.yaml; give the file itself, or name the format (data_format, --format)"
+            f"{path}: holds no annotations that are known: one COCO json, VOC xml files (also below Annotations), a YOLO "
+            "data.yaml, labelme's json files or CVAT's annotations.xml; give the file itself, or name the format (data_format, --format)"
         )
     return found

@@ -86,7 +86,22 @@ def _decode_again(
     except (ValueError, RecursionError):
         raise problem from None
     repair(content, path)
-    return msgspec.convert(content, kind, strict=False)
+    return msgspec.convert(_whole(content), kind, strict=False)
+
+
+def _whole(value: Any) -> Any:
+    """Ids that were written as 1.0, as tables do, as whole numbers; changed in place."""
+    for entry in value if isinstance(value, list) else value.values() if isinstance(value, dict) else ():
+        if isinstance(entry, dict):
+            for key in ("id", "image_id", "category_id", "width", "height"):
+                number = entry.get(key)
+                if isinstance(number, str) and number.strip().endswith(".0"):
+                    number = entry[key] = float(number) if number.strip()[:-2].lstrip("-").isdecimal() else number
+                if isinstance(number, float) and number.is_integer():
+                    entry[key] = int(number)
+        else:
+            _whole(entry)
+    return value
 
 
 def _decode_with_nan(path: Path, kind: type[T]) -> T:

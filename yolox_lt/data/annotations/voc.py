@@ -13,11 +13,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree  # nosec B405
+from xml.etree.ElementTree import Element  # nosec B405
 
 from yolox_lt.data.annotations.coco_json import AnnotationFile, BoxEntry, CategoryEntry, ImageEntry
+from yolox_lt.data.annotations.files_of_images import ids_of, relative, size_of, unknown_name
 from yolox_lt.data.annotations.reader import Reader, ReadOptions
-from yolox_lt.data.image_files import first_line, is_image
+from yolox_lt.data.annotations.xml_text import parse_xml
+from yolox_lt.data.image_files import first_line, is_image, listed_names
 from yolox_lt.errors import UserError
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -53,20 +55,13 @@ class VocObject:
 
 @dataclass(frozen=True)
 class VocImage:
-    """One xml file: `filename` as it says, empty if it does not."""
+    """One xml file: `filename` as it says, empty if it does not; a size of 0 if it says none."""
 
     path: Path
     filename: str
     width: int
     height: int
     objects: tuple[VocObject, ...]
-
-
-class _TreeBuilder(ElementTree.TreeBuilder):
-    """Refuses a document type before anything of it is read: entities may expand to any size."""
-
-    def doctype(self, name: str, public: str | None, system: str | None) -> None:
-        raise UserError("has a DOCTYPE, which annotation files need not have and entities can abuse; remove it")
 
 
 def find_voc(path: Path, options: ReadOptions | None = None) -> VocFolder:
@@ -101,22 +96,17 @@ def read_voc(found: VocFolder, options: ReadOptions) -> AnnotationFile:
     """
     root, class_names = options.root or found.root, options.class_names
     parsed = {path: parse(path) for path in (found.chosen if class_names else found.everything)}
-    names = class_names or tuple(sorted({o.name for image in parsed.values() for o in image.objects}))
-    id_of = {name: i for i, name in enumerate(names, 1)}
-    if len(id_of) < len(names):
-        raise UserError(f"class_names {', '.join(names)}: a name occurs twice; list every class once")
+    id_of = ids_of((o.name for image in parsed.values() for o in image.objects), class_names)
     places = {p: _names_in(p) for p in found.image_folders}
     images, boxes = [], []
     for image_id, path in enumerate(sorted(found.chosen, key=lambda p: p.name), 1):
         image = parsed[path]
-        name = os.path.relpath(_image_path(image, places), root).replace(os.sep, "/")
-        images.append(ImageEntry(image_id, image.width, image.height, file_name=name))
+        file = _image_path(image, places)
+        width, height = (image.width, image.height) if image.width and image.height else size_of(file)
+        images.append(ImageEntry(image_id, width, height, file_name=relative(file, root)))
         for number, thing in enumerate(image.objects, 1):
             if thing.name not in id_of:
-                raise UserError(
-                    f"{path}: object {number} is a {thing.name!r}, which class_names does not list "
-                    f"({', '.join(names[:5])}{', ...' if len(names) > 5 else ''}); add it or rename the object"
-                )
+                raise unknown_name(f"{path}: object {number}", thing.name, id_of)
             x1, y1, x2, y2 = thing.corners
             box = (x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1)
             boxes.append(BoxEntry(image_id, id_of[thing.name], box, ignore=thing.difficult))
@@ -128,24 +118,11 @@ def parse(path: Path) -> VocImage:
     """One xml file.
 
     Raises:
-        UserError: not well-formed xml, a DOCTYPE, a missing element, a value that is no number, an empty image size.
+        UserError: not well-formed xml, a DOCTYPE, a missing element, a value that is no number, a negative size.
     """
-    try:
-        # Entities, by which a small file grows, need a DOCTYPE, and the builder refuses one.
-        parser = ElementTree.XMLParser(target=_TreeBuilder())  # nosec B314
-        tree = ElementTree.parse(path, parser).getroot()  # nosec B314
-    except ElementTree.ParseError as error:
-        line, column = error.position
-        raise UserError(
-            f"{path}, line {line}, column {column + 1}: not well-formed xml ({str(error).partition(':')[0]}); "
-            "write the file again"
-        ) from error
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    except (ValueError, LookupError) as error:  # an unknown encoding
-        raise UserError(f"{path}: not readable as xml ({error}); write the file again") from error
-    width, height = (_number(tree, f"size/{side}", str(path)) for side in ("width", "height"))
-    if width < 1 or height < 1:
+    tree = parse_xml(path)
+    width, height = (_number(tree, f"size/{side}", str(path), "0") for side in ("width", "height"))
+    if width < 0 or height < 0:
         raise UserError(f"{path}: size has width {width:g} and height {height:g}; write the image's size in pixels")
     objects = []
     for number, element in enumerate(tree.iterfind("object"), 1):
@@ -156,15 +133,15 @@ def parse(path: Path) -> VocImage:
     return VocImage(path, (tree.findtext("filename") or "").strip(), int(width), int(height), tuple(objects))
 
 
-def _text(element: ElementTree.Element, tag: str, where: str) -> str:
+def _text(element: Element, tag: str, where: str) -> str:
     text = (element.findtext(tag) or "").strip()
     if not text:
         raise UserError(f"{where} has no <{tag.replace('/', '><')}>, or an empty one; add it")
     return text
 
 
-def _number(element: ElementTree.Element, tag: str, where: str) -> float:
-    text = _text(element, tag, where)
+def _number(element: Element, tag: str, where: str, default: str = "") -> float:
+    text = (element.findtext(tag) or "").strip() or default or _text(element, tag, where)
     try:
         value = float(text)
     except ValueError:
@@ -190,7 +167,8 @@ def _image_path(image: VocImage, places: dict[Path, dict[str, str]]) -> Path:
 
     Programs that copy data sets leave wrong names in the xml. A file that is not there is reported when it is read.
     """
-    for wanted in (image.path.stem, image.filename):
+    same_stem = image.filename if Path(image.filename).stem == image.path.stem else ""  # a.png beside a.jpg
+    for wanted in filter(None, (same_stem, image.path.stem, image.filename)):
         for folder, names in places.items():
             if wanted in names:
                 return folder / names[wanted]
@@ -200,12 +178,12 @@ def _image_path(image: VocImage, places: dict[Path, dict[str, str]]) -> Path:
 def _listed(path: Path, folder: Path, known: set[Path]) -> tuple[Path, ...]:
     """xml files of the names in a list; a second column (1, 0 or -1 in the lists of single classes) is left out."""
     chosen = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        name = re.sub(r"\s+-?[01]$", "", line.strip())
-        if not name:
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+        if not line.strip():
             continue
-        stem = Path(name).stem if is_image(name) or name.lower().endswith(".xml") else name
-        xml = folder / f"{stem}.xml"
+        spelt = (line.strip(), re.sub(r"\s+-?[01]$", "", line.strip()))  # a name may end like a flag
+        tried = [folder / f"{_stem(name)}.xml" for name in spelt]
+        xml = next((xml for xml in tried if xml in known), tried[-1])
         if xml not in known:
             raise UserError(f"{path}, line {number}: there is no {xml}; remove the line or add the file")
         chosen.append(xml)
@@ -214,10 +192,15 @@ def _listed(path: Path, folder: Path, known: set[Path]) -> tuple[Path, ...]:
     return tuple(chosen)
 
 
+def _stem(name: str) -> str:
+    """A name of a list without the suffix of an image or an xml file."""
+    return Path(name).stem if is_image(name) or name.lower().endswith(".xml") else name
+
+
 def holds_voc(path: Path) -> bool:
     """A folder with xml files, its own or those of Annotations/, or a text file with names of images without suffix."""
     if path.is_file():
-        return path.suffix.lower() == ".txt" and not is_image(first_line(path))
+        return path.suffix.lower() == ".txt" and not any(map(is_image, listed_names(first_line(path))))
     return any(any(folder.glob("*.xml")) for folder in (path / "Annotations", path))
 
 

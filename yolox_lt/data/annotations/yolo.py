@@ -7,19 +7,23 @@ the image. No file, or an empty one, is an image without objects.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from PIL import Image, UnidentifiedImageError
 
 from yolox_lt.data.annotations.coco_json import AnnotationFile, Box, BoxEntry, CategoryEntry, ImageEntry
+from yolox_lt.data.annotations.darknet import NAME_FILES, data_file, names_beside
+from yolox_lt.data.annotations.files_of_images import size_of
 from yolox_lt.data.annotations.reader import Reader, ReadOptions
-from yolox_lt.data.image_file import shown_size
-from yolox_lt.data.image_files import first_line, images_below, is_image
+from yolox_lt.data.image_files import first_line, images_below, is_image, listed_names
 from yolox_lt.errors import UserError
+
+SPLITS = ("train", "val", "test")
+"""Keys of a data.yaml; "all" are those that it has."""
 
 SLACK = 0.01
 """By how much a fraction may leave 0..1 through rounding or a box at the border."""
@@ -53,19 +57,29 @@ def find_yolo(path: Path, options: ReadOptions) -> YoloSet:
     Raises:
         UserError: what is missing or malformed in the yaml; no class names; no images.
     """
-    split, class_names = options.split, options.class_names
-    if path.is_dir() and not class_names:
+    if path.is_dir() and not options.class_names:
         found = sorted(p for p in path.iterdir() if is_yaml(p))
-        if len(found) != 1:
-            raise UserError(
-                f"{path}: holds {len(found)} yaml files; give the data.yaml itself, or class_names and the image folder"
-            )
-        path = found[0]
+        if len(found) == 1:
+            path = found[0]
+        elif (darknet := data_file(path)) is not None and not found:
+            path = darknet
     if is_yaml(path):
-        return _from_yaml(path, split)
-    if not class_names:
-        raise UserError(f"{path}: text labels have no names; set class_names, or give a data.yaml")
-    return _set_of(path if path.is_dir() else path.parent, [path], dict(enumerate(class_names)), ())
+        return _from_yaml(path, options.split)
+    if path.suffix.lower() == ".data":
+        return _from_data_file(path, options)
+    names, text = names_beside(path) if not options.class_names else (options.class_names, None)
+    if not names and path.is_dir():
+        raise UserError(
+            f"{path}: holds {len(found)} yaml files and no classes.txt; give the data.yaml itself, or name the classes "
+            "(class_names, --classes) and give the image folder"
+        )
+    if not names:
+        raise UserError(
+            f"{path}: text labels have no names, and there is no classes.txt or obj.names; name the classes "
+            "(class_names, --classes), or give a data.yaml"
+        )
+    root = path if path.is_dir() else path.parent
+    return _set_of(root, [path], dict(enumerate(names)), () if text is None else (text,))
 
 
 def _set_of(root: Path, places: list[Path], names: dict[int, str], texts: tuple[Path, ...]) -> YoloSet:
@@ -88,15 +102,21 @@ def read_yolo(found: YoloSet, options: ReadOptions) -> AnnotationFile:
         UserError: an image that is missing or unreadable, a malformed row, not a single file with labels.
     """
     images, boxes, labelled = [], [], 0
+    claimed: dict[Path, Path] = {}  # labels -> image
     root = options.root or found.root
     paths = {os.path.relpath(path, root).replace(os.sep, "/"): path for path in found.images}
     for image_id, name in enumerate(sorted(paths), 1):
         path = paths[name]
-        width, height = _header(path)
+        width, height = size_of(path)
         images.append(ImageEntry(image_id, width, height, file_name=name))
         labels = label_path(path)
         if labels.is_file():
             labelled += 1
+            if claimed.setdefault(labels, path) != path:
+                raise UserError(
+                    f"{labels}: is the label file of two images, {claimed[labels].name} and {path.name}; rename one of "
+                    "them, or take it out of the data set"
+                )
             for label, (x, y, w, h) in read_labels(labels, found.names):
                 box = ((x - w / 2) * width, (y - h / 2) * height, w * width, h * height)
                 boxes.append(BoxEntry(image_id, label + 1, box))
@@ -189,7 +209,8 @@ def _from_yaml(path: Path, split: str) -> YoloSet:
     if not path.is_file():
         raise UserError(f"{path}: no such file; check the path")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        content = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}, line {mark.line + 1}" if mark else str(path)
@@ -197,23 +218,61 @@ def _from_yaml(path: Path, split: str) -> YoloSet:
         raise UserError(f"{where}: not a yaml file ({problem}); correct it") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds no keys; it needs train, val and names")
-    entries = content.get(split)
-    if not entries:
-        there = [key for key in ("train", "val", "test") if content.get(key)]
-        raise UserError(f"{path}: has no {split!r}, only {', '.join(there) or 'no split at all'}; add the key")
-    entries = entries if isinstance(entries, list) else [entries]
-    places = [_place(path, str(content.get("path") or "."), str(entry), split) for entry in entries]
-    return _set_of(path.parent, places, _names(path, content), (path,))
+    there = [key for key in SPLITS if content.get(key)]
+    wanted = there if split == "all" else [split] if content.get(split) else []
+    if not wanted:
+        other = f", or write {path.name}:{there[0]} to take that one" if there else ""
+        raise UserError(f"{path}: has no {split!r}, only {', '.join(there) or 'no split at all'}; add the key{other}")
+    entries = [(key, str(entry)) for key in wanted for entry in _as_list(content[key])]
+    places = [_place(path, str(content.get("path") or "."), entry, key) for key, entry in entries]
+    # Once more with every scalar as it is written: yaml makes a truth value of no and a number of 1.10.
+    written = yaml.load(text, yaml.BaseLoader)  # noqa: S506  # nosec B506: it makes texts alone
+    return _set_of(path.parent, list(dict.fromkeys(places)), _names(path, content, written), (path,))
 
 
-def _names(path: Path, content: dict[Any, Any]) -> dict[int, str]:
-    """Class number -> name, from a list or a dict."""
-    names = content.get("names")
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _from_data_file(path: Path, options: ReadOptions) -> YoloSet:
+    """The split of a Darknet obj.data: lists of images under the keys train and valid, a file of names."""
+    lines = [line.partition("=") for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    content = {key.strip().lower(): value.strip() for key, _, value in lines if value.strip()}
+    content = {("val" if key == "valid" else key): value for key, value in content.items()}
+    there = [key for key in SPLITS if key in content]
+    wanted = there if options.split in ("all", *there[1:]) or not there else [options.split]
+    wanted = [options.split] if options.split in there else wanted
+    if not there or wanted[0] not in content:
+        raise UserError(
+            f"{path}: has no {options.split!r}, only {', '.join(there) or 'no split at all'}; add the key, or give the "
+            "list of images itself"
+        )
+    names, text = names_beside(path)
+    names = options.class_names or names
+    if not names:
+        raise UserError(f"{path}: its file of names is not there; name the classes (class_names, --classes)")
+    places = [_below(path.parent, content[key]) for key in wanted]
+    return _set_of(path.parent, places, dict(enumerate(names)), (path, *([text] if text else [])))
+
+
+def _below(folder: Path, name: str) -> Path:
+    """A file that a list in `folder` names, also without the folders that its names begin with: CVAT's lists say
+    data/obj_train_data/0.jpg for obj_train_data/0.jpg.
+    """
+    parts = name.replace("\\", "/").split("/")
+    tried = [folder / name, *(folder / "/".join(parts[i:]) for i in range(len(parts)))]
+    return next((path for path in tried if path.exists()), tried[0])
+
+
+def _names(path: Path, content: dict[Any, Any], written: dict[Any, Any]) -> dict[int, str]:
+    """Class number -> name, from a list or a dict; `written` is `content` with every scalar as text."""
+    names, texts = content.get("names"), written.get("names")
+    if isinstance(names, str) and (path.parent / names).is_file():
+        names = texts = (path.parent / names).read_text(encoding="utf-8-sig").split("\n")
     if isinstance(names, list):
-        names = dict(enumerate(names))
-    odd = next((name for name in names.values() if isinstance(name, bool)), None) if isinstance(names, dict) else None
-    if odd is not None:
-        raise UserError(f"{path}: names has {odd}, which yaml makes of yes, no, on and off; put the name in quotes")
+        names, texts = dict(enumerate(names)), dict(enumerate(texts or ()))
+    elif isinstance(names, dict):
+        texts = dict(zip(names, (texts or {}).values()))
     if not isinstance(names, dict) or not names:
         raise UserError(f"{path}: names is {names!r}; list the names of the classes, or give number: name")
     bad = next((key for key in names if not isinstance(key, int) or isinstance(key, bool) or key < 0), None)
@@ -222,7 +281,7 @@ def _names(path: Path, content: dict[Any, Any]) -> dict[int, str]:
     count = content.get("nc", len(names))
     if count != len(names):
         raise UserError(f"{path}: nc is {count!r} but names has {len(names)} entries; correct one of them")
-    return {key: str(name) for key, name in names.items()}
+    return {key: str(texts[key]).strip() for key in names}
 
 
 def _place(path: Path, base: str, entry: str, split: str) -> Path:
@@ -247,25 +306,21 @@ def _images_of(place: Path) -> list[Path]:
     if not place.is_file():
         raise UserError(f"{place}: no such folder or list of images; check the path")
     images = []
-    for number, line in enumerate(place.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(place.read_text(encoding="utf-8-sig").splitlines(), 1):
         if line.strip():
-            image = place.parent / line.strip()
+            tried = [_below(place.parent, name) for name in listed_names(line)]
+            image = next((path for path in tried if path.is_file()), tried[-1])
+            if re.search(r"\s\d+,\d+,\d+,\d+,\d+", line):
+                raise UserError(
+                    f"{place}, line {number}: has boxes behind the name (keras-yolo3's lists), which are not read; "
+                    "export COCO, Pascal VOC or YOLO"
+                )
             if not image.is_file():
                 raise UserError(f"{place}, line {number}: there is no image {image}; remove the line or add the file")
             images.append(image)
     if not images:
         raise UserError(f"{place}: lists no images; write one path a line")
     return images
-
-
-def _header(path: Path) -> tuple[int, int]:
-    """Width and height of the image as shown, without decoding."""
-    try:
-        with Image.open(path) as image:
-            return shown_size(image)[0]
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
-        problem = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
-        raise UserError(f"{path}: not a readable image{problem}; repair it, or take it out of the data set") from error
 
 
 def orphan_notes(found: YoloSet, root: Path) -> list[str]:
@@ -276,7 +331,7 @@ def orphan_notes(found: YoloSet, root: Path) -> list[str]:
         for folder in found.folders
         if (place := labels_folder_path(folder / "x.jpg").parent) != folder
         for labels in sorted(place.rglob("*.txt"))
-        if labels not in wanted and labels.name != "classes.txt"
+        if labels not in wanted and labels.name not in NAME_FILES
     ]
     if not orphans:
         return []
@@ -285,12 +340,17 @@ def orphan_notes(found: YoloSet, root: Path) -> list[str]:
 
 
 def holds_yolo(path: Path) -> bool:
-    """A yaml file, a list of image files, a folder with a yaml file, or a folder with images and not just one json."""
+    """A yaml file, an obj.data, a list of image files, or a folder with one of the first two, with images and names of
+    classes beside them, or with images and not just one json.
+    """
     if path.is_file():
-        return is_yaml(path) or (path.suffix.lower() == ".txt" and is_image(first_line(path)))
-    if any(is_yaml(file) for file in path.iterdir()):
+        named = is_yaml(path) or path.suffix.lower() == ".data"
+        return named or (path.suffix.lower() == ".txt" and any(map(is_image, listed_names(first_line(path)))))
+    if any(is_yaml(file) for file in path.iterdir()) or data_file(path) is not None:
         return True
-    return len(list(path.glob("*.json"))) != 1 and next(images_below(path), None) is not None
+    if next(images_below(path), None) is None:
+        return False
+    return len(list(path.glob("*.json"))) != 1 or names_beside(path)[1] is not None
 
 
 YOLO = Reader(holds_yolo, find_yolo, read_yolo, YoloSet.files)
