@@ -9,9 +9,9 @@ import math
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from tests.processes import context, start_ranks
 from tests.tiny import tiny_data, tiny_exp
 from yolox_lt.checkpoint import load_checkpoint
 from yolox_lt.data.collate import Collate
@@ -24,6 +24,7 @@ from yolox_lt.train.meter import improves
 from yolox_lt.train.options import TrainOptions
 
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("without_report")
 
 
 @pytest.fixture(scope="module")
@@ -120,11 +121,10 @@ def run_rank(rank, world, port, data, output, queue):
 
 
 def test_ranks__two_equal_one_on_the_same_global_batches(data, tmp_path):
-    context = mp.get_context("spawn")
     histories = {}
     for world in (1, 2):
-        queue = context.Queue()
-        mp.spawn(run_rank, (world, free_port(), data, tmp_path / str(world), queue), nprocs=world)
+        queue = context().Queue()
+        start_ranks(run_rank, (world, free_port(), data, tmp_path / str(world), queue), world)
         histories[world] = dict(queue.get(timeout=10) for _ in range(world))
     one, two = (load_checkpoint(tmp_path / f"{world}/tiny/latest.pth") for world in (1, 2))
     for step, loss in enumerate(histories[1][0]):
