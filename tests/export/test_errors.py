@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import types
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 import torch
 
 from tests.export.detectors import at_size, random_detector
+from tests.processes import run_script
 from yolox_lt.checkpoint import plain, save_checkpoint
 from yolox_lt.commands import run_command
 from yolox_lt.errors import UserError
@@ -117,7 +117,8 @@ def test_command__writes_beside_the_checkpoint_and_prints_the_difference(detecto
     )
     words = ["-c", str(checkpoint), "--format", "onnx", "--nms", "--batch", "dynamic", "--size", "96", "64"]
     tool = Path(__file__).parents[2] / "tools" / "export.py"
-    done = subprocess.run([sys.executable, str(tool), *words], capture_output=True, text=True, timeout=300, check=True)
+    done = run_script(tool, *words)
+    assert done.returncode == 0, done.stderr
     assert "largest difference to the PyTorch model: " in done.stdout
     assert f"{tmp_path / 'best.onnx'}: written" in done.stdout
     found = load_onnx(tmp_path / "best.onnx")
