@@ -20,7 +20,6 @@ from yolox_lt.distributed.processes import ProcessInfo, free_port
 from yolox_lt.errors import UserError
 from yolox_lt.losses import EqualizedQualityFocalLoss
 from yolox_lt.train.engine import Trainer
-from yolox_lt.train.meter import improves
 from yolox_lt.train.options import TrainOptions
 
 CPU = torch.device("cpu")
@@ -304,12 +303,3 @@ def test_third_run__in_the_same_folder_keeps_the_figures_and_checkpoints_of_both
         assert len(rows) == 1 + 4 - seed
         for name in ("latest", "epoch_1"):
             assert load_checkpoint(tmp_path / f"tiny/{name}{mark}.pth")["seed"] == seed
-
-
-@pytest.mark.parametrize(
-    ("value", "best", "answer"),
-    [(0.0, -1.0, True), (0.0, 0.0, True), (0.3, 0.3, True), (0.29, 0.3, False), (math.nan, 0.0, True)],
-)
-def test_best__of_equal_evaluations_the_latest_counts(value, best, answer):
-    """AP 0 in the first evaluations must not keep the weights of the first one as best.pth for ever."""
-    assert improves(value, best) == answer

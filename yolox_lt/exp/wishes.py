@@ -1,0 +1,16 @@
+"""What a run may be asked for beside its recipe; by default nothing."""
+
+from __future__ import annotations
+
+from yolox_lt.exp.data import DataExp
+
+
+class WishesExp(DataExp):
+    """When to stop, what best.pth is chosen by, what stays as it is, what counts more."""
+
+    # stop after so many evaluations in a row that do not improve best_metric; None = train all epochs. Nothing counts
+    # before the first value above 0. The closing epochs, which bring most, are not trained then: see choosing.md
+    patience: int | None = None
+    # the metric that best.pth and patience go by: one of the evaluation's (AP, AP50, APr, ...), or F1, the mean over
+    # the categories of the best F1 at IoU 0.5
+    best_metric: str = "AP"
