@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from yolox_lt.errors import UserError
+from yolox_lt.exp import Exp, ResNetExp, TwoStageExp, YOLOXStarExp
 from yolox_lt.models import build_resnet, build_yolox
+from yolox_lt.models.category_rows import CategoryRows, same_named
 from yolox_lt.optim.ema import ModelEMA
 from yolox_lt.train.restore import start_from
 
@@ -39,8 +41,8 @@ def test_official_yolox__starts_yolox_star_with_objectness_as_both_iou_branches(
     assert any("third branch repeated for each anchor (head.obj_preds.0.bias" in line for line in log)
 
 
-@pytest.mark.parametrize(("names", "kept"), [(NAMES, True), (["dog", "cat", "owl"], False), (["a", "b", "c"], False)])
-def test_classifier__is_kept_for_the_same_categories_in_the_same_order_alone(names, kept, log):
+@pytest.mark.parametrize(("names", "kept"), [(NAMES, True), (["a", "b", "c"], False)])
+def test_classifier__is_kept_for_the_same_categories_alone(names, kept, log):
     source, model = star(), star()
     torch.nn.init.constant_(source.head.cls_preds[2].weight, 3.0)
     torch.nn.init.constant_(source.head.reg_preds[2].weight, 4.0)
@@ -68,3 +70,63 @@ def test_another_family__is_refused():
         start_from(
             star(), None, {"model": build_resnet(3, depth=18, channels=32).state_dict(), "ema": None}, NAMES, "x.pth"
         )
+
+
+def numbered(rows):
+    """[rows, 2], row i filled with i."""
+    return torch.arange(rows, dtype=torch.float32)[:, None].expand(rows, 2)
+
+
+def test_rows__move_by_name_in_every_anchor_and_background_last():
+    """A, B, C -> C, D, A, worked by hand: row a*C + c; four rows a category for boxes; the background behind."""
+    pairs = same_named(["C", "D", "A"], ["A", "B", "C"])
+    assert pairs == [(0, 2), (2, 0)]
+    anew = torch.full((9, 2), -1.0)
+    two_anchors = CategoryRows(blocks=2).moved(numbered(6), anew[:6], pairs)
+    assert two_anchors[:, 0].tolist() == [2, -1, 0, 5, -1, 3]
+    background = CategoryRows(extra=1).moved(numbered(4), anew[:4], pairs)
+    assert background[:, 0].tolist() == [2, -1, 0, 3]
+    boxes = CategoryRows(each=4).moved(numbered(12), torch.full((12, 2), -1.0), pairs)
+    assert boxes[:, 0].tolist() == [8, 9, 10, 11, -1, -1, -1, -1, 0, 1, 2, 3]
+    assert (anew == -1).all()
+    assert same_named(["A", "A", "B"], ["B", "A"]) == [(2, 0)]
+
+
+@pytest.mark.parametrize(
+    ("cls", "weight", "per_row"),
+    [
+        (YOLOXStarExp, "head.cls_preds.1.weight", 2),
+        (ResNetExp, "head.cls_pred.bias", 2),
+        (TwoStageExp, "head.cls_pred.weight", 1),
+        (TwoStageExp, "head.box_pred.bias", 1),
+    ],
+)
+def test_fine_tuning__keeps_the_rows_of_categories_of_the_same_name(cls, weight, per_row, log):
+    exp = cls()
+    small = {"num_classes": 3, "depth": 0.33, "width": 0.125, "resnet_depth": 18, "fpn_channels": 32, "head_width": 8}
+    for name, value in small.items():
+        setattr(exp, name, value)
+    source = exp.get_model().state_dict()
+    exp.num_classes = 4
+    model, theirs, ours = exp.get_model(), ["A", "B", "C"], ["C", "D", "A", "E"]
+    fresh = model.state_dict()[weight].clone()
+    content = {"model": source, "ema": None, "names": theirs, "exp": exp.attributes(), "family": exp.family}
+    anew = exp.layers_anew(content, "x.pth", ours)
+    start_from(model, None, content, ours, "x.pth", anew, exp.category_rows(content))
+    each = 4 if "box_pred" in weight else 1
+    old, new, now = source[weight], fresh, model.state_dict()[weight]
+    for anchor in range(per_row):
+        for label, name in enumerate(ours):
+            rows = slice((anchor * 4 + label) * each, (anchor * 4 + label + 1) * each)
+            there = theirs.index(name) if name in theirs else None
+            wanted = new[rows] if there is None else old[(anchor * 3 + there) * each : (anchor * 3 + there + 1) * each]
+            assert torch.equal(now[rows], wanted), (anchor, name)
+    if each == 1 and cls is TwoStageExp:
+        assert torch.equal(now[-1], old[-1])  # the background
+    assert any("2 of the same name keep their classifier rows; 2 start anew: 'D', 'E'" in line for line in log)
+
+
+def test_fine_tuning__scores_beside_an_objectness_are_not_those_of_an_iou_branch():
+    content = {"exp": {"quality": "obj"}}
+    assert Exp().category_rows(content) == {"head.cls_preds.": CategoryRows(1)}
+    assert YOLOXStarExp().category_rows(content) == {}

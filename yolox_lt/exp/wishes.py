@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from yolox_lt.exp.data import DataExp
+from yolox_lt.models.category_rows import CategoryRows
 
 
 class WishesExp(DataExp):
@@ -14,3 +17,12 @@ class WishesExp(DataExp):
     # the metric that best.pth and patience go by: one of the evaluation's (AP, AP50, APr, ...), or F1, the mean over
     # the categories of the best F1 at IoU 0.5
     best_metric: str = "AP"
+
+    def category_rows(self, content: dict[str, Any]) -> dict[str, CategoryRows]:
+        """Beginnings of the names of parameters with rows for each category -> their layout; a run from a checkpoint
+        with other categories takes over the rows of those that have the same names.
+
+        Args:
+            content: the checkpoint; empty where its classifier means something else.
+        """
+        return {}

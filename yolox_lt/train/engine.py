@@ -125,7 +125,8 @@ class Trainer:
         elif checkpoint is not None and start.path is not None:
             names = data.index.category_names
             anew = exp.layers_anew(checkpoint, start.path, names)
-            start_from(run.model, run.ema, checkpoint, names, start.path, anew)
+            rows = exp.category_rows(checkpoint)
+            start_from(run.model, run.ema, checkpoint, names, start.path, anew, rows)
         else:
             exp.load_pretrained(run.model)
             if run.ema is not None:
