@@ -210,15 +210,13 @@ def test_fine_tuning__loads_what_fits_and_starts_the_classifier_anew(data, tmp_p
     Trainer(tiny_exp(data, tmp_path, max_iter=1, max_epoch=1), TrainOptions(4)).train()
     source = tmp_path / "tiny/latest.pth"
     exp = tiny_exp(data, tmp_path / "other", anchor_scales=(3,), max_iter=1, max_epoch=1)
-    torch.manual_seed(exp.seed)
-    before = exp.get_model().head.cls_preds[0].weight.clone()
     trainer = Trainer(exp, TrainOptions(4, checkpoint=str(source)))
     trainer.prepare()
     model, average = trainer.run.model, trainer.run.ema.model
     content = load_checkpoint(source)
     stem = "backbone.backbone.stem.conv.conv.weight"
     assert torch.equal(model.state_dict()[stem], content["ema"]["model"][stem])
-    assert torch.equal(model.head.cls_preds[0].weight, before)
+    assert float(model.head.cls_preds[0].weight.std()) == pytest.approx(0.001, rel=0.3)  # one anchor now, two before
     assert torch.equal(average.state_dict()[stem], content["ema"]["model"][stem])
 
 

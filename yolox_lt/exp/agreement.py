@@ -42,6 +42,9 @@ ORDER = frozenset(
 )
 """What decides which images come next."""
 
+START = frozenset({"fresh_std"})
+"""What the first step began with."""
+
 TEST = frozenset(
     {"test_size", "test_conf", "nmsthre", "pre_nms", "multi_label", "max_detections", "expand_detections"}
     | {"score_voting"}
@@ -60,7 +63,7 @@ FOR_INFERENCE = frozenset(
 )
 """Methods that decide what a trained detector finds."""
 
-FIXED = STRUCTURE | LOSS | OPTIMIZER | ORDER
+FIXED = STRUCTURE | LOSS | OPTIMIZER | ORDER | START
 """What a resumed run cannot change."""
 
 

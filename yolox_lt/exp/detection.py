@@ -98,6 +98,9 @@ class DetectorExp(WishesExp):
     anchor_scales: tuple[float, ...] = (1,)
     # score that classes start from
     prior_prob: float = 0.01
+    # deviation of the start weights of prediction layers, so that scores start at the prior; None: as released from
+    # scratch, FINE_TUNE_STD where layers start anew on trained features, which scatter the logits by far more
+    fresh_std: float | None = None
     # label assigner, see get_assigner
     assigner: str = "atss"
     # candidate cells per level and object of ATSS; priors per level = cells x anchors (18 with two anchors)

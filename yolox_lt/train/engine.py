@@ -39,7 +39,7 @@ from yolox_lt.train.meter import IntervalMeter, epoch_record
 from yolox_lt.train.nonfinite import NonFiniteGuard
 from yolox_lt.train.options import TrainOptions
 from yolox_lt.train.progress import Progress
-from yolox_lt.train.restore import find_start, read_start, resume_as_begun, start_from
+from yolox_lt.train.restore import find_start, read_start, resume_as_begun, start_fresh, start_from
 from yolox_lt.train.selection import check_metric, chosen_metrics
 from yolox_lt.train.state import RunState, TrainData
 from yolox_lt.types import Batch
@@ -126,11 +126,9 @@ class Trainer:
             names = data.index.category_names
             anew = exp.layers_anew(checkpoint, start.path, names)
             rows = exp.category_rows(checkpoint)
-            start_from(run.model, run.ema, checkpoint, names, start.path, anew, rows)
+            start_from(run.model, run.ema, checkpoint, names, start.path, anew, exp.fresh_std, rows)
         else:
-            exp.load_pretrained(run.model)
-            if run.ema is not None:
-                run.ema.model.load_state_dict(run.model.state_dict())
+            start_fresh(exp, run.model, run.ema)
         self.callbacks = [ExpCallback(exp), Checkpoints()]
         if options.process.is_main:
             self.callbacks.insert(0, RunLog(run, start.resume))

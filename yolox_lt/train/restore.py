@@ -17,7 +17,9 @@ from yolox_lt.distributed.collectives import RankGroups, broadcast
 from yolox_lt.errors import UserError
 from yolox_lt.exp.agreement import resume_settings
 from yolox_lt.exp.detection import DetectorExp
+from yolox_lt.models import Detector
 from yolox_lt.models.category_rows import CategoryRows, same_named
+from yolox_lt.models.init import FINE_TUNE_STD, redraw_predictions
 from yolox_lt.optim.ema import ModelEMA
 from yolox_lt.train.options import TrainOptions
 
@@ -90,6 +92,15 @@ def resume_as_begun(exp: DetectorExp, options: TrainOptions, content: dict[str, 
     return options
 
 
+def start_fresh(exp: DetectorExp, model: Detector, ema: ModelEMA | None) -> None:
+    """A run without a checkpoint: the experiment's pretrained weights, prediction layers by its `fresh_std`."""
+    exp.load_pretrained(model)
+    if exp.fresh_std is not None:
+        redraw_predictions(model, exp.fresh_std)
+    if ema is not None:
+        ema.model.load_state_dict(model.state_dict())
+
+
 def start_from(
     model: nn.Module,
     ema: ModelEMA | None,
@@ -97,9 +108,12 @@ def start_from(
     names: Sequence[str],
     path: str | Path,
     anew: tuple[str, ...] = (),
+    fresh_std: float | None = None,
     rows: Mapping[str, CategoryRows] | None = None,
 ) -> None:
     """Fine-tuning: every tensor that fits, averaged weights if the file has them; the rest stays as initialised.
+
+    Prediction layers that do not fit start with small weights, so that their scores start at the prior.
 
     Where the checkpoint has other categories than `names`, or the same in another order, the rows of the classifier go
     to the categories of the same names; the others start anew. The third branch of a
@@ -108,11 +122,13 @@ def start_from(
 
     Args:
         anew: beginnings of the names of parameters that are not taken over, see `DetectorExp.layers_anew`.
+        fresh_std: deviation of the weights of prediction layers that start anew, None for `FINE_TUNE_STD`.
         rows: see `WishesExp.category_rows`; what is not in it starts anew where the categories differ.
 
     Raises:
         UserError: no tensor of the body fits.
     """
+    redraw_predictions(model, FINE_TUNE_STD if fresh_std is None else fresh_std)
     source = checkpoint["ema"]["model"] if checkpoint.get("ema") else checkpoint["model"]
     own = model.state_dict()
     theirs = list(checkpoint.get("names", names))
