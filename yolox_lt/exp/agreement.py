@@ -31,7 +31,7 @@ LOSS = frozenset(
 
 OPTIMIZER = frozenset(
     {"optimizer", "momentum", "nesterov", "weight_decay", "decay_all", "cls_bias_decay", "ema", "ema_decay"}
-    | {"trainable_layers", "freeze_bn", "classifier_only"}
+    | {"trainable_layers", "freeze_bn", "classifier_only", "freeze"}
 )
 """What the optimiser's state in a checkpoint is made for."""
 

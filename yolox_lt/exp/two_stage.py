@@ -26,6 +26,7 @@ from yolox_lt.exp.resnet import ResNetBodyExp
 from yolox_lt.losses import EQLLoss, EQLv2Loss, GroupSoftmaxLoss, RegionLoss, SeesawLoss, SoftmaxLoss
 from yolox_lt.models import Detector
 from yolox_lt.models.category_rows import CategoryRows
+from yolox_lt.models.freezing import freeze
 from yolox_lt.models.two_stage import build_two_stage
 from yolox_lt.predict import RoIPredictor
 from yolox_lt.region_criterion import TwoStageCriterion
@@ -105,11 +106,10 @@ class TwoStageExp(ResNetBodyExp):
             prior_prob=self.prior_prob if self.cls_loss in SIGMOID_LOSSES else None,
             normed=self.normed_classifier,
             trainable_layers=self.trainable_layers,
-            freeze_bn=self.freeze_bn or self.classifier_only,
+            freeze_bn=self.freeze_bn,
         )
         if self.classifier_only:
-            model.requires_grad_(False)
-            model.head.cls_pred.requires_grad_(True)
+            freeze(model, [name for name, _ in model.named_parameters() if not name.startswith(CLASSIFIER)])
         return model
 
     def load_pretrained(self, model: Detector) -> None:

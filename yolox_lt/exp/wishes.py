@@ -17,6 +17,9 @@ class WishesExp(DataExp):
     # the metric that best.pth and patience go by: one of the evaluation's (AP, AP50, APr, ...), or F1, the mean over
     # the categories of the best F1 at IoU 0.5
     best_metric: str = "AP"
+    # parts whose weights and BatchNorm statistics stay as they are: backbone (without the neck), neck, or names of
+    # parameters, also with * and ?: freeze backbone,head.stems
+    freeze: tuple[str, ...] = ()
 
     def category_rows(self, content: dict[str, Any]) -> dict[str, CategoryRows]:
         """Beginnings of the names of parameters with rows for each category -> their layout; a run from a checkpoint
