@@ -75,6 +75,11 @@ class ResNetBodyExp(DetectorExp):
     def get_augment(self) -> ShortSideAugment:
         return ShortSideAugment(self.short_sides, self.long_side, self.flip_prob, legacy=False)
 
+    def largest_input(self) -> tuple[int, int]:
+        multiple = self.get_collate().multiple
+        short = max(self.short_sides) if self.group_aspect else self.long_side
+        return -(-short // multiple) * multiple, -(-self.long_side // multiple) * multiple
+
     def get_eval_transform(self) -> ShortSideTransform:
         return ShortSideTransform(*self.test_size)
 

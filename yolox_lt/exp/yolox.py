@@ -176,6 +176,10 @@ class Exp(DetectorExp):
         rows = int(rng.integers(low, high + 1))
         return rows * 32, 32 * int(rows * self.input_size[1] / self.input_size[0])
 
+    def largest_input(self) -> tuple[int, int]:
+        rows = self.size_range()[1]
+        return rows * 32, 32 * int(rows * self.input_size[1] / self.input_size[0])
+
     def size_range(self) -> tuple[int, int]:
         """Smallest and largest training height in units of 32 pixels."""
         if self.random_size is not None:

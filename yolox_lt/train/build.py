@@ -107,6 +107,9 @@ def build_run(
     if exp.freeze:
         freeze(model, matching((name for name, _ in model.named_parameters()), exp.freeze))
     criterion = exp.get_criterion().to(device)
+    if exp.class_weights:
+        weights = exp.weights_of(data.index.category_names)
+        criterion.cls_loss.set_class_weights(torch.tensor(weights, device=device))
     for state in criterion.step_states():
         state.auto_commit = False
     # The released models count updates from 0, so that the first one copies the model; official YOLOX from 1.
