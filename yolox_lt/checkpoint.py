@@ -209,4 +209,6 @@ def plain(values: dict[str, Any]) -> dict[str, Any]:
             result[name] = value
         elif isinstance(value, (tuple, list)) and all(isinstance(v, allowed) for v in value):
             result[name] = list(value)
+        elif isinstance(value, dict) and all(isinstance(v, allowed) for item in value.items() for v in item):
+            result[name] = dict(value)
     return result

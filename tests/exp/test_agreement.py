@@ -112,3 +112,16 @@ def test_categories__one_more_at_the_end():
     with pytest.raises(UserError, match=r"train\.json has 3 categories, the checkpoint 2"):
         check_categories(["a", "b", "c"], {"names": ["a", "b"]}, "latest.pth", "train.json")
     check_categories(["a", "b"], {"names": ["a", "b"]}, "latest.pth", "train.json")
+
+
+def test_class_weights__are_kept_in_a_checkpoint_and_refused_where_they_change():
+    exp = GlyphExp()
+    exp.merge(["class_weights", "{'crow': 2}"])
+    content = {"exp": plain(exp.attributes()), "given": ["class_weights"]}
+    assert content["exp"]["class_weights"] == {"crow": 2}
+    assert exp.weights_of(["owl", "crow"]) == [1.0, 2.0]
+    with pytest.raises(UserError, match=r"class_weights names 'crow', which is no category; the nearest are cow"):
+        exp.weights_of(["owl", "cow"])
+    exp.merge(["class_weights", "{'crow': 3}"])
+    with pytest.raises(UserError, match=r"the run began with class_weights \{'crow': 2\}"):
+        resume_settings(exp, content, ["class_weights"], "x.pth")

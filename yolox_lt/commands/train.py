@@ -26,8 +26,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-b",
         "--batch-size",
-        type=int,
-        help="images of one step over all devices; the experiment's batch_size if not given",
+        type=batch_size,
+        help="images of one step over all devices; the experiment's batch_size if not given; auto: the largest power "
+        "of two that one GPU's memory takes",
     )
     common.add_devices(parser)
     parser.add_argument("-c", "--ckpt", help="weights to start from; with --resume the run to continue")
@@ -38,6 +39,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--cache", action="store_true", help="keep decoded images in memory")
     common.add_overrides(parser)
     return parser
+
+
+def batch_size(text: str) -> int | str:
+    """A number of images, or "auto", for argparse."""
+    return text if text == "auto" else int(text)
 
 
 def make_exp(args: argparse.Namespace) -> DetectorExp:
@@ -51,20 +57,23 @@ def make_exp(args: argparse.Namespace) -> DetectorExp:
 
 def given_by(args: argparse.Namespace) -> tuple[str, ...]:
     """Names of the settings that the command line sets."""
-    options = {"batch_size": args.batch_size is not None, "amp": args.fp16 or args.bf16}
+    options = {"batch_size": isinstance(args.batch_size, int), "amp": args.fp16 or args.bf16}
     return (*args.opts[::2], *(name for name, is_given in options.items() if is_given))
 
 
 def train(process: ProcessInfo, args: argparse.Namespace) -> None:
     """One rank of the run."""
     common.setup_process(process)
+    from yolox_lt.train.auto_batch import auto_batch
     from yolox_lt.train.options import TrainOptions
 
     exp = make_exp(args)
-    batch_size = exp.batch_size if args.batch_size is None else args.batch_size
+    batch_size = exp.batch_size if args.batch_size in (None, "auto") else args.batch_size
     if process.is_main and launched_externally(args.devices):
         check(args)
     amp = common.amp_type(args)
+    if args.batch_size == "auto" and not args.resume:  # a resumed run keeps its batch
+        batch_size = auto_batch(exp, process, amp)
     options = TrainOptions(batch_size, process, amp, args.ckpt, args.resume, args.cache, given_by(args))
     with run_lock(Path(exp.output_dir) / exp.exp_name) if process.is_main else contextlib.nullcontext():
         exp.get_trainer(options).train()

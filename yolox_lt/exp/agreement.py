@@ -25,13 +25,13 @@ OWN_STRUCTURE = {"two_stage": frozenset({"cls_loss"})}
 LOSS = frozenset(
     {"assigner", "atss_cells", "cls_loss", "loss_alpha", "loss_gamma", "loss_scale", "loss_focusing", "loss_weighting"}
     | {"loss_alpha_in_statistic", "cls_weight", "l1", "box_loss", "box_weight", "quality_weight"}
-    | {"eql_threshold", "eql_frequency", "eqlv2_weights", "seesaw_exponents", "others_ratio"}
+    | {"eql_threshold", "eql_frequency", "eqlv2_weights", "seesaw_exponents", "others_ratio", "class_weights"}
 )
 """What is minimised; the state of the loss in a checkpoint belongs to it."""
 
 OPTIMIZER = frozenset(
     {"optimizer", "momentum", "nesterov", "weight_decay", "decay_all", "cls_bias_decay", "ema", "ema_decay"}
-    | {"trainable_layers", "freeze_bn", "classifier_only"}
+    | {"trainable_layers", "freeze_bn", "classifier_only", "freeze"}
 )
 """What the optimiser's state in a checkpoint is made for."""
 
@@ -41,6 +41,9 @@ ORDER = frozenset(
     | {"glyph_train_images", "glyph_val_images"}
 )
 """What decides which images come next."""
+
+START = frozenset({"fresh_std"})
+"""What the first step began with."""
 
 TEST = frozenset(
     {"test_size", "test_conf", "nmsthre", "pre_nms", "multi_label", "max_detections", "expand_detections"}
@@ -60,7 +63,7 @@ FOR_INFERENCE = frozenset(
 )
 """Methods that decide what a trained detector finds."""
 
-FIXED = STRUCTURE | LOSS | OPTIMIZER | ORDER
+FIXED = STRUCTURE | LOSS | OPTIMIZER | ORDER | START
 """What a resumed run cannot change."""
 
 

@@ -12,6 +12,7 @@ from yolox_lt.data.annotations.formats import FORMATS
 from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.annotations.reader import Reader
 from yolox_lt.data.annotations.source import Source, split_of
+from yolox_lt.data.augment.own_transforms import OwnTransforms
 from yolox_lt.data.collate import Collate
 from yolox_lt.data.dataset import EvalDataset, EvalTransform, ImageStore, Recipe, TrainDataset, default_data_root
 from yolox_lt.data.frequency import Rounding, class_balanced_factors, repeat_factors
@@ -243,6 +244,12 @@ class DataExp(BaseExp):
         """What makes training samples."""
         raise NotImplementedError
 
+    def get_transforms(self) -> OwnTransforms | None:
+        """What is done to each training sample after `get_augment`, for example torchvision.transforms.v2: a callable
+        (image, target) -> (image, target), see `data.augment.own_transforms`. None: nothing.
+        """
+        return None
+
     def get_eval_transform(self) -> EvalTransform:
         """What brings an image to the network at test time."""
         raise NotImplementedError
@@ -256,7 +263,8 @@ class DataExp(BaseExp):
         store = self.get_store("train", cache)
         positions = self.train_positions(store.index)
         partners = self.partner_factors(store.index, positions)
-        return TrainDataset(store, positions, self.get_augment(), seed, self.skip_bad_images, partners)
+        parts = seed, self.skip_bad_images, partners, self.get_transforms()
+        return TrainDataset(store, positions, self.get_augment(), *parts)
 
     def get_sampler(self, factors: np.ndarray, seed: int, rank: int, world: int) -> SampleStream:
         """The endless stream of images of one rank."""

@@ -17,7 +17,14 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from yolox_lt.data.sampling.sampler import SamplerSegment
-from yolox_lt.distributed.collectives import any_rank, batchnorm_statistics, lost_rank, main_first, rank_groups
+from yolox_lt.distributed.collectives import (
+    any_rank,
+    batchnorm_statistics,
+    broadcast,
+    lost_rank,
+    main_first,
+    rank_groups,
+)
 from yolox_lt.distributed.signals import Stopped, StopSignals
 from yolox_lt.errors import UserError
 from yolox_lt.evaluate.metrics import Report
@@ -28,11 +35,12 @@ from yolox_lt.train.callbacks.checkpoints import Checkpoints
 from yolox_lt.train.callbacks.log import RunLog
 from yolox_lt.train.callbacks.writers import make_writers
 from yolox_lt.train.memory import keep_large_blocks
-from yolox_lt.train.meter import IntervalMeter, epoch_record, nan_to_zero
+from yolox_lt.train.meter import IntervalMeter, epoch_record
 from yolox_lt.train.nonfinite import NonFiniteGuard
 from yolox_lt.train.options import TrainOptions
 from yolox_lt.train.progress import Progress
-from yolox_lt.train.restore import find_start, read_start, resume_as_begun, start_from
+from yolox_lt.train.restore import find_start, read_start, resume_as_begun, start_fresh, start_from
+from yolox_lt.train.selection import check_metric, chosen_metrics
 from yolox_lt.train.state import RunState, TrainData
 from yolox_lt.types import Batch
 
@@ -105,6 +113,7 @@ class Trainer:
         seed = choose_seed(exp, None if resumed is None else resumed["seed"], ranks)
         main_first(exp.read_annotations, ranks.objects)
         data = build_data(exp, options, seed, micro_batch)
+        check_metric(exp.best_metric, data.evaluator)
         progress = Progress(SamplerSegment(options.process.world_size, micro_batch, 0))
         # Loader processes make the first batch of a new run while the rest is built; forking is safest before CUDA too.
         self.batch_stream = None if start.resume else self.batches(data, progress, seed)
@@ -116,11 +125,10 @@ class Trainer:
         elif checkpoint is not None and start.path is not None:
             names = data.index.category_names
             anew = exp.layers_anew(checkpoint, start.path, names)
-            start_from(run.model, run.ema, checkpoint, names, start.path, anew)
+            rows = exp.category_rows(checkpoint)
+            start_from(run.model, run.ema, checkpoint, names, start.path, anew, exp.fresh_std, rows)
         else:
-            exp.load_pretrained(run.model)
-            if run.ema is not None:
-                run.ema.model.load_state_dict(run.model.state_dict())
+            start_fresh(exp, run.model, run.ema)
         self.callbacks = [ExpCallback(exp), Checkpoints()]
         if options.process.is_main:
             self.callbacks.insert(0, RunLog(run, start.resume))
@@ -140,7 +148,7 @@ class Trainer:
 
     def loop(self) -> None:
         """The steps and the ends of epochs that are left."""
-        run, batches = self.run, self.batch_stream
+        run, exp, batches = self.run, self.exp, self.batch_stream
         assert batches is not None  # made by `prepare`
         run.model.train()
         self.stop.at_once = False
@@ -153,7 +161,10 @@ class Trainer:
                 self.end_epoch()
                 mark = self.meter.restart()
                 continue
-            if run.iteration >= run.data.no_aug_start and self.exp.l1 == "tail":
+            if exp.patience is not None and run.best.stale >= exp.patience:
+                self.say_enough()
+                break
+            if run.iteration >= run.data.no_aug_start and exp.l1 == "tail":
                 run.criterion.use_l1 = True
             losses = self.step(batches)
             now = time.perf_counter()
@@ -249,10 +260,11 @@ class Trainer:
             with self.stop.saved():
                 report = self.evaluate()
             self.call("on_evaluation_end", report)
-        run.metrics = {} if report is None else report.metrics
+        run.metrics = {} if report is None else chosen_metrics(exp.best_metric, run.evaluator, report)
         record = epoch_record(run, epoch, report)
-        if record.is_best:
-            run.best = nan_to_zero(run.metrics["AP"])
+        if evaluate:
+            best = None if report is None else run.best.after(run.metrics[exp.best_metric])
+            run.best = broadcast(best, run.ranks.objects)  # so all ranks stop together
         run.progress.end_epoch()
         self.call("on_epoch_record", record)
         self.call("on_epoch_end", epoch)
@@ -264,6 +276,21 @@ class Trainer:
         report = self.exp.eval(model, run.evaluator, self.device, autocast=self.options.amp, group=run.ranks.objects)
         run.model.train()
         return report
+
+    def say_enough(self) -> None:
+        """Rank 0 says why the run ends before its last epoch, and what it has not done."""
+        run, exp = self.run, self.exp
+        if not self.options.process.is_main:
+            return
+        logger.info(
+            f"stopped after epoch {run.progress.epochs} of {exp.max_epoch}: no better {exp.best_metric} than "
+            f"{run.best.value:.4f} in {run.best.stale} evaluations (patience {exp.patience}); best.pth has it"
+        )
+        if run.iteration < run.data.no_aug_start < run.total:
+            logger.info(
+                f"the {exp.no_aug_epochs} closing epochs without mosaic (no_aug_epochs), which often bring most, were "
+                "not trained; --resume with patience None goes on to them"
+            )
 
     def say_stopped(self) -> None:
         """Rank 0 says where the run has stopped."""
