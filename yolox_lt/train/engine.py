@@ -21,6 +21,7 @@ from yolox_lt.distributed.collectives import any_rank, batchnorm_statistics, los
 from yolox_lt.distributed.signals import Stopped, StopSignals
 from yolox_lt.errors import UserError
 from yolox_lt.evaluate.metrics import Report
+from yolox_lt.exp.agreement import adopt_weights
 from yolox_lt.exp.detection import DetectorExp
 from yolox_lt.train.build import build_batches, build_data, build_run, choose_seed, micro_batch_size
 from yolox_lt.train.callbacks.callback import Callback, ExpCallback
@@ -98,6 +99,9 @@ class Trainer:
         resumed = checkpoint if start.resume else None
         if resumed is not None and start.path is not None:
             self.options = resume_as_begun(exp, self.options, resumed, start.path)
+        elif checkpoint is not None and start.path is not None:
+            for line in adopt_weights(exp, checkpoint, start.path):
+                logger.info(line)
         options = self.options
         self.guard = NonFiniteGuard(exp.nonfinite, options.amp, exp.nonfinite_limit)
         self.meter = IntervalMeter(exp.print_interval, options.batch_size)
