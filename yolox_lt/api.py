@@ -85,6 +85,7 @@ def experiment_of(
         own = exp_from_settings(content.get("family", Exp.family), content["exp"])
     elif isinstance(exp, DetectorExp):
         own = copy.copy(exp)
+        adopt_given(own, content | {"given": ()}, ())
     else:
         adopt_given(own, content, pairs[::2])
     own.merge(list(pairs))

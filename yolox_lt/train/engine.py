@@ -32,6 +32,7 @@ from yolox_lt.train.memory import keep_large_blocks
 from yolox_lt.train.meter import IntervalMeter, epoch_record, nan_to_zero
 from yolox_lt.train.nonfinite import NonFiniteGuard
 from yolox_lt.train.options import TrainOptions
+from yolox_lt.train.prior import prior_line
 from yolox_lt.train.progress import Progress
 from yolox_lt.train.restore import find_start, read_start, resume_as_begun, start_fresh, start_from
 from yolox_lt.train.state import RunState, TrainData
@@ -49,6 +50,7 @@ class Trainer:
     guard: NonFiniteGuard
     meter: IntervalMeter
     batch_stream: Iterator[Batch] | None = None
+    prior_said: bool = False
 
     def __init__(self, exp: DetectorExp, options: TrainOptions) -> None:
         self.exp = exp
@@ -218,6 +220,11 @@ class Trainer:
         images = self.run.preprocessor(batch.images, batch.image_sizes, size)
         with torch.autocast(self.device.type, dtype=self.options.amp, enabled=self.options.amp is not None):
             predictions, priors = self.run.network(images)
+        if not self.prior_said:
+            self.prior_said = True
+            if not self.run.iteration and self.options.process.is_main and self.exp.class_scores() is None:
+                from_weights = (self.options.checkpoint or self.exp.start_from) is not None
+                logger.info(prior_line(predictions.cls_logits, self.exp.prior_prob, from_weights))
         boxes, sizes = resized_targets(batch, images)
         return self.run.criterion(predictions, priors, boxes, batch.labels, sizes)
 

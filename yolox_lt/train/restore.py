@@ -65,7 +65,9 @@ def read_start(start: Start, ranks: RankGroups) -> dict[str, Any] | None:
     if start.path is None:
         return None
     is_main = not dist.is_initialized() or dist.get_rank() == 0
-    content: dict[str, Any] | None = broadcast(load_checkpoint(find_weights(start.path)) if is_main else None, ranks.objects)
+    content: dict[str, Any] | None = broadcast(
+        load_checkpoint(find_weights(start.path)) if is_main else None, ranks.objects
+    )
     return content
 
 

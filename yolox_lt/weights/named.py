@@ -6,6 +6,7 @@ with a record of size and SHA-256; later uses check the record.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -26,8 +27,6 @@ RELEASE = "https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1
 
 MIRROR = "YOLOX_LT_MIRROR"
 
-SIZES = ("nano", "tiny", "s", "m", "l", "x")
-
 NAME = re.compile(r"yolox[-_](nano|tiny|s|m|l|x)(?::([0-9a-fA-F]{8,64}))?")
 """yolox-s, or yolox-s:HASH with the first 8 or more digits of the SHA-256 that the official file must have."""
 
@@ -44,16 +43,18 @@ def find_weights(checkpoint: str | Path) -> Path:
     size, wanted = found[1], (found[2] or "").lower()
     if size == "nano" and not wanted:
         return BUILT_IN
-    return cached(size, wanted)
+    folder = cache_folder()
+    with open(folder / f"yolox_{size}.lock", "w") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)  # a second process waits, and finds what the first one has fetched
+        return cached(folder, size, wanted)
 
 
-def cached(size: str, wanted: str) -> Path:
-    """The converted file of a size in the cache folder, after a download if it is not there.
+def cached(folder: Path, size: str, wanted: str) -> Path:
+    """The converted file of a size in the cache `folder`, after a download if it is not there.
 
     Args:
         wanted: the beginning of the official file's SHA-256, empty for any.
     """
-    folder = cache_folder()
     target, record_file = folder / f"yolox_{size}_coco.pth", folder / f"yolox_{size}_coco.json"
     record = read_record(record_file)
     check_hash(record.get("sha256", wanted), wanted, target, f"delete {record_file} and {target} to download it again")
