@@ -31,7 +31,8 @@ def load(
     them. Nothing in the file is executed.
 
     The name of an official model works as well: yolox-nano comes with the package, yolox-tiny, s, m, l and x are
-    downloaded at their first use. Files that `export` has written (.onnx, .torchscript) are loaded too and called alike.
+    downloaded at their first use. Files that `export` has written (.onnx, .torchscript) are loaded too and called
+    alike.
 
     Args:
         exp: experiment, or its file (Python, which is executed), for a checkpoint whose experiment overrides methods.

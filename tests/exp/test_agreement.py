@@ -129,7 +129,7 @@ def test_weights__shortcuts_and_padding_come_from_them_unless_they_are_set():
         "w.pth: was trained with neck_shortcut False, so this run has it too, not its own True",
         "w.pth: was trained with pad_value 114, so this run has it too, not its own 0",
     ]
-    assert not exp.get_model().backbone.C3_p4.m[0].use_add
+    assert not exp.get_model().backbone.C3_p4.m[0].shortcut
     assert exp.get_eval_transform().fill == 114
     assert adopt_weights(exp, official_content(), "w.pth") == []
     exp = YOLOXStarExp()

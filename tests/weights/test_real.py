@@ -29,7 +29,7 @@ def test_detections__equal_the_official_ones(found, golden):
     compared = 0
     for number, own in found.items():
         boxes, scores, labels = (theirs[f"{number}_{part}"] for part in ("boxes", "scores", "labels"))
-        iou = pairwise_iou(torch.tensor(np.array(own.boxes)), torch.tensor(boxes)).numpy()
+        iou = pairwise_iou(torch.as_tensor(own.boxes), torch.tensor(boxes)).numpy()
         own_labels, own_scores = np.array(own.labels), np.array(own.scores)
         same = (own_labels[:, None] == labels[None]) & (iou > 0.97) & (abs(own_scores[:, None] - scores[None]) < 0.004)
         assert same.any(0)[scores > 0.05].all()

@@ -77,8 +77,8 @@ class BalanceHistory(Callback):
             if max(medians.values()) < LOW_RATIO:
                 said = ", ".join(f"{group} {median:.3f}" for group, median in medians.items())
                 logger.warning(
-                    f"g is near 0 in every group after {iteration} iterations (medians: {said}), so exponent and weight "
-                    "are raised for all categories alike and the loss is only made harder; fresh_std 0.001 or a "
+                    f"g is near 0 in every group after {iteration} iterations (medians: {said}), so exponent and "
+                    "weight are raised for all categories alike and the loss is only made harder; fresh_std 0.001 or a "
                     "smaller prior_prob takes gradient from the first negatives, cls_loss qfl does without g"
                 )
 
