@@ -19,6 +19,7 @@ from yolox_lt.exp import DetectorExp, Exp, get_exp
 from yolox_lt.exp.agreement import adopt_given, check_overrides, check_structure
 from yolox_lt.exp.load import exp_from_settings
 from yolox_lt.inference import LoadedDetector, check_device
+from yolox_lt.weights import find_weights
 
 __all__ = ["LoadedDetector", "load", "read_checkpoint", "weights_of"]
 
@@ -29,7 +30,9 @@ def load(
     """The detector of a checkpoint; model, categories and test size come from the file, the averaged weights if it has
     them. Nothing in the file is executed.
 
-    Files that `export` has written (.onnx, .torchscript) are loaded too and called alike.
+    The name of an official model works as well: yolox-nano comes with the package, yolox-tiny, s, m, l and x are
+    downloaded at their first use. Files that `export` has written (.onnx, .torchscript) are loaded too and called
+    alike.
 
     Args:
         exp: experiment, or its file (Python, which is executed), for a checkpoint whose experiment overrides methods.
@@ -83,6 +86,7 @@ def experiment_of(
         own = exp_from_settings(content.get("family", Exp.family), content["exp"])
     elif isinstance(exp, DetectorExp):
         own = copy.copy(exp)
+        adopt_given(own, content | {"given": ()}, ())
     else:
         adopt_given(own, content, pairs[::2])
     own.merge(list(pairs))
@@ -98,13 +102,13 @@ def as_exp(exp: str | Path | DetectorExp | None) -> DetectorExp | None:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """`load_checkpoint`, with a remedy for files of other projects.
+    """`load_checkpoint` of a file or of an official model's name, with a remedy for files of other projects.
 
     Raises:
         UserError: as `load_checkpoint`; a foreign detector is named, with the command that converts it.
     """
     try:
-        return load_checkpoint(path)
+        return load_checkpoint(find_weights(path))
     except UserError as error:
         kind = foreign_detector(Path(path))
         if kind is None:

@@ -89,6 +89,18 @@ def test_tool__says_what_the_command_says(name, words, capsys, monkeypatch):
     assert by_tool[0] == (0 if words == ["--help"] else 2)
 
 
+def test_demo__finds_objects_with_the_built_in_weights_and_needs_one_detector(tmp_path, capsys):
+    photo = str(GOLDEN / "coco_images/000000000089.jpg")
+    words = ["demo", "image", "--path", photo, "--save", str(tmp_path), "--device", "cpu"]
+    commands.main([*words, "-n", "yolox-nano", "--json", str(tmp_path / "found.json")])
+    found = json.loads((tmp_path / "found.json").read_text())[0]["detections"]
+    assert {"oven", "microwave", "knife"} <= {detection["name"] for detection in found}
+    for more in ([], ["-n", "yolox-nano", "-c", "yolox-nano"]):
+        with pytest.raises(SystemExit):
+            commands.main([*words, *more])
+        assert "either -c CHECKPOINT or -n NAME" in capsys.readouterr().err
+
+
 def test_demo_eval__say_how_to_convert_an_official_file(golden, tmp_path, capsys):
     path, image = str(tmp_path / "yolox_nano.pth"), str(tmp_path / "a.png")
     torch.save({"model": official(golden, "nano")}, path)

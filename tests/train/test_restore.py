@@ -27,7 +27,7 @@ def star(num_classes=3):
 
 def is_fresh(weight, std):
     """Whether weights look as if drawn from Normal(0, std)."""
-    return abs(float(weight.mean())) < std / 4 and abs(float(weight.std()) / std - 1) < 0.25
+    return abs(float(weight.detach().mean())) < std / 4 and abs(float(weight.detach().std()) / std - 1) < 0.25
 
 
 def test_official_yolox__starts_yolox_star_with_objectness_as_both_iou_branches(log):

@@ -33,7 +33,10 @@ def make_parser() -> argparse.ArgumentParser:
         "--path", nargs="+", help="image files and folders of images, or video files and addresses of streams"
     )
     parser.add_argument("--camid", type=int, default=0, help="number of the camera")
-    parser.add_argument("-c", "--ckpt", required=True, help="checkpoint, or an exported .onnx or .torchscript file")
+    parser.add_argument("-c", "--ckpt", help="checkpoint, exported .onnx or .torchscript file, or name as for -n")
+    parser.add_argument(
+        "-n", "--name", help="official weights instead of -c: yolox-nano (here already), yolox-tiny, s, m, l, x"
+    )
     common.add_exp_of_checkpoint(parser)
     parser.add_argument("--conf", type=common.share, default=0.3, help="lowest score that is shown")
     parser.add_argument(
@@ -174,12 +177,14 @@ def run_stream(
 
 def main(args: argparse.Namespace) -> None:
     """Load the detector and show what it finds."""
+    if (args.ckpt is None) == (args.name is None):
+        raise UserError("give a detector: either -c CHECKPOINT or -n NAME, for example -n yolox-nano")
     if args.kind in ("image", "video") and args.path is None:
         raise UserError(f"{args.kind}: give the file or folder with --path")
     for path in args.path or []:
         if not is_address(path) and not Path(path).exists():
             raise UserError(f"{path}: not found; check --path")
-    detector = yolox_lt.load(args.ckpt, pick_device(args.device, 0), args.exp_file)
+    detector = yolox_lt.load(args.ckpt or args.name, pick_device(args.device, 0), args.exp_file)
     detector.exp.nmsthre = args.nms
     if args.tsize is not None:
         detector.exp.test_size = (args.tsize, args.tsize)

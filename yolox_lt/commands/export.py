@@ -20,7 +20,9 @@ from yolox_lt.export.write import FORMATS
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = common.parser(__doc__)
-    parser.add_argument("-c", "--ckpt", required=True, help="checkpoint of a trained detector")
+    parser.add_argument(
+        "-c", "--ckpt", required=True, help="checkpoint of a trained detector, or yolox-nano, yolox-tiny, s, m, l, x"
+    )
     common.add_exp_of_checkpoint(parser)
     parser.add_argument("--format", choices=FORMATS, required=True, help="what to write")
     parser.add_argument("-o", "--output", metavar="FILE", help="file to write; beside the checkpoint if not given")

@@ -31,7 +31,11 @@ def make_parser() -> argparse.ArgumentParser:
         "of two that one GPU's memory takes",
     )
     common.add_devices(parser)
-    parser.add_argument("-c", "--ckpt", help="weights to start from; with --resume the run to continue")
+    parser.add_argument(
+        "-c",
+        "--ckpt",
+        help="weights to start from, a file or yolox-nano, yolox-tiny, s, m, l, x; with --resume the run to continue",
+    )
     parser.add_argument(
         "--resume", action="store_true", help="continue the run (from its latest.pth unless -c is given)"
     )

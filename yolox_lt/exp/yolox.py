@@ -53,6 +53,8 @@ class Exp(DetectorExp):
     # --------------------------------------------------------------- images
     # official (YOLOX's own) or released (the EFL models': see the recipes)
     recipe: str = "official"
+    # grey level 0..255 around images; None = the recipe's, 114 (official) or 0 (released)
+    pad_value: int | None = None
     # (height, width); with multiscale_range 5 the actual training size is within [640 - 5*32, 640 + 5*32]
     input_size: tuple[int, int] = (640, 640)
     multiscale_range: int = 5
@@ -145,6 +147,8 @@ class Exp(DetectorExp):
         released = self.recipe == "released"
         base = RELEASED_RECIPE if released else OFFICIAL_RECIPE
         own = {f.name: getattr(self, f.name) for f in dataclasses.fields(base) if hasattr(self, f.name)}
+        if self.pad_value is not None:
+            own["fill"] = self.pad_value
         own["image_multiscale"] = (self.multiscale_range or None) if released else None
         return dataclasses.replace(base, **own)
 

@@ -28,6 +28,7 @@ from yolox_lt.distributed.collectives import (
 from yolox_lt.distributed.signals import Stopped, StopSignals
 from yolox_lt.errors import UserError
 from yolox_lt.evaluate.metrics import Report
+from yolox_lt.exp.agreement import adopt_weights
 from yolox_lt.exp.detection import DetectorExp
 from yolox_lt.train.build import build_batches, build_data, build_run, choose_seed, micro_batch_size
 from yolox_lt.train.callbacks.callback import Callback, ExpCallback
@@ -38,6 +39,7 @@ from yolox_lt.train.memory import keep_large_blocks
 from yolox_lt.train.meter import IntervalMeter, epoch_record
 from yolox_lt.train.nonfinite import NonFiniteGuard
 from yolox_lt.train.options import TrainOptions
+from yolox_lt.train.prior import prior_line
 from yolox_lt.train.progress import Progress
 from yolox_lt.train.restore import find_start, read_start, resume_as_begun, start_fresh, start_from
 from yolox_lt.train.selection import check_metric, chosen_metrics
@@ -56,6 +58,7 @@ class Trainer:
     guard: NonFiniteGuard
     meter: IntervalMeter
     batch_stream: Iterator[Batch] | None = None
+    prior_said: bool = False
 
     def __init__(self, exp: DetectorExp, options: TrainOptions) -> None:
         self.exp = exp
@@ -106,6 +109,9 @@ class Trainer:
         resumed = checkpoint if start.resume else None
         if resumed is not None and start.path is not None:
             self.options = resume_as_begun(exp, self.options, resumed, start.path)
+        elif checkpoint is not None and start.path is not None:
+            for line in adopt_weights(exp, checkpoint, start.path):
+                logger.info(line)
         options = self.options
         self.guard = NonFiniteGuard(exp.nonfinite, options.amp, exp.nonfinite_limit)
         self.meter = IntervalMeter(exp.print_interval, options.batch_size)
@@ -227,6 +233,11 @@ class Trainer:
         images = self.run.preprocessor(batch.images, batch.image_sizes, size)
         with torch.autocast(self.device.type, dtype=self.options.amp, enabled=self.options.amp is not None):
             predictions, priors = self.run.network(images)
+        if not self.prior_said:
+            self.prior_said = True
+            if not self.run.iteration and self.options.process.is_main and self.exp.class_scores() is None:
+                from_weights = (self.options.checkpoint or self.exp.start_from) is not None
+                logger.info(prior_line(predictions.cls_logits, self.exp.prior_prob, from_weights))
         boxes, sizes = resized_targets(batch, images)
         return self.run.criterion(predictions, priors, boxes, batch.labels, sizes)
 

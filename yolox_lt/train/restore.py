@@ -22,6 +22,7 @@ from yolox_lt.models.category_rows import CategoryRows, same_named
 from yolox_lt.models.init import FINE_TUNE_STD, redraw_predictions
 from yolox_lt.optim.ema import ModelEMA
 from yolox_lt.train.options import TrainOptions
+from yolox_lt.weights import find_weights
 
 CLASSIFIERS = ("head.cls_preds.", "head.cls_pred.")
 """Where the classifiers' parameters are, YOLOX and ResNet heads."""
@@ -65,7 +66,9 @@ def read_start(start: Start, ranks: RankGroups) -> dict[str, Any] | None:
     if start.path is None:
         return None
     is_main = not dist.is_initialized() or dist.get_rank() == 0
-    content: dict[str, Any] | None = broadcast(load_checkpoint(start.path) if is_main else None, ranks.objects)
+    content: dict[str, Any] | None = broadcast(
+        load_checkpoint(find_weights(start.path)) if is_main else None, ranks.objects
+    )
     return content
 
 
