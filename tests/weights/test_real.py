@@ -30,7 +30,7 @@ def test_detections__equal_the_official_ones(found, golden):
     for number, own in found.items():
         boxes, scores, labels = (theirs[f"{number}_{part}"] for part in ("boxes", "scores", "labels"))
         iou = pairwise_iou(torch.as_tensor(own.boxes), torch.tensor(boxes)).numpy()
-        own_labels, own_scores = np.array(own.labels), np.array(own.scores)
+        own_labels, own_scores = own.labels.numpy(), own.scores.numpy()
         same = (own_labels[:, None] == labels[None]) & (iou > 0.97) & (abs(own_scores[:, None] - scores[None]) < 0.004)
         assert same.any(0)[scores > 0.05].all()
         assert same.any(1)[own_scores > 0.05].all()
