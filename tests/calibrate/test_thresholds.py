@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from yolox_lt.calibrate import PriorAdjustment
-from yolox_lt.calibrate.fractal import FRACAL
 from yolox_lt.calibrate.calibrator_state import Thresholds, calibrator_of, calibrator_state, thresholds_of
 from yolox_lt.calibrate.choose import best_f1, choose, reaching, shrunk
+from yolox_lt.calibrate.fractal import FRACAL
 from yolox_lt.errors import UserError
 
 SCORES, HIT = np.array([0.9, 0.8, 0.8, 0.5, 0.1]), np.array([True, False, True, False, True])

@@ -30,10 +30,9 @@ def calibrated_logits(logits: Tensor, calibrator: Calibrator | None) -> Tensor:
     """Logits [..., C] whose sigmoids are the calibrated scores; a score of 0 is -inf. None changes nothing."""
     if calibrator is None:
         return logits
+    logits = logits.float() if logits.itemsize < 4 else logits
     parts = calibrator.affine()
-    if parts is not None:
-        return apply_affine(logits.float(), parts)
-    return torch.logit(calibrator.scores(logits.float()))
+    return torch.logit(calibrator.scores(logits)) if parts is None else apply_affine(logits, parts)
 
 
 def apply_affine(logits: Tensor, parts: tuple[Tensor, Tensor]) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from yolox_lt.calibrate.calibrators import Calibrator, TauNormalization
 from yolox_lt.errors import UserError
 
-Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 def fold(convolution: Layer, calibrator: Calibrator) -> Layer:
@@ -24,9 +24,11 @@ def fold(convolution: Layer, calibrator: Calibrator) -> Layer:
         UserError: a calibrator that is not affine, or of another number of categories.
     """
     made = copy.deepcopy(convolution)
-    weight = convolution.weight.detach().double()
+    given = convolution.get_parameter("weight")
+    weight = given.detach().double()
     rows = len(weight)
-    bias = weight.new_zeros(rows) if convolution.bias is None else convolution.bias.detach().double()
+    own = dict(convolution.named_parameters()).get("bias")
+    bias = weight.new_zeros(rows) if own is None else own.detach().double()
     shape = (rows, *[1] * (weight.ndim - 1))
     if isinstance(calibrator, TauNormalization):
         norm = weight.flatten(1).norm(dim=1) ** calibrator.tau  # [rows, K, k, k] -> [rows, K*k*k]
@@ -37,8 +39,8 @@ def fold(convolution: Layer, calibrator: Calibrator) -> Layer:
             raise UserError(f"calibrator {type(calibrator).__name__} is not affine and cannot be folded into a layer")
         scale, shift = (anchors(values.to(weight), rows) for values in parts)
         weight, bias = weight * scale.view(shape), bias * scale + shift
-    made.weight = nn.Parameter(weight.to(convolution.weight), requires_grad=convolution.weight.requires_grad)
-    made.bias = nn.Parameter(bias.to(convolution.weight), requires_grad=convolution.weight.requires_grad)
+    made.weight = nn.Parameter(weight.to(given), requires_grad=given.requires_grad)
+    made.bias = nn.Parameter(bias.to(given), requires_grad=given.requires_grad)
     return made
 
 
