@@ -73,7 +73,9 @@ def test_difference__that_is_too_large_leaves_the_old_file(detector, tmp_path, o
 
     target = tmp_path / "x.onnx"
     target.write_text("old")
-    darker = types.SimpleNamespace(model=detector.model, exp=Darker(), names=detector.names)
+    darker = types.SimpleNamespace(
+        model=detector.model, exp=Darker(), names=detector.names, calibrator=None, thresholds=None
+    )
     darker.exp.update(detector.exp.attributes())
     with pytest.raises(UserError, match=r"x\.onnx: not written, the exported network differs from the model by"):
         export(darker, target, ExportOptions(**options))
