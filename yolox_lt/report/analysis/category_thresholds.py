@@ -44,21 +44,16 @@ def category_thresholds(
 
 def thresholds_text(thresholds: Thresholds, names: tuple[str, ...], groups: np.ndarray | None) -> str:
     """Mean precision, recall and F1 by group at the thresholds, and the categories that reach no precision, by name."""
-    conf, precision, recall = (
-        column.double().numpy() for column in (thresholds.conf, thresholds.precision, thresholds.recall)
-    )
+    columns = thresholds.conf, thresholds.precision, thresholds.recall
+    conf, precision, recall = (column.double().numpy() for column in columns)
     with np.errstate(invalid="ignore"):
         f1 = np.nan_to_num(2 * precision * recall / (precision + recall))
     f1 = np.where(np.isnan(recall), np.nan, f1)
     lines = [f"thresholds of the categories by {thresholds.rule}, means at IoU 0.5 in percent"]
     lines.append(f"{'':10}{'threshold':>10}{'precision':>10}{'recall':>10}{'F1':>10}")
     letters = np.full(len(conf), "") if groups is None else groups
-    named = {
-        "all": np.ones(len(conf), bool),
-        "rare": letters == "r",
-        "common": letters == "c",
-        "frequent": letters == "f",
-    }
+    named = {name: letters == letter for name, letter in (("rare", "r"), ("common", "c"), ("frequent", "f"))}
+    named = {"all": np.ones(len(conf), bool), **named}
     for name, members in named.items():
         values = [column[members & ~np.isnan(column)] for column in (conf, precision, recall, f1)]
         if members.any():
