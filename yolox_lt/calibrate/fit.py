@@ -11,10 +11,10 @@ from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.columns import Floats
 
 STRENGTHS: dict[str, tuple[float, tuple[float, ...]]] = {
-    "prior": (0.25, (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0)),
+    "prior": (0.25, (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0)),
     "norcal": (0.6, (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 1.0)),
     "fracal": (2.0, (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)),
-    "tau": (0.5, (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)),
+    "tau": (0.5, (0.1, 0.25, 0.5, 0.75, 1.0)),
 }
 """Method -> its strength if none is given, and those that are scanned."""
 
@@ -32,7 +32,7 @@ def fitted(method: str, strength: float, index: AnnotationIndex, normalize: str 
     Args:
         method: prior, norcal, fracal or tau. strength: its tau, gamma, power or tau. normalize: of NorCal.
     """
-    counts = torch.as_tensor(index.image_counts)
+    counts = torch.tensor(index.image_counts.tolist())
     if method == "prior":
         return PriorAdjustment(counts, strength)
     if method == "norcal":

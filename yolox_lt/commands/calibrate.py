@@ -7,6 +7,7 @@ Thresholds mean other scores afterwards: those of the checkpoint are dropped, to
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from loguru import logger
 
 from yolox_lt.api import experiment_of, read_checkpoint, weights_of
-from yolox_lt.calibrate import Calibrator, LogitNormalization, fold_into
+from yolox_lt.calibrate import Calibrator, LogitNormalization, TauNormalization, fold_into
 from yolox_lt.calibrate.calibrator_state import calibrator_state
 from yolox_lt.calibrate.fit import STRENGTHS, fitted
 from yolox_lt.checkpoint import load_weights, portable, save_checkpoint
@@ -118,7 +119,8 @@ def table(rows: Sequence[Row]) -> str:
     lines = [title, f"{'tau':>8}{names}"]
     for row in rows:
         values = np.concatenate([row.tuning, row.held_out, row.fixed, row.places])
-        lines.append(f"{row.strength:>8g}" + "".join(f"{'-' if np.isnan(v) else f'{100 * v:.1f}':>7}" for v in values))
+        name = "none" if math.isnan(row.strength) else f"{row.strength:g}"
+        lines.append(f"{name:>8}" + "".join(f"{'-' if np.isnan(v) else f'{100 * v:.1f}':>7}" for v in values))
     return "\n".join(lines)
 
 
@@ -127,12 +129,15 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4))
+    strengths = [np.nan_to_num(row.strength) for row in rows]
     for place, (title, values) in enumerate(
         (("AP", [row.held_out for row in rows]), ("AP-fixed", [row.fixed for row in rows])), 1
     ):
         axes = figure.add_subplot(1, 2, place)
         for k, name in enumerate(("all", "rare", "common", "frequent")):
-            axes.plot([row.strength for row in rows], [100 * v[k] for v in values], marker="o", label=name)
+            axes.plot(
+                [np.nan_to_num(row.strength) for row in rows], [100 * v[k] for v in values], marker="o", label=name
+            )
         axes.set(title=title, xlabel="tau", ylabel="percent")
         axes.legend()
     figure.tight_layout()
@@ -153,13 +158,13 @@ def moments(exp: DetectorExp, model: Any, device: torch.device, args: argparse.N
 def scan_strengths(
     exp: DetectorExp,
     model: Any,
-    calibrators: Sequence[Calibrator],
+    calibrators: Sequence[Calibrator | None],
     strengths: Sequence[float],
     names: Sequence[str],
     device: torch.device,
     batch_size: int,
 ) -> tuple[list[Row], Evaluator]:
-    """Rows of the table; a calibrator that lives in the weights has a pass of its own for each strength."""
+    """Rows of the table, the first without a calibrator; one in the weights takes a pass for each strength."""
     per_image = exp.max_detections
     exp.max_detections = NO_LIMIT
     evaluator = exp.get_evaluator(batch_size, names=names)
@@ -171,9 +176,10 @@ def scan_strengths(
         find = Scan(evaluator.predictor, some)
         return scan(net, find, preprocess, evaluator.loader, evaluator.category_ids, device, limits)
 
-    if type(calibrators[0]).__name__ == "TauNormalization":
+    if isinstance(calibrators[-1], TauNormalization):
         own_scores = evaluator.predictor.scores is not None
-        parts = [found(fold_into(model, each, own_scores)[0], [None])[0] for each in calibrators]
+        models = [model if each is None else fold_into(model, each, own_scores)[0] for each in calibrators]
+        parts = [found(each, [None])[0] for each in models]
     else:
         parts = found(model, calibrators)
     return make_rows(strengths, parts, evaluator.index, evaluator.groups, per_image), evaluator
@@ -190,21 +196,24 @@ def main(args: argparse.Namespace) -> None:
     content = read_checkpoint(path)
     kept = {name: value for name, value in content.items() if name not in ("calibrator", "thresholds")}
     kept["exp"] = portable(content["exp"])
+    calibrator = None
     if args.method != "none":
         exp = experiment_of(content, path, args.exp_file, args.opts)
         names = content.get("names", [])
         calibrator = fit(args, exp, content, names, target)
-        kept["calibrator"] = calibrator_state(calibrator, names)
+        if calibrator is not None:
+            kept["calibrator"] = calibrator_state(calibrator, names)
     save_checkpoint(target, kept)
     if "thresholds" in content:
         logger.warning("the thresholds of the categories were made for other scores and are dropped")
-    print(f"{target}: written; make thresholds for it with python tools/eval.py -c {target} --thresholds")
+    print(f"{target}: written, calibrator: {'none' if calibrator is None else args.method}")
+    print(f"make thresholds for it with python tools/eval.py -c {target} --thresholds")
 
 
 def fit(
     args: argparse.Namespace, exp: DetectorExp, content: dict[str, Any], names: Sequence[str], target: Path
-) -> Calibrator:
-    """The calibrator that is asked for.
+) -> Calibrator | None:
+    """The calibrator that is asked for; None where a scan finds that none is better.
 
     Raises:
         UserError: training annotations of other categories.
@@ -227,12 +236,11 @@ def fit(
     if args.method == "logn":
         return moments(exp, model, device, args)
     strengths = STRENGTHS[args.method][1]
-    calibrators = [fitted(args.method, strength, train, normalize) for strength in strengths]
-    rows, evaluator = scan_strengths(exp, model, calibrators, strengths, names, device, args.batch_size)
+    calibrators = [None, *(fitted(args.method, strength, train, normalize) for strength in strengths)]
+    rows, evaluator = scan_strengths(exp, model, calibrators, (math.nan, *strengths), names, device, args.batch_size)
     print(f"{args.method} over {len(evaluator.index):,} images of {evaluator.index.path}, in percent\n{table(rows)}")
     chosen = choose_row(rows)
-    print(
-        f"chosen on the tuning half: tau {chosen.strength:g} (largest AP that costs APf at most {100 * LARGEST_LOSS:g})"
-    )
+    name = "no calibrator" if math.isnan(chosen.strength) else f"tau {chosen.strength:g}"
+    print(f"chosen on the tuning half: {name} (largest AP that costs APf at most {100 * LARGEST_LOSS:g})")
     plot(rows, target.with_suffix(".png"))
-    return calibrators[strengths.index(chosen.strength)]
+    return calibrators[[row is chosen for row in rows].index(True)]

@@ -274,17 +274,17 @@ def show_intervals(
     if args.bootstrap is None:
         return
     rules = {"lvis": LVIS, "coco": COCO}.get(args.protocol)
-    named = {args.results or "this checkpoint": detections}
+    ours = args.results or "this checkpoint"
+    named = [(ours, detections)]
     if args.against is not None:
-        named[args.against] = load_detections(args.against)
-    matched = [Matched.of(index, found, rules, groups) for found in named.values()]
+        named.append((args.against, load_detections(args.against)))
+    matched = [Matched.of(index, found, rules, groups) for _, found in named]
     samples = bootstrap(matched, args.bootstrap)
     values = [each.metrics(np.ones(len(index), np.int64)) for each in matched]
-    for name, value, sample in zip(named, values, samples):
+    for (name, _), value, sample in zip(named, values, samples):
         print(interval_table(value, sample, str(name)))
     if args.against is not None:
-        title = f"{args.results or 'this checkpoint'} less {args.against}"
-        print(interval_table(values[0] - values[1], samples[0] - samples[1], title))
+        print(interval_table(values[0] - values[1], samples[0] - samples[1], f"{ours} less {args.against}"))
 
 
 def keep_thresholds(
