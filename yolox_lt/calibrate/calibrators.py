@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,7 +48,8 @@ def column(values: Any, name: str, least: float | None = None) -> Tensor:
     Raises:
         UserError: not one number for each category, or numbers that are negative or not finite.
     """
-    made = torch.as_tensor(values, dtype=torch.float64).detach().cpu()
+    given = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+    made = torch.from_numpy(np.array(given, dtype=np.float64))
     if made.ndim != 1 or len(made) == 0:
         raise UserError(f"calibrator: {name} has shape {tuple(made.shape)}; give one number for each category")
     if not made.isfinite().all() or (least is not None and (made < 0).any()):

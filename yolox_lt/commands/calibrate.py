@@ -135,9 +135,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     ):
         axes = figure.add_subplot(1, 2, place)
         for k, name in enumerate(("all", "rare", "common", "frequent")):
-            axes.plot(
-                [np.nan_to_num(row.strength) for row in rows], [100 * v[k] for v in values], marker="o", label=name
-            )
+            axes.plot(strengths, [100 * v[k] for v in values], marker="o", label=name)
         axes.set(title=title, xlabel="tau", ylabel="percent")
         axes.legend()
     figure.tight_layout()

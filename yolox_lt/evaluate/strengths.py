@@ -24,12 +24,13 @@ from yolox_lt.types import Batch, Detections, Predictions, Priors
 class Scan:
     """Predicts under several calibrators of rising strength, in place of a `Predictor`.
 
-    Only the priors are looked at that hold one of the best pairs under the weakest or under the strongest of them; two
-    stages: all regions.
+    Only the priors are looked at that hold one of the best pairs under those at the places `extremes`, the weakest and
+    the strongest; two stages: all regions.
     """
 
     predictor: Predictor
     calibrators: Sequence[Calibrator | None]
+    extremes: tuple[int, ...] = (0, -1)
 
     def __call__(
         self, predictions: Predictions, priors: Priors, batch: Batch, size: tuple[int, int]
@@ -42,7 +43,7 @@ class Scan:
         found: list[list[Detections]] = [[] for _ in every]
         for b in range(len(predictions.cls_logits)):
             own = image_of(predictions, b)
-            rows, level_sizes = self.union(own, priors, [every[0], every[-1]])
+            rows, level_sizes = self.union(own, priors, [every[place] for place in self.extremes])
             part = Predictions(*(None if v is None else v[:, rows] for v in fields_of(own)))  # type: ignore[arg-type]
             some = replace(priors, boxes=priors.boxes[rows], strides=priors.strides[rows], level_sizes=level_sizes)
             for each, result in zip(every, found):
