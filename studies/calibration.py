@@ -41,6 +41,7 @@ TAUS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
 CAPS = (20, 300)
 PERMUTATIONS = 3
 FILE = "calibration.csv"
+SHIFTS = ("prior", "permuted", "half")
 WEAKER = tuple(f" {tau:g}" for tau in TAUS[:-1])
 """Ends of the names of cases whose best pairs lie between those of a stronger one and of none."""
 
@@ -92,11 +93,7 @@ def measure(path: Path, device: torch.device, resamples: int, images: int) -> li
     made = cases(exp.get_index("train"), half_counts, moments_of(exp, model, device, images))
     preprocess = evaluator.preprocessor.to(device)
     limits = Limits(per_image, DETS_PER_CATEGORY)
-    strongest = tuple(
-        k
-        for k, name in enumerate(made)
-        if not (name.endswith(WEAKER) and name.startswith(("prior", "permuted", "half")))
-    )
+    strongest = tuple(k for k, name in enumerate(made) if not (name.endswith(WEAKER) and name.startswith(SHIFTS)))
     find = Scan(evaluator.predictor, list(made.values()), strongest)
     found = scan(model, find, preprocess, evaluator.loader, evaluator.category_ids, device, limits)
     rows: list[Row] = []

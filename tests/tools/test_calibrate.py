@@ -78,6 +78,32 @@ def test_calibrate__scan_tables_what_eval_finds(best, capsys, tmp_path):
     assert rows[1].places[0] > rows[0].places[0]  # the rare category takes more places
 
 
+@pytest.mark.parametrize("method", ["prior", "fracal"])
+def test_everywhere__the_same_detections_with_calibrator_and_thresholds(best, capsys, tmp_path, method):
+    """Evaluation, API, demo and an exported file on one image."""
+    target, results, shown = best.with_name(f"{method}.pth"), tmp_path / "r.json", tmp_path / "d.json"
+    command(capsys, "calibrate", "-c", best, "--method", method, "-o", target)
+    command(capsys, "eval", "-c", target, "-d", 1, "--device", "cpu", "--thresholds", "--save", results, "--conf", 0)
+    detector = yolox_lt.load(target)
+    conf = detector.thresholds.conf
+    index = detector.exp.get_index("val")
+    image = detector.exp.get_store("val").path(3)
+    ids = index.category_ids.tolist()
+    entries = [entry for entry in json.loads(results.read_text()) if entry["image_id"] == index.image_ids[3]]
+    want = sorted(e["score"] for e in entries if e["score"] >= conf[ids.index(e["category_id"])])
+    found = detector(image)
+    assert len(want) > 0
+    assert sorted(found.scores.tolist()) == pytest.approx(want, abs=1e-5)
+    overlap = detector.exp.nmsthre
+    words = ["--path", image, "--save", tmp_path / "drawn", "--json", shown, "--all-labels", "--nms", overlap]
+    command(capsys, "demo", "image", "-c", target, "--device", "cpu", *words)
+    drawn = json.loads(shown.read_text())[0]["detections"]
+    assert sorted(d["score"] for d in drawn) == pytest.approx(want, abs=1e-5)
+    file = tmp_path / "f.torchscript"
+    command(capsys, "export", "-c", target, "--format", "torchscript", "--nms", "-o", file)
+    assert sorted(yolox_lt.load(file)(image).scores.tolist()) == pytest.approx(want, abs=1e-4)
+
+
 def test_calibrate__scan_writes_a_table_and_a_plot(best, capsys, tmp_path):
     text = command(
         capsys, "calibrate", "-c", best, "--method", "norcal", "--background", "--scan", "-o", tmp_path / "n.pth"
