@@ -163,7 +163,7 @@ def test_fold_into__leaves_the_given_model_and_what_is_not_affine():
     assert left is None
     assert torch.equal(model.head.cls_pred.bias, before)
     shift = PriorAdjustment([1, 10]).shift
-    close(folded.head.cls_pred.bias.detach(), before.detach() + torch.cat([shift, shift]).float(), rtol=1e-6)
+    close(folded.head.cls_pred.bias.detach(), before.detach() + torch.cat([shift, shift]).float(), atol=1e-6)
     background = NorCal([1, 10], normalize="background")
     assert fold_into(model, background, False) == (model, background)
     prior = PriorAdjustment([1, 10])

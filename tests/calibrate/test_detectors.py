@@ -10,6 +10,7 @@ import torch
 
 import yolox_lt
 from tests.export.detectors import pictures, random_detector
+from tests.two_stage import two_stage_exp
 from yolox_lt.api import calibrated
 from yolox_lt.calibrate import FRACAL, LogitNormalization, NorCal, PriorAdjustment, TauNormalization
 from yolox_lt.calibrate.calibrator_state import Thresholds, calibrator_state
@@ -77,8 +78,15 @@ def test_folded__scores_of_every_prior_are_those_of_the_calibrator(kind, name, i
     assert all(torch.equal(value, before[key]) for key, value in detector.model.state_dict().items())
 
 
-@pytest.mark.parametrize("name", ["prior", "background", "fracal"])
-@pytest.mark.parametrize(("suffix", "nms"), [("onnx", True), ("onnx", False), ("torchscript", True)])
+@pytest.mark.parametrize(
+    ("name", "suffix", "nms"),
+    [
+        ("prior", "onnx", True),
+        ("background", "onnx", False),
+        ("background", "onnx", True),
+        ("fracal", "torchscript", True),
+    ],
+)
 def test_files__give_the_detections_of_the_checkpoint(name, suffix, nms, images, tmp_path):
     path = checkpoint(random_detector("star", images), tmp_path / "c.pth", CALIBRATORS[name], THRESHOLDS)
     detector = yolox_lt.load(path)
@@ -97,6 +105,37 @@ def test_files__give_the_detections_of_the_checkpoint(name, suffix, nms, images,
         assert int(outputs[3][0]) == len(want)  # nothing below a threshold leaves the graph itself
     else:
         same(file(images[0], 0.3), detector(images[0], 0.3), 1e-4)
+
+
+@pytest.mark.parametrize("loss", ["softmax", "eqlv2"])
+def test_two_stages__the_calibrator_acts_on_every_region(loss, images, tmp_path):
+    """As if the loss's own scores were calibrated; a checkpoint finds the same."""
+    torch.manual_seed(0)
+    exp = two_stage_exp(tmp_path, tmp_path, loss)
+    model, names = exp.get_model().eval(), ("a", "b", "c", "d")
+    torch.nn.init.normal_(model.head.cls_pred.weight, std=0.5)
+    calibrator = PriorAdjustment([1, 5, 50, 500], 0.5)
+    own = exp.get_predictor(names)
+
+    def scores(outputs):
+        given = outputs.sigmoid() if own.scores is None else own.scores(outputs)
+        return calibrator.scores(torch.logit(given, eps=1e-6))
+
+    batch = exp.get_collate()([exp.get_eval_transform()(images[0])])
+    with torch.no_grad():
+        pixels = exp.get_preprocessor()(batch.images, batch.image_sizes)
+        predictions, priors = model(pixels)
+        args = predictions, priors, batch.scales, batch.original_sizes, batch.image_sizes, (64, 64)
+        want = replace(own, scores=scores)(*args)[0]
+    path = checkpoint(LoadedDetector(model, exp, names, "cpu"), tmp_path / "t.pth", calibrator)
+    detector = yolox_lt.load(path)
+    same(detector(images[0]), want)
+    assert not torch.allclose(want.scores[:5], own(*args)[0].scores[:5], atol=1e-3)
+    limits = Thresholds("best F1", *[torch.tensor([0.05, float("nan"), 0.01, 0.0])] * 3)
+    limited = LoadedDetector(detector.model, detector.exp, names, "cpu", detector.calibrator, limits)
+    labels = limited(images[0]).labels
+    assert len(labels) > 0
+    assert 1 not in labels
 
 
 def one_batch(detector, image):
