@@ -8,7 +8,7 @@ import torch
 
 from yolox_lt.calibrate import PriorAdjustment
 from yolox_lt.calibrate.calibrator_state import Thresholds, calibrator_of, calibrator_state, thresholds_of
-from yolox_lt.calibrate.choose import best_f1, choose, reaching, shrunk
+from yolox_lt.calibrate.choose import best_f1, choose, measured, reaching, shrunk
 from yolox_lt.calibrate.fractal import FRACAL
 from yolox_lt.errors import UserError
 
@@ -46,6 +46,9 @@ def test_choose__groups_and_categories_without_anything():
     assert found.conf == pytest.approx([0.6, 0.6, 0.7, 0.7], abs=1e-6)
     assert found.precision == pytest.approx([1, np.nan, np.nan, 1], nan_ok=True)
     assert found.recall == pytest.approx([1, 0, np.nan, 2 / 990], nan_ok=True)
+    same = measured(np.full(4, 0.3), labels, scores, hit, boxes)
+    assert same.precision == pytest.approx([1, np.nan, np.nan, 2 / 3], nan_ok=True)
+    assert same.recall == pytest.approx([1, 0, np.nan, 2 / 990], nan_ok=True)
     strict = choose(labels, scores, hit, boxes, None, precision=0.9)
     assert strict.conf == pytest.approx([0.6, np.nan, np.nan, 0.7], nan_ok=True)
     nothing = choose(labels[:0], scores[:0], hit[:0], boxes)

@@ -104,7 +104,12 @@ def choose(
                 conf[c] = shrunk(conf[c], float(boxes[c]), common)
     # float32 is what detectors compare: a threshold must not lie above the score it was taken from.
     conf = np.where(conf.astype(np.float32) > conf, np.nextafter(conf.astype(np.float32), np.float32(0)), conf)
-    conf = conf.astype(np.float32).astype(np.float64)
+    return measured(conf.astype(np.float32).astype(np.float64), labels, scores, hit, boxes)
+
+
+def measured(conf: Floats, labels: Ints, scores: Floats, hit: Bools, boxes: Ints) -> Chosen:
+    """Precision and recall of every category at the thresholds `conf` [C]; other arguments as `choose`."""
+    count = len(boxes)
     passed = scores >= conf[labels]
     found = np.bincount(labels[passed & hit], minlength=count)
     shown = np.bincount(labels[passed], minlength=count)

@@ -297,7 +297,8 @@ def keep_thresholds(
     save_checkpoint(path, content | {"exp": portable(content["exp"]), "thresholds": made.state(names)})
     # Groups are those of the annotation file's categories.
     groups = report.groups if evaluator.labels is None else None
-    print(thresholds_text(made, tuple(names), groups))
+    same = category_thresholds(evaluator.index, detections, report, evaluator.labels, fixed=0.3)
+    print("\n".join(thresholds_text(each, tuple(names), groups) for each in (made, same)))
     logger.info(f"{path}: thresholds stored; demo and API use them unless told otherwise")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from yolox_lt.calibrate.calibrator_state import Thresholds
-from yolox_lt.calibrate.choose import choose, pooled
+from yolox_lt.calibrate.choose import choose, measured, pooled
 from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.columns import Ints
 from yolox_lt.evaluate.metrics import Report
@@ -20,6 +20,7 @@ def category_thresholds(
     report: Report,
     labels: Ints | None = None,
     precision: float | None = None,
+    fixed: float | None = None,
 ) -> Thresholds:
     """Thresholds of every category of the model at IoU 0.5, see `choose`.
 
@@ -27,14 +28,21 @@ def category_thresholds(
         index: the annotations. detections: as they were scored. report: their score, `status` in their order.
         labels: int64 [C], label of each of the model's categories in `index`, see `Evaluator`; those that the file does
             not list get the best threshold of all categories in one list.
-        precision: as for `choose`.
+        precision: as for `choose`. fixed: this score for all categories instead.
     """
     scored = ScoredDetections.of(index, detections, report)
     columns = scored.labels, scored.scores, scored.hit, report.box_counts
-    chosen = choose(*columns, report.groups, precision)
     everything = pooled(np.ones(len(report.box_counts), bool), *columns) if precision is None else float("nan")
+    chosen, rule = choose(*columns, report.groups, precision), "best F1"
+    if precision is not None:
+        rule = f"precision {precision:g}"
+    if fixed is not None:
+        chosen, everything, rule = (
+            measured(np.full(len(report.box_counts), fixed), *columns),
+            fixed,
+            f"{fixed:g} for all",
+        )
     own = np.arange(len(report.box_counts)) if labels is None else labels
-    rule = "best F1" if precision is None else f"precision {precision:g}"
     values = [
         np.where(own < 0, other, column[own]).astype(np.float32)
         for column, other in ((chosen.conf, everything), (chosen.precision, np.nan), (chosen.recall, np.nan))
