@@ -24,7 +24,7 @@ ROOMS = (
     ("evaluate",),
     ("region_criterion",),
     ("predict", "criterion"),
-    ("assign", "losses"),
+    ("assign", "losses", "calibrate"),
     ("models",),
     ("data",),
     ("optim",),

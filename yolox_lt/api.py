@@ -11,6 +11,8 @@ import torch
 from loguru import logger
 from torch import Tensor
 
+from yolox_lt.calibrate import Calibrator, fold_into
+from yolox_lt.calibrate.calibrator_state import calibrator_of, thresholds_of
 from yolox_lt.checkpoint import check_weights, load_checkpoint, load_weights
 from yolox_lt.convert.conversion import OWN, map_state
 from yolox_lt.convert.read import find_state, read_file
@@ -61,8 +63,28 @@ def load(
     except Exception as error:  # settings of any type reach any layer
         raise UserError(f"{checkpoint}: its settings make no model ({error}); train or copy it again") from error
     load_weights(model, weights_of(content), checkpoint)
+    model, calibrator = calibrated(model, content, exp, checkpoint)
+    thresholds = thresholds_of(content, checkpoint)
+    if thresholds is not None:
+        logger.info(
+            f"{checkpoint}: every category is reported from its own threshold on ({thresholds.rule}), conf='auto'"
+        )
     model.to(place).to(memory_format=torch.channels_last).eval()
-    return LoadedDetector(model, exp, tuple(content["names"]), place)
+    return LoadedDetector(model, exp, tuple(content["names"]), place, calibrator, thresholds)
+
+
+def calibrated(
+    model: torch.nn.Module, content: dict[str, Any], exp: DetectorExp, path: str | Path
+) -> tuple[Any, Calibrator | None]:
+    """A checkpoint's model with its calibrator folded into a copy, and what could not be folded.
+
+    Raises:
+        UserError: a calibrator of other categories.
+    """
+    calibrator = calibrator_of(content, path)
+    if calibrator is None:
+        return model, None
+    return fold_into(model, calibrator, exp.get_predictor().scores is not None)
 
 
 def experiment_of(

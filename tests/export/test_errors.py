@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import types
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from yolox_lt.checkpoint import plain, save_checkpoint
 from yolox_lt.commands import run_command
 from yolox_lt.errors import UserError
 from yolox_lt.export import ExportOptions, export, load_onnx, load_torchscript
+from yolox_lt.inference import LoadedDetector
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_difference__that_is_too_large_leaves_the_old_file(detector, tmp_path, o
 
     target = tmp_path / "x.onnx"
     target.write_text("old")
-    darker = types.SimpleNamespace(model=detector.model, exp=Darker(), names=detector.names)
+    darker = LoadedDetector(detector.model, Darker(), detector.names, "cpu")
     darker.exp.update(detector.exp.attributes())
     with pytest.raises(UserError, match=r"x\.onnx: not written, the exported network differs from the model by"):
         export(darker, target, ExportOptions(**options))

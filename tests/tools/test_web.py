@@ -98,7 +98,7 @@ def test_page__is_complete_and_loads_nothing_from_elsewhere(server):
 def test_model__names_and_limits(server):
     response, content = ask(server, "GET", "/model")
     assert response.status == 200
-    assert json.loads(content) == {"names": list(NAMES), "overlap": 0.65, "max_bytes": 20 * 2**20}
+    assert json.loads(content) == {"names": list(NAMES), "overlap": 0.65, "conf": None, "max_bytes": 20 * 2**20}
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp"])

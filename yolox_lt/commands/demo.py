@@ -38,7 +38,13 @@ def make_parser() -> argparse.ArgumentParser:
         "-n", "--name", help="official weights instead of -c: yolox-nano (here already), yolox-tiny, s, m, l, x"
     )
     common.add_exp_of_checkpoint(parser)
-    parser.add_argument("--conf", type=common.share, default=0.3, help="lowest score that is shown")
+    parser.add_argument(
+        "--conf",
+        type=confidence,
+        metavar="SCORE",
+        help="lowest score that is shown; auto: the threshold of every category in the checkpoint; if not given auto "
+        "where it holds some, else 0.3",
+    )
     parser.add_argument(
         "--nms", type=common.share, default=0.45, help="overlap above which the weaker of two boxes goes"
     )
@@ -51,6 +57,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=8000, help="port of the web page")
     parser.add_argument("--frames", type=int, help="stop a video or camera after so many frames")
     return parser
+
+
+def confidence(text: str) -> float | str:
+    """A number in [0, 1] or "auto", for argparse."""
+    return text if text == "auto" else common.share(text)
 
 
 def image_files(paths: list[str]) -> list[Path]:
@@ -191,8 +202,11 @@ def main(args: argparse.Namespace) -> None:
     if args.kind == "web":
         web.serve(detector, args.host, args.port)
         return
+    if args.conf is None:
+        args.conf = 0.3 if detector.thresholds is None else "auto"
+    limits = detector.limits(args.conf)
     # Below --conf nothing is shown, so nothing below it needs to pass NMS either.
-    detector.exp.test_conf = args.conf
+    detector.exp.test_conf = args.conf if limits is None else float(limits.nan_to_num(1.0).min())
     folder = Path(args.save)
     folder.mkdir(parents=True, exist_ok=True)
     records = run_images(detector, args, folder) if args.kind == "image" else run_streams(detector, args, folder)

@@ -33,6 +33,11 @@ def make_parser() -> argparse.ArgumentParser:
         "being the experiment's max_detections; without: cls_logits, box_deltas, quality_logits. TorchScript with NMS "
         "needs torchvision where it runs",
     )
+    parser.add_argument(
+        "--no-thresholds",
+        action="store_true",
+        help="with --nms: leave the thresholds of the categories, if the checkpoint has some, out of the graph",
+    )
     parser.add_argument("--batch", default="1", metavar="N", help="images of a batch, or dynamic")
     parser.add_argument("--dynamic-size", action="store_true", help="any height and width that the model takes")
     parser.add_argument(
@@ -58,6 +63,7 @@ def main(args: argparse.Namespace) -> None:
         test_size=None if args.size is None else tuple(args.size),
         dynamic_size=args.dynamic_size,
         nms=args.nms,
+        thresholds=not args.no_thresholds,
     )
     detector = yolox_lt.load(args.ckpt, exp=args.exp_file)
     difference = export(detector, target, options, args.images)

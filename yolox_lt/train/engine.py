@@ -30,6 +30,7 @@ from yolox_lt.errors import UserError
 from yolox_lt.evaluate.metrics import Report
 from yolox_lt.exp.agreement import adopt_weights
 from yolox_lt.exp.detection import DetectorExp
+from yolox_lt.report.analysis.category_thresholds import category_thresholds
 from yolox_lt.train.build import build_batches, build_data, build_run, choose_seed, micro_batch_size
 from yolox_lt.train.callbacks.callback import Callback, ExpCallback
 from yolox_lt.train.callbacks.checkpoints import Checkpoints
@@ -223,6 +224,7 @@ class Trainer:
         if applied and run.ema is not None:
             run.ema.update(run.model)
         self.guard.dropped_in_a_row = self.guard.dropped_in_a_row + 1 if dropped else 0
+        run.thresholds = None
         run.progress.step(means, self.options.batch_size, accumulate, dropped)
         run.saved = False
         return means
@@ -272,6 +274,9 @@ class Trainer:
                 report = self.evaluate()
             self.call("on_evaluation_end", report)
         run.metrics = {} if report is None else chosen_metrics(exp.best_metric, run.evaluator, report)
+        found = run.evaluator.detections
+        if report is not None and found is not None:
+            run.thresholds = category_thresholds(run.evaluator.index, found, report, run.evaluator.labels)
         record = epoch_record(run, epoch, report)
         if evaluate:
             best = None if report is None else run.best.after(run.metrics[exp.best_metric])

@@ -12,6 +12,7 @@ import torch
 from loguru import logger
 from torch import Tensor, nn
 
+from yolox_lt.calibrate.calibrator_state import Thresholds
 from yolox_lt.checkpoint import plain, portable, random_states, restore_random_states
 from yolox_lt.criterion import TrainingCriterion
 from yolox_lt.data.annotations.fingerprint import fingerprint
@@ -92,6 +93,8 @@ class RunState:
     log_rows: int = 0
     saved: bool = False
     given: tuple[str, ...] = ()
+    thresholds: Thresholds | None = None
+    """Rank 0: of the categories, by the evaluation of the weights as they are; None without one."""
 
     @property
     def process(self) -> ProcessInfo:
@@ -215,6 +218,7 @@ class RunState:
             "exp_file": self.exp._file,
             "overrides": overridden_methods(self.exp),
             "given": list(self.given),
+            **({} if self.thresholds is None else {"thresholds": self.thresholds.state(index.category_names)}),
             "amp": None if self.options.amp is None else str(self.options.amp).removeprefix("torch."),
         }
 
