@@ -22,6 +22,10 @@ Model: TypeAlias = Callable[[Tensor], tuple[Predictions, Priors]]
 """Float images [B, 3, H, W] -> predictions and priors: a Detector, or anything that takes its place."""
 
 
+DEFAULT_CONF = 0.3
+"""Lowest score that demo and API report where the checkpoint holds no thresholds of its categories."""
+
+
 class LoadedDetector:
     """A trained detector. Call it on a path, an array (uint8 [H, W, 3] BGR, as OpenCV reads), a PIL image, or a list.
 
@@ -83,7 +87,7 @@ class LoadedDetector:
         Args:
             images: one image or several.
             conf: lowest score to report, in [0, 1]; "auto": the thresholds of every category that the checkpoint holds;
-                None: "auto" where it holds some, else the experiment's `test_conf`.
+                None: "auto" where it holds some, else 0.3 as in the demo. 0 reports all that an evaluation scores.
             class_agnostic: keep one category per place, the best; otherwise look-alikes may share it.
             batch_size: images that are in memory at a time, at least 1.
 
@@ -96,6 +100,8 @@ class LoadedDetector:
         if not isinstance(images, (list, tuple)):
             return self([images], conf, class_agnostic, batch_size)[0]
         limits = self.limits(conf)
+        if conf is None and self.thresholds is None:
+            conf = DEFAULT_CONF
         transform = self.exp.get_eval_transform()
         found: list[Detections] = []
         for first in range(0, len(images), batch_size):

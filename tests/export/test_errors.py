@@ -20,7 +20,7 @@ from yolox_lt.inference import LoadedDetector
 
 
 @pytest.fixture(scope="module")
-def detector(images):
+def detector(images, conf=0):
     return random_detector("star", images)
 
 

@@ -170,7 +170,7 @@ def test_loaded__detects_as_the_evaluator_does(data, runs, cls_loss):
     store = exp.get_store("val")
     for position in (0, 5):
         image_id = int(index.image_ids[position])
-        ours = to_arrays(detector(store.read(position)), image_id, index.category_ids)
+        ours = to_arrays(detector(store.read(position), conf=0), image_id, index.category_ids)
         theirs = evaluated.image_ids == image_id
         assert 0 < len(ours) <= 300
         np.testing.assert_allclose(ours.boxes, evaluated.boxes[theirs], atol=1e-3)

@@ -20,7 +20,7 @@ from yolox_lt.data.image_files import IMAGE_SUFFIXES
 from yolox_lt.distributed.processes import pick_device
 from yolox_lt.errors import UserError
 from yolox_lt.images import read_image
-from yolox_lt.inference import LoadedDetector
+from yolox_lt.inference import DEFAULT_CONF, LoadedDetector
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -203,7 +203,7 @@ def main(args: argparse.Namespace) -> None:
         web.serve(detector, args.host, args.port)
         return
     if args.conf is None:
-        args.conf = 0.3 if detector.thresholds is None else "auto"
+        args.conf = DEFAULT_CONF if detector.thresholds is None else "auto"
     limits = detector.limits(args.conf)
     # Below --conf nothing is shown, so nothing below it needs to pass NMS either.
     detector.exp.test_conf = args.conf if limits is None else float(limits.nan_to_num(1.0).min())

@@ -279,7 +279,7 @@ class Trainer:
             run.thresholds = category_thresholds(run.evaluator.index, found, report, run.evaluator.labels)
         record = epoch_record(run, epoch, report)
         if evaluate:
-            best = None if report is None else run.best.after(run.metrics[exp.best_metric])
+            best = run.best if report is None else run.best.after(run.metrics[exp.best_metric])
             run.best = broadcast(best, run.ranks.objects)  # so all ranks stop together
         run.progress.end_epoch()
         self.call("on_epoch_record", record)
