@@ -11,6 +11,7 @@ from loguru import logger
 
 from yolox_lt.api import read_checkpoint
 from yolox_lt.commands import common
+from yolox_lt.commands.train_own import own_exp_file
 from yolox_lt.distributed.processes import ProcessInfo, count_processes, launch, launched_externally
 from yolox_lt.errors import UserError
 from yolox_lt.exp import DetectorExp, get_exp
@@ -23,6 +24,13 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = common.parser(__doc__)
     common.add_exp(parser)
+    parser.add_argument(
+        "--data",
+        metavar="PATH",
+        help="your own data instead of an experiment file: a data.yaml, a json, or a folder; every setting is chosen "
+        "from it, explained, and written to exp.py in the run's folder (-n: the model, yolox-nano if not given)",
+    )
+    parser.add_argument("--budget", help="length of a run with --data: iterations or a time, 2000it, 30m or 2h")
     parser.add_argument(
         "-b",
         "--batch-size",
@@ -99,7 +107,15 @@ def check(args: argparse.Namespace) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Train what the experiment starts from, if that is named and not there yet, then the experiment itself."""
+    """Train what the experiment starts from, if that is named and not there yet, then the experiment itself.
+
+    Raises:
+        UserError: --budget without --data.
+    """
+    if args.data is not None:
+        args.exp_file, args.name = str(own_exp_file(args)), None
+    elif args.budget is not None:
+        raise UserError("--budget is for --data; an experiment's length is max_epoch (and max_iter)")
     for stage in stages(args):
         start(stage)
 

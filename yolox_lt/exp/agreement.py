@@ -31,13 +31,14 @@ LOSS = frozenset(
 """What is minimised; the state of the loss in a checkpoint belongs to it."""
 
 OPTIMIZER = frozenset(
-    {"optimizer", "momentum", "nesterov", "weight_decay", "decay_all", "cls_bias_decay", "ema", "ema_decay"}
+    {"optimizer", "momentum", "nesterov", "weight_decay", "decay_all", "cls_bias_decay", "ema", "ema_decay", "ema_ramp"}
     | {"trainable_layers", "freeze_bn", "classifier_only", "freeze"}
 )
 """What the optimiser's state in a checkpoint is made for."""
 
 ORDER = frozenset(
     {"seed", "sampler", "repeat_thresh", "repeat_rounding", "partners", "keep_empty", "group_aspect", "epoch_length"}
+    | {"val_share"}
     | {"glyph_categories", "glyph_image_size", "glyph_object_size", "glyph_profile", "glyph_seed"}
     | {"glyph_train_images", "glyph_val_images"}
 )

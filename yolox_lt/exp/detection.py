@@ -46,6 +46,7 @@ class DetectorExp(WishesExp):
         {"num_classes", "batch_size", "print_interval", "eval_interval", "keep_checkpoints", "max_epoch", "max_iter"}
         | {
             "accumulate",
+            "epoch_iters",
             "atss_cells",
             "max_detections",
             "pre_nms",
@@ -147,6 +148,8 @@ class DetectorExp(WishesExp):
     cls_bias_decay: float | None = None
     ema: bool = True
     ema_decay: float = 0.9998
+    # updates over which the average's decay rises to ema_decay, as official: far more than a short run has
+    ema_ramp: float = 2000.0
     # largest total gradient norm, None = no clipping
     clip_norm: float | None = None
     # batches whose gradients are added up before a step; -b counts them all

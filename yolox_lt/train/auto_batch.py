@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from loguru import logger
@@ -61,6 +61,15 @@ def share_of_memory(exp: DetectorExp, device: torch.device, amp: torch.dtype | N
     """Train two steps with `count` made-up images of the largest size; the share of the GPU's memory that they took."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
+    for _ in made_up_steps(exp, device, amp, count, 2):  # the optimiser's memory is there from the second on
+        pass
+    return torch.cuda.max_memory_reserved(device) / torch.cuda.get_device_properties(device).total_memory
+
+
+def made_up_steps(
+    exp: DetectorExp, device: torch.device, amp: torch.dtype | None, count: int, steps: int
+) -> Iterator[None]:
+    """Optimiser steps with `count` made-up images of the largest input; control comes back after each."""
     height, width = exp.largest_input()
     model = exp.get_model().to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     criterion, preprocessor = exp.get_criterion().to(device), preprocessor_of(exp).to(device)
@@ -70,7 +79,7 @@ def share_of_memory(exp: DetectorExp, device: torch.device, amp: torch.dtype | N
     boxes = [torch.cat([corner, corner + min(height, width) / 8], dim=1)] * count
     labels = [torch.arange(OBJECTS, device=device) % exp.num_classes] * count
     sizes = [(height, width)] * count
-    for _ in range(2):  # the optimiser's memory is there from the second on
+    for _ in range(steps):
         optimizer.zero_grad(set_to_none=True)
         inputs = preprocessor(images, torch.tensor(sizes), None)
         with torch.autocast(device.type, dtype=amp, enabled=amp is not None):
@@ -78,4 +87,6 @@ def share_of_memory(exp: DetectorExp, device: torch.device, amp: torch.dtype | N
         losses = criterion(predictions, priors, boxes, labels, sizes)
         torch.stack(list(losses.values())).sum().backward()
         optimizer.step()
-    return torch.cuda.max_memory_reserved(device) / torch.cuda.get_device_properties(device).total_memory
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        yield

@@ -127,7 +127,7 @@ def build_run(
         exp.get_optimizer(options.batch_size, model),
         exp.get_lr_scheduler(exp.basic_lr_per_img * options.batch_size, data.epoch_iterations),
         torch.amp.GradScaler(device.type, enabled=options.amp == torch.float16),
-        ModelEMA(model, exp.ema_decay, first) if exp.ema else None,
+        ModelEMA(model, exp.ema_decay, first, exp.ema_ramp) if exp.ema else None,
         progress,
         given=options.given or (),
     )
