@@ -38,7 +38,9 @@ class Exp(OwnDataExp):
 
 
 def own_exp_file(args: argparse.Namespace) -> Path:
-    """Look at the data, choose, print, and write the experiment file into the run's folder; a resumed run keeps its own.
+    """Look at the data, choose, print, and write the experiment file into the run's folder.
+
+    A resumed run keeps the file that it has.
 
     Raises:
         UserError: options that do not go together, or data that cannot be read.
@@ -172,5 +174,6 @@ def budget_iterations(text: str, exp: DetectorExp, batch: int, device: torch.dev
     return Choice(
         "iterations",
         int(left / step),
-        f"--budget {text}: {step:.2f} s a step of {batch} here, about {evaluation:.0f} s for each of {evaluations} evaluations",
+        f"--budget {text}: {step:.2f} s a step of {batch} here, about {evaluation:.0f} s for each of {evaluations} "
+        "evaluations",
     )

@@ -12,8 +12,8 @@ import numpy as np
 from yolox_lt.data.annotations.index import AnnotationIndex
 
 LEGIBLE = 20.0
-"""Pixels of the network's input that the median object should have (square root of its area). Our choice: 109 music symbols with
-a median of 13 pixels gained 9.5 AP from an input 1.5 times larger, 900 steps of batch 8, one seed."""
+"""Pixels of the network's input that the median object should have (square root of its area). Our choice: 109 music
+symbols with a median of 13 pixels gained 9.5 AP from an input 1.5 times larger (900 steps of batch 8, one seed)."""
 
 SMALL = 32.0
 """Objects below so many pixels lose by mosaic: 4.8 AP on the same data."""
@@ -21,7 +21,7 @@ SMALL = 32.0
 LONGEST_SIDE = 960
 PASSES = 30
 FEWEST, MOST = 1500, 30_000
-"""Without a budget: so many passes over the training images, but at least and at most so many iterations of 8 images."""
+"""Without a budget: so many passes over the training images, but at least and at most so many iterations."""
 
 RARE_SHARE = 0.05
 """Share of the images below which a category is repeated."""
@@ -186,6 +186,6 @@ def sampling(facts: DataFacts) -> Choice:
     return Choice(
         "sampler",
         "repeat_factor",
-        f"{facts.rare} of {facts.categories} categories are in fewer than {RARE_SHARE:.0%} of the images, the rarest in "
-        f"{facts.fewest}",
+        f"{facts.rare} of {facts.categories} categories are in fewer than {RARE_SHARE:.0%} of the images, the rarest "
+        f"in {facts.fewest}",
     )

@@ -47,7 +47,7 @@ class Exp(DetectorExp):
     l1 = "tail"
 
     # --------------------------------------------------------------- schedule
-    warmup_epochs = 5
+    warmup_epochs: float = 5
     no_aug_epochs = 15
 
     # --------------------------------------------------------------- images
