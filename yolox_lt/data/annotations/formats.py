@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from yolox_lt.data.annotations.coco_reader import COCO
+from yolox_lt.data.annotations.labelme import LABELME
 from yolox_lt.data.annotations.reader import Reader
 from yolox_lt.data.annotations.voc import VOC
 from yolox_lt.data.annotations.yolo import YOLO
 from yolox_lt.errors import UserError
 
-FORMATS: dict[str, Reader] = {"voc": VOC, "yolo": YOLO, "coco": COCO}
+FORMATS: dict[str, Reader] = {"labelme": LABELME, "voc": VOC, "yolo": YOLO, "coco": COCO}
 """Asked in this order what a path holds."""
 
 
