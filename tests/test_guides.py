@@ -110,6 +110,9 @@ class Checkout:
                 settings |= {"glyph_image_size": TINY["image_size"], "glyph_train_images": TINY["train_images"]}
                 settings |= {"glyph_val_images": TINY["val_images"]}
             words += [str(word) for pair in settings.items() for word in pair]
+        if "--data" in words:
+            words[words.index("--budget") + 1] = "2it"
+            words += ["input_size", "(64,64)", "test_size", "(64,64)", "data_num_workers", "0"]
         if (name, words[0]) == ("demo", "web"):
             return self.serve(words)
         module = importlib.import_module(f"yolox_lt.commands.{name}")

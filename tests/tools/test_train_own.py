@@ -30,6 +30,21 @@ def write_coco(folder, content, *splits):
     return folder
 
 
+def write_labelme(folder, content):
+    names = {c["id"]: c["name"] for c in content["categories"]}
+    for image in content["images"]:
+        write_image(folder / image["file_name"], image["width"], image["height"])
+        boxes = [a for a in content["annotations"] if a["image_id"] == image["id"]]
+        shapes = [
+            {"label": names[a["category_id"]], "points": [[x, y], [x + w, y + h]], "shape_type": "rectangle"}
+            for a in boxes
+            for x, y, w, h in [a["bbox"]]
+        ]
+        told = {"version": "5.0.1", "shapes": shapes, "imagePath": image["file_name"], "imageData": None}
+        told |= {"imageHeight": image["height"], "imageWidth": image["width"]}
+        (folder / image["file_name"]).with_suffix(".json").write_text(json.dumps(told))
+
+
 def choose(path, output, *words):
     args = train.make_parser().parse_args(["--data", str(path), *words, "output_dir", str(output)])
     return own_exp_file(args)
@@ -44,11 +59,13 @@ def test_settings__are_the_same_for_the_same_data_in_every_format(content, tmp_p
     for split in ("train", "val"):
         write_voc(tmp_path / "voc", content, split)
         write_yolo(tmp_path / "yolo", content, split)
+        write_labelme(tmp_path / "labelme" / split, content)
+    places = [coco, coco / "train.json", *(tmp_path / name for name in ("voc", "yolo", "labelme"))]
     found = [
-        settings(choose(path, tmp_path / "runs", "-expn", name, "--budget", "100it"))
-        for name, path in (("a", coco), ("b", coco / "train.json"), ("c", tmp_path / "voc"), ("d", tmp_path / "yolo"))
+        settings(choose(path, tmp_path / "runs", "-expn", f"run{i}", "--budget", "100it"))
+        for i, path in enumerate(places)
     ]
-    assert found[0] == found[1] == found[2] == found[3]
+    assert all(other == found[0] for other in found)
     assert (found[0]["num_classes"], found[0]["epoch_iters"], found[0]["max_epoch"]) == (3, 10, 10)
 
 
