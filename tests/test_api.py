@@ -174,10 +174,10 @@ def tiny_resnet() -> LoadedDetector:
 def test_list__gives_what_single_images_give(make, batch_size):
     detector = make()
     images = [noise(*size, seed) for seed, size in enumerate(SIZES)]
-    found = detector(images, batch_size=batch_size)
+    found = detector(images, conf=0, batch_size=batch_size)
     assert len(found) == len(images)
     for one, image in zip(found, images):
-        alone = detector(image)
+        alone = detector(image, conf=0)
         assert len(one) == len(alone) >= 50
         torch.testing.assert_close(one.scores, alone.scores, atol=1e-4, rtol=0)
         same = (one.boxes[:, None] - alone.boxes).abs().amax(dim=2) < 1e-2  # [K, 1, 4] - [K, 4] -> [K, K]
@@ -190,7 +190,9 @@ def test_list__resnet_images_of_different_sizes_do_not_touch_each_other():
     """A batch padded to a common size would differ by far more than rounding: group norm sees the padding."""
     detector = tiny_resnet()
     wide, tall = noise(50, 111), noise(96, 64)
-    assert all(equal(a, b) for a, b in zip(detector([wide, tall]), [detector(wide), detector(tall)]))
+    assert all(
+        equal(a, b) for a, b in zip(detector([wide, tall], conf=0), [detector(wide, conf=0), detector(tall, conf=0)])
+    )
 
 
 def test_threads__four_give_what_one_gives():
@@ -289,12 +291,12 @@ def test_load__gives_the_detector_back_with_its_averaged_weights(make, tmp_path)
     image = noise(50, 111)
     again = yolox_lt.load(saved(tmp_path / "plain.pth", detector))
     assert (again.names, again.exp.test_size, again.device.type) == (detector.names, (64, 96), "cpu")
-    torch.testing.assert_close(again(image).scores, detector(image).scores, atol=1e-5, rtol=0)
+    torch.testing.assert_close(again(image, conf=0).scores, detector(image, conf=0).scores, atol=1e-5, rtol=0)
     with torch.no_grad():
         for parameter in detector.model.parameters():
             parameter.zero_()
     averaged = yolox_lt.load(saved(tmp_path / "averaged.pth", detector, ema=state))
-    assert equal(averaged(image), again(image))
+    assert equal(averaged(image, conf=0), again(image, conf=0))
 
 
 def test_load__says_how_to_convert_official_and_released_files(golden, tmp_path):

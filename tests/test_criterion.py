@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from tests.golden_levels import aligned_priors, legacy_priors, level_maps, objects, predictions_from
+from tests.processes import context, start_ranks
 from yolox_lt import boxes as box_ops
 from yolox_lt.assign import ATSSAssigner, BaseAssigner, SimOTAAssigner, Targets
 from yolox_lt.coders import DeltaCoder, grid_coder
@@ -145,9 +145,8 @@ def two_workers(rank, port, path, queue):
 def test_released__two_gloo_ranks_share_normalisers_and_statistic(golden):
     from tests.conftest import GOLDEN
 
-    context = mp.get_context("spawn")
-    queue = context.Queue()
-    mp.spawn(two_workers, (free_port(), str(GOLDEN / "post_losses_two_workers.npz"), queue), nprocs=2)
+    queue = context().Queue()
+    start_ranks(two_workers, (free_port(), str(GOLDEN / "post_losses_two_workers.npz"), queue), 2)
     assert sorted(queue.get(timeout=5) for _ in range(2)) == [(0, "ok"), (1, "ok")]
 
 

@@ -17,17 +17,19 @@ A guide's fenced blocks say what is done with them here:
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import json
-import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
 
@@ -108,6 +110,9 @@ class Checkout:
                 settings |= {"glyph_image_size": TINY["image_size"], "glyph_train_images": TINY["train_images"]}
                 settings |= {"glyph_val_images": TINY["val_images"]}
             words += [str(word) for pair in settings.items() for word in pair]
+        if "--data" in words:
+            words[words.index("--budget") + 1] = "2it"
+            words += ["input_size", "(64,64)", "test_size", "(64,64)", "data_num_workers", "0"]
         if (name, words[0]) == ("demo", "web"):
             return self.serve(words)
         module = importlib.import_module(f"yolox_lt.commands.{name}")
@@ -230,14 +235,18 @@ def place(tmp_path_factory) -> Iterator[Checkout]:
     shutil.copytree(ROOT / "exps", folder / "exps")
     write_birds(glyphs, folder / "datasets/birds")
     torch.save({"model": get_exp(name="yolox-s").get_model().state_dict()}, folder / "yolox_s.pth")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        made = Checkout(folder, glyphs)
-        made.follow("own_data")
-        yield made
-    finally:
-        os.chdir(before)
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as mirror, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("YOLOX_LT_MIRROR", f"http://127.0.0.1:{mirror.server_port}")
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        patch.chdir(folder)
+        threading.Thread(target=mirror.serve_forever, daemon=True).start()
+        try:
+            made = Checkout(folder, glyphs)
+            made.follow("own_data")
+            yield made
+        finally:
+            mirror.shutdown()
 
 
 def test_own_data__leaves_what_it_says(place):

@@ -24,6 +24,8 @@ OTHERS = frozenset(
         "parent_ids",
     }
     | {"per_category", "state_dict"}
+    # methods of experiments
+    | {"get_preprocessor", "get_transforms"}
     # values of settings and names of files
     | {
         "class_balanced",

@@ -16,6 +16,7 @@ ROOMS = (
     ("",),  # the facade: yolox_lt.load
     ("api",),
     ("train",),
+    ("weights",),
     ("export", "convert"),
     ("inference",),
     ("exp",),
@@ -23,7 +24,7 @@ ROOMS = (
     ("evaluate",),
     ("region_criterion",),
     ("predict", "criterion"),
-    ("assign", "losses"),
+    ("assign", "losses", "calibrate"),
     ("models",),
     ("data",),
     ("optim",),
@@ -119,10 +120,13 @@ def test_walls__distributed_only_where_it_belongs():
             assert not uses(path, "torch.distributed"), path
 
 
-def test_walls__environment_variables_are_read_in_two_places_and_set_in_one():
+def test_walls__environment_variables_are_read_in_three_places_and_set_in_one():
     users = {p.relative_to(PACKAGE).as_posix() for p in FILES if "os.environ" in p.read_text(encoding="utf-8")}
     # The commands set how long OpenMP threads spin, which has to happen before torch is loaded.
-    assert users == {"distributed/processes.py", "data/dataset.py", "commands/__init__.py"}
+    assert users == {
+        *("distributed/processes.py", "data/dataset.py", "commands/__init__.py"),
+        "weights/named.py",  # cache folder and mirror
+    }
 
 
 def test_names__no_two_files_of_one_name():

@@ -11,6 +11,8 @@ import torch
 from loguru import logger
 from torch import Tensor
 
+from yolox_lt.calibrate import Calibrator, fold_into
+from yolox_lt.calibrate.calibrator_state import calibrator_of, thresholds_of
 from yolox_lt.checkpoint import check_weights, load_checkpoint, load_weights
 from yolox_lt.convert.conversion import OWN, map_state
 from yolox_lt.convert.read import find_state, read_file
@@ -19,6 +21,7 @@ from yolox_lt.exp import DetectorExp, Exp, get_exp
 from yolox_lt.exp.agreement import adopt_given, check_overrides, check_structure
 from yolox_lt.exp.load import exp_from_settings
 from yolox_lt.inference import LoadedDetector, check_device
+from yolox_lt.weights import find_weights
 
 __all__ = ["LoadedDetector", "load", "read_checkpoint", "weights_of"]
 
@@ -29,7 +32,9 @@ def load(
     """The detector of a checkpoint; model, categories and test size come from the file, the averaged weights if it has
     them. Nothing in the file is executed.
 
-    Files that `export` has written (.onnx, .torchscript) are loaded too and called alike.
+    The name of an official model works as well: yolox-nano comes with the package, yolox-tiny, s, m, l and x are
+    downloaded at their first use. Files that `export` has written (.onnx, .torchscript) are loaded too and called
+    alike.
 
     Args:
         exp: experiment, or its file (Python, which is executed), for a checkpoint whose experiment overrides methods.
@@ -58,8 +63,28 @@ def load(
     except Exception as error:  # settings of any type reach any layer
         raise UserError(f"{checkpoint}: its settings make no model ({error}); train or copy it again") from error
     load_weights(model, weights_of(content), checkpoint)
+    model, calibrator = calibrated(model, content, exp, checkpoint)
+    thresholds = thresholds_of(content, checkpoint)
+    if thresholds is not None:
+        logger.info(
+            f"{checkpoint}: every category is reported from its own threshold on ({thresholds.rule}), conf='auto'"
+        )
     model.to(place).to(memory_format=torch.channels_last).eval()
-    return LoadedDetector(model, exp, tuple(content["names"]), place)
+    return LoadedDetector(model, exp, tuple(content["names"]), place, calibrator, thresholds)
+
+
+def calibrated(
+    model: torch.nn.Module, content: dict[str, Any], exp: DetectorExp, path: str | Path
+) -> tuple[Any, Calibrator | None]:
+    """A checkpoint's model with its calibrator folded into a copy, and what could not be folded.
+
+    Raises:
+        UserError: a calibrator of other categories.
+    """
+    calibrator = calibrator_of(content, path)
+    if calibrator is None:
+        return model, None
+    return fold_into(model, calibrator, exp.get_predictor().scores is not None)
 
 
 def experiment_of(
@@ -83,6 +108,7 @@ def experiment_of(
         own = exp_from_settings(content.get("family", Exp.family), content["exp"])
     elif isinstance(exp, DetectorExp):
         own = copy.copy(exp)
+        adopt_given(own, content | {"given": ()}, ())
     else:
         adopt_given(own, content, pairs[::2])
     own.merge(list(pairs))
@@ -98,13 +124,13 @@ def as_exp(exp: str | Path | DetectorExp | None) -> DetectorExp | None:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """`load_checkpoint`, with a remedy for files of other projects.
+    """`load_checkpoint` of a file or of an official model's name, with a remedy for files of other projects.
 
     Raises:
         UserError: as `load_checkpoint`; a foreign detector is named, with the command that converts it.
     """
     try:
-        return load_checkpoint(path)
+        return load_checkpoint(find_weights(path))
     except UserError as error:
         kind = foreign_detector(Path(path))
         if kind is None:

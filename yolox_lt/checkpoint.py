@@ -64,6 +64,8 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dic
         raise UserError(f"{path}: not a readable checkpoint of this project ({reason})") from error
     check_content(content, path)
     content["exp"] = local_settings(path) | content["exp"]
+    # Weights that come with the package are stored in half precision.
+    content["model"] = {n: t.float() if t.dtype == torch.float16 else t for n, t in content["model"].items()}
     return content
 
 
@@ -209,4 +211,6 @@ def plain(values: dict[str, Any]) -> dict[str, Any]:
             result[name] = value
         elif isinstance(value, (tuple, list)) and all(isinstance(v, allowed) for v in value):
             result[name] = list(value)
+        elif isinstance(value, dict) and all(isinstance(v, allowed) for item in value.items() for v in item):
+            result[name] = dict(value)
     return result

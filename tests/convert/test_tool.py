@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import torch
 
 from tests.convert.files import released
+from tests.processes import ROOT, Done, run_script
 from yolox_lt.checkpoint import load_checkpoint
 
-ROOT = Path(__file__).resolve().parents[2]
 
-
-def tool(*args: object, status: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "tools/convert.py"), *map(str, args)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+def tool(*args: object, status: int = 0) -> Done:
+    done = run_script(ROOT / "tools/convert.py", *args)
     assert done.returncode == status, done.stderr[-3000:]
     return done
 

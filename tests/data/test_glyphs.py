@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.processes import context
 from yolox_lt.data.glyphs import counts as glyph_counts
 from yolox_lt.data.glyphs import make as glyphs
 from yolox_lt.data.glyphs.alphabet import choose_glyphs
@@ -206,10 +206,10 @@ def ensure_in_process(barrier: Any, folder: str, results: Any) -> None:
 
 
 def test_ensure_glyphs__two_processes(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(2), context.Queue()
+    forked = context()
+    barrier, results = forked.Barrier(2), forked.Queue()
     folder = tmp_path / "deep" / "glyphs"
-    processes = [context.Process(target=ensure_in_process, args=(barrier, str(folder), results)) for _ in range(2)]
+    processes = [forked.Process(target=ensure_in_process, args=(barrier, str(folder), results)) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:

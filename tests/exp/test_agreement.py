@@ -6,11 +6,13 @@ import pytest
 
 from yolox_lt.checkpoint import plain
 from yolox_lt.errors import UserError
-from yolox_lt.exp import Exp, GlyphExp, TwoStageExp
+from yolox_lt.exp import Exp, GlyphExp, TwoStageExp, YOLOXStarExp
 from yolox_lt.exp.agreement import (
     FIXED,
     OF_THE_PLACE,
     TEST,
+    adopt_given,
+    adopt_weights,
     check_categories,
     check_structure,
     resume_settings,
@@ -112,3 +114,56 @@ def test_categories__one_more_at_the_end():
     with pytest.raises(UserError, match=r"train\.json has 3 categories, the checkpoint 2"):
         check_categories(["a", "b", "c"], {"names": ["a", "b"]}, "latest.pth", "train.json")
     check_categories(["a", "b"], {"names": ["a", "b"]}, "latest.pth", "train.json")
+
+
+def test_class_weights__are_kept_in_a_checkpoint_and_refused_where_they_change():
+    exp = GlyphExp()
+    exp.merge(["class_weights", "{'crow': 2}"])
+    content = {"exp": plain(exp.attributes()), "given": ["class_weights"]}
+    assert content["exp"]["class_weights"] == {"crow": 2}
+    assert exp.weights_of(["owl", "crow"]) == [1.0, 2.0]
+    with pytest.raises(UserError, match=r"class_weights names 'crow', which is no category; the nearest are cow"):
+        exp.weights_of(["owl", "cow"])
+    exp.merge(["class_weights", "{'crow': 3}"])
+    with pytest.raises(UserError, match=r"the run began with class_weights \{'crow': 2\}"):
+        resume_settings(exp, content, ["class_weights"], "x.pth")
+
+
+def official_content():
+    exp = Exp()
+    exp.num_classes = 4
+    return {"exp": plain(exp.attributes()), "family": "yolox"}
+
+
+def test_weights__shortcuts_and_padding_come_from_them_unless_they_are_set():
+    exp = YOLOXStarExp()
+    said = adopt_weights(exp, official_content(), "w.pth")
+    assert said == [
+        "w.pth: was trained with neck_shortcut False, so this run has it too, not its own True",
+        "w.pth: was trained with pad_value 114, so this run has it too, not its own 0",
+    ]
+    assert not exp.get_model().backbone.C3_p4.m[0].shortcut
+    assert exp.get_eval_transform().fill == 114
+    assert adopt_weights(exp, official_content(), "w.pth") == []
+    exp = YOLOXStarExp()
+    exp.merge(["neck_shortcut", "True", "pad_value", "0"])
+    assert adopt_weights(exp, official_content(), "w.pth") == []
+    assert (exp.neck_shortcut, exp.pad_value) == (True, 0)
+    assert adopt_weights(ResNetExp(), official_content(), "w.pth") == []
+
+
+def test_weights__what_a_run_took_over_needs_no_setting_on_resume_and_in_an_evaluation():
+    run = YOLOXStarExp()
+    adopt_weights(run, official_content(), "w.pth")
+    content = {"exp": plain(run.attributes()), "family": "yolox", "given": []}
+    for given in ((), None):
+        exp = YOLOXStarExp()
+        resume_settings(exp, content, given, "latest.pth")
+        assert (exp.neck_shortcut, exp.pad_value) == (False, 114)
+    exp = YOLOXStarExp()
+    adopt_given(exp, content, ())
+    assert check_structure(exp, content, "best.pth") == []
+    exp = YOLOXStarExp()
+    exp.merge(["neck_shortcut", "True"])
+    with pytest.raises(UserError, match="neck_shortcut"):
+        resume_settings(exp, content, ("neck_shortcut",), "latest.pth")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
-import types
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +11,16 @@ import pytest
 import torch
 
 from tests.export.detectors import at_size, random_detector
+from tests.processes import run_script
 from yolox_lt.checkpoint import plain, save_checkpoint
 from yolox_lt.commands import run_command
 from yolox_lt.errors import UserError
 from yolox_lt.export import ExportOptions, export, load_onnx, load_torchscript
+from yolox_lt.inference import LoadedDetector
 
 
 @pytest.fixture(scope="module")
-def detector(images):
+def detector(images, conf=0):
     return random_detector("star", images)
 
 
@@ -73,7 +73,7 @@ def test_difference__that_is_too_large_leaves_the_old_file(detector, tmp_path, o
 
     target = tmp_path / "x.onnx"
     target.write_text("old")
-    darker = types.SimpleNamespace(model=detector.model, exp=Darker(), names=detector.names)
+    darker = LoadedDetector(detector.model, Darker(), detector.names, "cpu")
     darker.exp.update(detector.exp.attributes())
     with pytest.raises(UserError, match=r"x\.onnx: not written, the exported network differs from the model by"):
         export(darker, target, ExportOptions(**options))
@@ -117,7 +117,8 @@ def test_command__writes_beside_the_checkpoint_and_prints_the_difference(detecto
     )
     words = ["-c", str(checkpoint), "--format", "onnx", "--nms", "--batch", "dynamic", "--size", "96", "64"]
     tool = Path(__file__).parents[2] / "tools" / "export.py"
-    done = subprocess.run([sys.executable, str(tool), *words], capture_output=True, text=True, timeout=300, check=True)
+    done = run_script(tool, *words)
+    assert done.returncode == 0, done.stderr
     assert "largest difference to the PyTorch model: " in done.stdout
     assert f"{tmp_path / 'best.onnx'}: written" in done.stdout
     found = load_onnx(tmp_path / "best.onnx")

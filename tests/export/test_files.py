@@ -46,15 +46,15 @@ def test_onnx__finds_what_pytorch_finds(exported, images, kind, nms):
     assert file.difference.allowed()
     assert file.difference.compared > 300
     detector = load_onnx(file.path)
-    assert_same(detector(images), file.detector(images))
-    assert detector(images[0]).names == file.detector.names
+    assert_same(detector(images, conf=0), file.detector(images, conf=0))
+    assert detector(images[0], conf=0).names == file.detector.names
 
 
 @pytest.mark.parametrize(("kind", "nms"), [("star", False), ("plain", True), ("resnet", True)])
 def test_torchscript__finds_what_pytorch_finds(exported, images, kind, nms):
     file = exported(kind, format="torchscript", nms=nms, **FREE)
     assert file.difference.allowed()
-    assert_same(load_torchscript(file.path)(images), file.detector(images))
+    assert_same(load_torchscript(file.path)(images, conf=0), file.detector(images, conf=0))
 
 
 @pytest.mark.parametrize("nms", [False, True])
@@ -74,7 +74,9 @@ def test_fixed_batch__takes_any_number_of_images(exported, images):
     assert [(o.name, o.shape) for o in session.get_outputs()] == [
         *[("boxes", [2, 300, 4]), ("scores", [2, 300]), ("labels", [2, 300]), ("count", [2])]
     ]
-    assert_same(load_onnx(file.path)(images), file.detector(images))  # five: two calls of two, one of one
+    assert_same(
+        load_onnx(file.path)(images, conf=0), file.detector(images, conf=0)
+    )  # five: two calls of two, one of one
 
 
 def test_rows__hold_what_count_says_and_no_score_below_the_threshold(exported, images):
@@ -98,7 +100,7 @@ def test_dynamic_size__any_size_of_the_model(exported, images, kind, options):
     detector = load(file.path)
     for size in ((96, 64), (128, 160)):
         detector.exp.test_size = size
-        assert_same(detector(images), at_size(file.detector, size)(images), top=50)
+        assert_same(detector(images, conf=0), at_size(file.detector, size)(images, conf=0), top=50)
 
 
 @pytest.mark.parametrize("kind", ["star", "resnet"])
@@ -114,15 +116,15 @@ def test_own_normalisation__is_in_the_file(kind, images, tmp_path):
     darker = LoadedDetector(detector.model, exp, detector.names, "cpu")
     difference = export(darker, tmp_path / "x.onnx", ExportOptions(nms=True, **FREE))
     assert difference.allowed()
-    assert_same(load_onnx(tmp_path / "x.onnx")(images), darker(images))
-    assert abs(darker(images[0]).scores[0] - detector(images[0]).scores[0]) > 1e-3
+    assert_same(load_onnx(tmp_path / "x.onnx")(images, conf=0), darker(images, conf=0))
+    assert abs(darker(images[0], conf=0).scores[0] - detector(images[0], conf=0).scores[0]) > 1e-3
 
 
 def test_padding__holds_no_detections(images):
     """The wide image leaves rows of padding below it in an input of 64 x 96; a random network sees objects there."""
     detector = random_detector("star", images)
     wide = images[4][:30]
-    found = detector(wide)
+    found = detector(wide, conf=0)
     assert len(found) > 10
     assert ((found.boxes[:, 2:] - found.boxes[:, :2]) > 0).all()
 
@@ -139,17 +141,17 @@ def test_fixed_size__of_a_resnet_pads_smaller_images_and_refuses_larger(exported
         predictions, priors = file.detector.model(exp.get_preprocessor()(batch.images, batch.image_sizes))
     sizes = batch.scales, batch.original_sizes, batch.image_sizes
     want = exp.get_predictor()(predictions, priors, *sizes, (64, 128))
-    assert_same([detector(images[0])], want[:1])
+    assert_same([detector(images[0], conf=0)], want[:1])
     tall = np.ascontiguousarray(images[4].transpose(1, 0, 2))
     with pytest.raises(UserError, match=r"takes inputs of 64x128 pixels .* not 128x64; .*--dynamic-size"):
-        detector(tall)
+        detector(tall, conf=0)
 
 
 def test_fixed_size__of_yolox_is_the_only_one(exported, images):
     detector = load_onnx(exported("many", batch=2, nms=True).path)
     detector.exp.test_size = (64, 64)
     with pytest.raises(UserError, match=r"takes inputs of 64x96 pixels \(height x width\), not 64x64"):
-        detector(images[0])
+        detector(images[0], conf=0)
 
 
 def test_metadata__tells_all_without_this_project(exported):
@@ -207,16 +209,16 @@ def test_thresholds__stricter_ones_apply_to_a_file_with_nms(exported, images):
     file = exported("star", nms=True, **FREE)
     detector = load_onnx(file.path)
     detector.exp.test_conf = 0.5
-    fixed, (want,) = detector(images[0]), file.detector(images[:1])
+    fixed, (want,) = detector(images[0], conf=0), file.detector(images[:1], conf=0)
     assert 0 < len(fixed) == int((want.scores >= 0.5).sum())
     assert len(detector(images[0], conf=0.6)) == int((want.scores >= 0.6).sum())
     detector.exp.test_conf, detector.exp.max_detections = 0.0, 5
-    assert_same_rows(detector(images[0]), want, 5)
-    one_place = detector(images[0], class_agnostic=True)
+    assert_same_rows(detector(images[0], conf=0), want, 5)
+    one_place = detector(images[0], conf=0, class_agnostic=True)
     assert 0 < len(one_place) <= 5
     detector.exp.nmsthre = 0.7
     with pytest.raises(UserError, match=r"nms_threshold 0\.5, so 0\.7 is not possible; .* without --nms"):
-        detector(images[0])
+        detector(images[0], conf=0)
 
 
 def assert_same_rows(found: Detections, want: Detections, count: int) -> None:

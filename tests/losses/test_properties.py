@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -346,3 +348,24 @@ def test_eqlv2__ratio_is_not_clamped():
     assert loss.balance.ratio.tolist() == [100, 100]
     loss.balance.accumulate(torch.tensor([6.0, 1]), torch.tensor([2.0, 4]))
     assert loss.balance.ratio.tolist() == pytest.approx([3, 0.25])
+
+
+@pytest.mark.parametrize(
+    "loss", [SigmoidLoss(), QualityFocalLoss(), EqualizedFocalLoss(3), EqualizedQualityFocalLoss(3)]
+)
+def test_class_weights__multiply_the_column_of_a_category(loss):
+    """Columns are independent: weights (2, 1, 0.5) give 2, 1 and 0.5 times the gradient; g stays."""
+    plain = copy.deepcopy(loss)
+    loss.set_class_weights(torch.tensor([2.0, 1.0, 0.5]))
+    x = torch.randn(40, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    labels, quality = torch.arange(40) % 5 - 2, torch.linspace(0, 1, 40, dtype=torch.float64)
+    gradients = []
+    for each in (plain, loss):
+        own = x.clone().requires_grad_()
+        each(own, labels, quality).backward()
+        gradients.append(own.grad)
+    torch.testing.assert_close(gradients[1], gradients[0] * torch.tensor([2.0, 1.0, 0.5]))
+    if hasattr(loss, "balance"):
+        loss.balance.commit(), plain.balance.commit()
+        torch.testing.assert_close(loss.balance.ratio, plain.balance.ratio)
+    assert loss.state_dict().keys() == plain.state_dict().keys()

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from tests.conftest import GOLDEN
+from tests.processes import context, start_ranks
 from yolox_lt.distributed.processes import free_port
 from yolox_lt.losses import EQLLoss, EQLv2Loss, GroupSoftmaxLoss, SeesawLoss, SoftmaxLoss
 from yolox_lt.models.layers import NormedLinear
@@ -282,10 +282,10 @@ def two_workers(rank, port, queue):
 
 
 def test_two_ranks__statistics_are_summed(golden):
-    queue = mp.get_context("spawn").SimpleQueue()
-    context = mp.spawn(two_workers, (free_port(), queue), nprocs=2, join=False)
+    queue = context().SimpleQueue()
+    ranks = start_ranks(two_workers, (free_port(), queue), 2, join=False)
     results = dict(queue.get() for _ in range(2))
-    while not context.join():
+    while not ranks.join():
         pass
     eqlv2, seesaw = golden("two_stage_eqlv2.npz"), golden("two_stage_seesaw.npz")
     for rank in range(2):

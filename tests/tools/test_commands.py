@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import runpy
 import subprocess
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.conftest import GOLDEN
 from tests.convert.files import official
 from yolox_lt.commands import COMMANDS, main
 
@@ -87,6 +89,18 @@ def test_tool__says_what_the_command_says(name, words, capsys, monkeypatch):
     by_command = outcome(capsys, [name, *words])
     assert by_tool == (by_command[0], *(text.replace(f"yolox-lt {name}", "PROGRAM") for text in by_command[1:]))
     assert by_tool[0] == (0 if words == ["--help"] else 2)
+
+
+def test_demo__finds_objects_with_the_built_in_weights_and_needs_one_detector(tmp_path, capsys):
+    photo = str(GOLDEN / "coco_images/000000000089.jpg")
+    words = ["demo", "image", "--path", photo, "--save", str(tmp_path), "--device", "cpu"]
+    main([*words, "-n", "yolox-nano", "--json", str(tmp_path / "found.json")])
+    found = json.loads((tmp_path / "found.json").read_text())[0]["detections"]
+    assert {"oven", "microwave", "knife"} <= {detection["name"] for detection in found}
+    for more in ([], ["-n", "yolox-nano", "-c", "yolox-nano"]):
+        status, _, error = outcome(capsys, [*words, *more])
+        assert status == 1
+        assert "either -c CHECKPOINT or -n NAME" in error
 
 
 def test_demo_eval__say_how_to_convert_an_official_file(golden, tmp_path, capsys):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -15,8 +13,10 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from tests.processes import Done, run_script
 from tests.tiny import TINY, tiny_data
 from yolox_lt.commands import main
+from yolox_lt.distributed.processes import free_port
 from yolox_lt.evaluate import evaluate_lvis
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,9 +27,8 @@ SETTINGS = [
 ]
 
 
-def tool(name: str, *args: object, cwd: Path = ROOT, status: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), *map(str, args)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+def tool(name: str, *args: object, cwd: Path = ROOT, status: int = 0) -> Done:
+    done = run_script(ROOT / "tools" / f"{name}.py", *args, cwd=cwd)
     assert done.returncode == status, done.stderr[-3000:]
     return done
 
@@ -208,12 +207,12 @@ def test_corrupt_image__stops_by_name_or_is_skipped_and_counted(run, tmp_path):
 
 def test_torchrun__starts_the_same_tool(run, tmp_path):
     _, settings, _ = run
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29511"),
-        *("tools/train.py", "-f", "exps/glyphs/eqfl.py", "-b", "4", "--device", "cpu"),
-        *map(str, [*settings, "output_dir", tmp_path, "max_iter", 2]),
+    words = [
+        *("--nproc-per-node", 2, "--master-port", free_port()),
+        *("tools/train.py", "-f", "exps/glyphs/eqfl.py", "-b", 4, "--device", "cpu"),
+        *(*settings, "output_dir", tmp_path, "max_iter", 2),
     ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    done = run_script("torch.distributed.run", *words)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "2 rank(s)" in (tmp_path / "eqfl/train.log").read_text()
     assert np.isfinite(float((tmp_path / "eqfl/metrics.csv").read_text().splitlines()[1].split(",")[1]))

@@ -98,7 +98,7 @@ def test_page__is_complete_and_loads_nothing_from_elsewhere(server):
 def test_model__names_and_limits(server):
     response, content = ask(server, "GET", "/model")
     assert response.status == 200
-    assert json.loads(content) == {"names": list(NAMES), "overlap": 0.65, "max_bytes": 20 * 2**20}
+    assert json.loads(content) == {"names": list(NAMES), "overlap": 0.65, "conf": None, "max_bytes": 20 * 2**20}
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp"])
@@ -108,7 +108,7 @@ def test_detect__equals_the_detector_on_the_file(server, detector, tmp_path, suf
     response, content = ask(server, "POST", "/detect", path.read_bytes(), JPEG_TYPE)
     assert response.status == 200
     answer = json.loads(content)
-    expected = detector(path)
+    expected = detector(path, conf=0)
     assert len(expected) > 50
     assert answer["detections"] == expected.to_list()
     assert (answer["width"], answer["height"]) == (130, 90)
@@ -122,7 +122,7 @@ def test_detect__an_image_that_lies_on_its_side_is_turned(server, detector, tmp_
     Image.fromarray(picture()).save(path, exif=exif)
     answer = json.loads(ask(server, "POST", "/detect", path.read_bytes(), JPEG_TYPE)[1])
     assert (answer["width"], answer["height"]) == (90, 130) == read_image(path).shape[1::-1]
-    assert answer["detections"] == detector(path).to_list()
+    assert answer["detections"] == detector(path, conf=0).to_list()
 
 
 def test_detect__several_clients_at_once(server, detector):
@@ -137,7 +137,7 @@ def test_detect__several_clients_at_once(server, detector):
         thread.start()
     for thread in threads:
         thread.join()
-    assert [answers[i]["detections"] for i in range(4)] == [d.to_list() for d in detector(pictures)]
+    assert [answers[i]["detections"] for i in range(4)] == [d.to_list() for d in detector(pictures, conf=0)]
 
 
 @pytest.mark.parametrize(

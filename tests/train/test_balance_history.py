@@ -65,6 +65,7 @@ def test_file__one_row_an_epoch_and_later_rows_go_on_resume(tmp_path):
     [
         ([0.0, 0.0], [0.0, 0.0], "g has not moved in 500 iterations"),
         ([9.0, 9.0], [1.0, 1.0], "g is 1 for more than 99% of the categories after 500 iterations"),
+        ([1.0, 0.0], [9.0, 1.0], "g is near 0 in every group after 500 iterations (medians: all 0.056)"),
         ([9.0, 0.0], [1.0, 1.0], None),
     ],
 )
@@ -73,6 +74,14 @@ def test_check__warns_once_where_the_balance_does_nothing(tmp_path, log, pos, ne
     for iteration in (1, CHECK_AFTER - 1, CHECK_AFTER, CHECK_AFTER + 1):
         history.check(iteration)
     assert [message in line for line in log] == ([True] if message else [])
+
+
+def test_check__one_group_that_g_has_reached_is_enough(tmp_path, log):
+    loss = loss_with([1.0, 0.0, 3.0], [9.0, 1.0, 9.0])
+    BalanceHistory(tmp_path, loss, np.array(["c", "r", "f"])).check(CHECK_AFTER)
+    assert log == []  # 0.333 of the frequent one
+    BalanceHistory(tmp_path, loss, np.array(["f", "r", "r"])).check(CHECK_AFTER)
+    assert "(medians: rare 0.167, frequent 0.111)" in log[0]
 
 
 def test_run__callbacks_come_in_order_and_the_history_has_a_row_for_each_epoch(data, tmp_path):

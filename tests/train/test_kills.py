@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
 from benchmarks.kill_moments import MOMENTS
+from tests.processes import run_script
 
 
 def kill(*words):
     """Table of the experiment; it fails for the smallest difference."""
-    done = subprocess.run([sys.executable, "-m", "benchmarks.kills", *words], capture_output=True, text=True)
+    done = run_script("benchmarks.kills", *words, seconds=3600)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

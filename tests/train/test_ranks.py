@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 
+from tests.processes import run_script
 from tests.tiny import tiny_exp
 from tests.train.rank_cases import GLYPHS
 from yolox_lt.checkpoint import load_checkpoint
@@ -29,8 +27,8 @@ SECONDS = 30.0
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, "-m", "tests.train.rank_cases", str(folder)]
-    subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    done = run_script("tests.train.rank_cases", folder)
+    assert done.returncode == 0, done.stderr
     return folder
 
 

@@ -113,7 +113,7 @@ def test_loaded__detects_as_the_evaluator_does(data, tmp_path):
     store = exp.get_store("val")
     for position in (0, 5):
         image_id = int(store.index.image_ids[position])
-        ours = to_arrays(detector(store.read(position)), image_id, store.index.category_ids)
+        ours = to_arrays(detector(store.read(position), conf=exp.test_conf), image_id, store.index.category_ids)
         theirs = evaluated.image_ids == image_id
         np.testing.assert_allclose(ours.boxes, evaluated.boxes[theirs], atol=1e-3)
         np.testing.assert_allclose(ours.scores, evaluated.scores[theirs], atol=1e-6)

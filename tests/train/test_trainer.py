@@ -9,9 +9,9 @@ import math
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from tests.processes import context, start_ranks
 from tests.tiny import tiny_data, tiny_exp
 from yolox_lt.checkpoint import load_checkpoint
 from yolox_lt.data.collate import Collate
@@ -20,10 +20,10 @@ from yolox_lt.distributed.processes import ProcessInfo, free_port
 from yolox_lt.errors import UserError
 from yolox_lt.losses import EqualizedQualityFocalLoss
 from yolox_lt.train.engine import Trainer
-from yolox_lt.train.meter import improves
 from yolox_lt.train.options import TrainOptions
 
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("without_report")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,8 @@ def assert_same_bits(a, b, skip=()):
         if any(s in key for s in skip):
             continue
         if isinstance(value, torch.Tensor):
-            assert torch.equal(value, b[key]), key
+            assert (value.dtype, value.shape) == (b[key].dtype, b[key].shape), key
+            assert value.numpy().tobytes() == b[key].numpy().tobytes(), key
         elif isinstance(value, float) and math.isnan(value):
             assert math.isnan(b[key]), key
         else:
@@ -120,11 +121,10 @@ def run_rank(rank, world, port, data, output, queue):
 
 
 def test_ranks__two_equal_one_on_the_same_global_batches(data, tmp_path):
-    context = mp.get_context("spawn")
     histories = {}
     for world in (1, 2):
-        queue = context.Queue()
-        mp.spawn(run_rank, (world, free_port(), data, tmp_path / str(world), queue), nprocs=world)
+        queue = context().Queue()
+        start_ranks(run_rank, (world, free_port(), data, tmp_path / str(world), queue), world)
         histories[world] = dict(queue.get(timeout=10) for _ in range(world))
     one, two = (load_checkpoint(tmp_path / f"{world}/tiny/latest.pth") for world in (1, 2))
     for step, loss in enumerate(histories[1][0]):
@@ -211,15 +211,13 @@ def test_fine_tuning__loads_what_fits_and_starts_the_classifier_anew(data, tmp_p
     Trainer(tiny_exp(data, tmp_path, max_iter=1, max_epoch=1), TrainOptions(4)).train()
     source = tmp_path / "tiny/latest.pth"
     exp = tiny_exp(data, tmp_path / "other", anchor_scales=(3,), max_iter=1, max_epoch=1)
-    torch.manual_seed(exp.seed)
-    before = exp.get_model().head.cls_preds[0].weight.clone()
     trainer = Trainer(exp, TrainOptions(4, checkpoint=str(source)))
     trainer.prepare()
     model, average = trainer.run.model, trainer.run.ema.model
     content = load_checkpoint(source)
     stem = "backbone.backbone.stem.conv.conv.weight"
     assert torch.equal(model.state_dict()[stem], content["ema"]["model"][stem])
-    assert torch.equal(model.head.cls_preds[0].weight, before)
+    assert float(model.head.cls_preds[0].weight.std()) == pytest.approx(0.001, rel=0.3)  # one anchor now, two before
     assert torch.equal(average.state_dict()[stem], content["ema"]["model"][stem])
 
 
@@ -304,12 +302,3 @@ def test_third_run__in_the_same_folder_keeps_the_figures_and_checkpoints_of_both
         assert len(rows) == 1 + 4 - seed
         for name in ("latest", "epoch_1"):
             assert load_checkpoint(tmp_path / f"tiny/{name}{mark}.pth")["seed"] == seed
-
-
-@pytest.mark.parametrize(
-    ("value", "best", "answer"),
-    [(0.0, -1.0, True), (0.0, 0.0, True), (0.3, 0.3, True), (0.29, 0.3, False), (math.nan, 0.0, True)],
-)
-def test_best__of_equal_evaluations_the_latest_counts(value, best, answer):
-    """AP 0 in the first evaluations must not keep the weights of the first one as best.pth for ever."""
-    assert improves(value, best) == answer

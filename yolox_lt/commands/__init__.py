@@ -17,6 +17,7 @@ COMMANDS = {
     "demo": ("demo", "detect objects in images, a video or a camera's stream"),
     "convert": ("convert", "turn a foreign checkpoint into one of this project"),
     "convert-dataset": ("convert_dataset", "turn a published data set into one annotation file"),
+    "calibrate": ("calibrate", "change the scores of a trained detector's categories, without training"),
     "export": ("export", "write a detector as ONNX or TorchScript"),
     "report": ("report", "write the report page of one or several runs"),
     "model": ("inspect_model", "parameters and operations of an experiment's model"),

@@ -68,7 +68,11 @@ def add_precision(to: argparse.ArgumentParser) -> None:
 
 def add_overrides(to: argparse.ArgumentParser) -> None:
     """KEY VALUE pairs at the end."""
-    to.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="settings to override")
+    overrides = (
+        "settings to override, for example max_epoch 50, or category_map some.json num_classes 3 for a subset of the "
+        "categories (the file gives null for those to leave out)"
+    )
+    to.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help=overrides)
 
 
 def share(text: str) -> float:

@@ -20,7 +20,7 @@ from yolox_lt.data.image_files import IMAGE_SUFFIXES
 from yolox_lt.distributed.processes import pick_device
 from yolox_lt.errors import UserError
 from yolox_lt.images import read_image
-from yolox_lt.inference import LoadedDetector
+from yolox_lt.inference import DEFAULT_CONF, LoadedDetector
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -33,9 +33,18 @@ def make_parser() -> argparse.ArgumentParser:
         "--path", nargs="+", help="image files and folders of images, or video files and addresses of streams"
     )
     parser.add_argument("--camid", type=int, default=0, help="number of the camera")
-    parser.add_argument("-c", "--ckpt", required=True, help="checkpoint, or an exported .onnx or .torchscript file")
+    parser.add_argument("-c", "--ckpt", help="checkpoint, exported .onnx or .torchscript file, or name as for -n")
+    parser.add_argument(
+        "-n", "--name", help="official weights instead of -c: yolox-nano (here already), yolox-tiny, s, m, l, x"
+    )
     common.add_exp_of_checkpoint(parser)
-    parser.add_argument("--conf", type=common.share, default=0.3, help="lowest score that is shown")
+    parser.add_argument(
+        "--conf",
+        type=confidence,
+        metavar="SCORE",
+        help="lowest score that is shown; auto: the threshold of every category in the checkpoint; if not given auto "
+        "where it holds some, else 0.3",
+    )
     parser.add_argument(
         "--nms", type=common.share, default=0.45, help="overlap above which the weaker of two boxes goes"
     )
@@ -48,6 +57,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=8000, help="port of the web page")
     parser.add_argument("--frames", type=int, help="stop a video or camera after so many frames")
     return parser
+
+
+def confidence(text: str) -> float | str:
+    """A number in [0, 1] or "auto", for argparse."""
+    return text if text == "auto" else common.share(text)
 
 
 def image_files(paths: list[str]) -> list[Path]:
@@ -174,20 +188,25 @@ def run_stream(
 
 def main(args: argparse.Namespace) -> None:
     """Load the detector and show what it finds."""
+    if (args.ckpt is None) == (args.name is None):
+        raise UserError("give a detector: either -c CHECKPOINT or -n NAME, for example -n yolox-nano")
     if args.kind in ("image", "video") and args.path is None:
         raise UserError(f"{args.kind}: give the file or folder with --path")
     for path in args.path or []:
         if not is_address(path) and not Path(path).exists():
             raise UserError(f"{path}: not found; check --path")
-    detector = yolox_lt.load(args.ckpt, pick_device(args.device, 0), args.exp_file)
+    detector = yolox_lt.load(args.ckpt or args.name, pick_device(args.device, 0), args.exp_file)
     detector.exp.nmsthre = args.nms
     if args.tsize is not None:
         detector.exp.test_size = (args.tsize, args.tsize)
     if args.kind == "web":
         web.serve(detector, args.host, args.port)
         return
+    if args.conf is None:
+        args.conf = DEFAULT_CONF if detector.thresholds is None else "auto"
+    limits = detector.limits(args.conf)
     # Below --conf nothing is shown, so nothing below it needs to pass NMS either.
-    detector.exp.test_conf = args.conf
+    detector.exp.test_conf = args.conf if limits is None else float(limits.nan_to_num(1.0).min())
     folder = Path(args.save)
     folder.mkdir(parents=True, exist_ok=True)
     records = run_images(detector, args, folder) if args.kind == "image" else run_streams(detector, args, folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import numpy as np
 import torch
 from loguru import logger
 
-from yolox_lt.api import experiment_of, read_checkpoint, weights_of
-from yolox_lt.checkpoint import load_weights
+from yolox_lt.api import calibrated, experiment_of, read_checkpoint, weights_of
+from yolox_lt.checkpoint import load_weights, portable, save_checkpoint
 from yolox_lt.commands import common
 from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.dataset import ImageStore
@@ -21,6 +22,7 @@ from yolox_lt.distributed.collectives import gather_to_main, main_first, rank_gr
 from yolox_lt.distributed.processes import ProcessInfo, count_processes, launch, use_fast_products
 from yolox_lt.errors import UserError
 from yolox_lt.evaluate import DetectionArrays, Report, evaluate_lvis, evaluate_openimages
+from yolox_lt.evaluate.bootstrap import COCO, LVIS, Matched, bootstrap, interval_table
 from yolox_lt.evaluate.coco import evaluate_coco
 from yolox_lt.evaluate.collect import Limits, best_of_images, write_results
 from yolox_lt.evaluate.evaluator import Evaluator
@@ -29,6 +31,7 @@ from yolox_lt.evaluate.results import labels_and_images, load_detections
 from yolox_lt.exp import DetectorExp, get_exp
 from yolox_lt.exp.agreement import adopt_given
 from yolox_lt.report.analysis.balance_file import balance_columns
+from yolox_lt.report.analysis.category_thresholds import category_thresholds, thresholds_text
 from yolox_lt.report.analysis.evaluation_file import record_evaluation
 from yolox_lt.report.analysis.per_category import threshold_column, training_columns
 from yolox_lt.report.data.summary import summarize_training
@@ -84,6 +87,18 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--report", metavar="DIR", help="folder for a page of this evaluation: curves, errors, thresholds, images"
     )
+    parser.add_argument(
+        "--thresholds",
+        action="store_true",
+        help="store in the checkpoint the threshold of every category with the best F1; demo and API use them",
+    )
+    parser.add_argument(
+        "--precision", type=common.share, metavar="P", help="with --thresholds: those that reach this precision instead"
+    )
+    parser.add_argument("--bootstrap", type=int, metavar="N", help="95 %% intervals over N resamples of the images")
+    parser.add_argument(
+        "--against", metavar="FILE", help="with --bootstrap: second result file; the interval of the difference"
+    )
     common.add_overrides(parser)
     return parser
 
@@ -113,6 +128,7 @@ def evaluate(process: ProcessInfo, args: argparse.Namespace) -> None:
         given = get_exp(args.exp_file, args.name)
         adopt_given(given, content, args.opts[::2])
     exp = experiment_of(content, checkpoint, given, args.opts)
+    args.fixed |= "calibrator" in content and args.protocol != "openimages"  # re-ranking alone can raise AP
     for attribute, value in (("test_conf", args.conf), ("nmsthre", args.nms)):
         if value is not None:
             setattr(exp, attribute, value)
@@ -130,11 +146,14 @@ def evaluate(process: ProcessInfo, args: argparse.Namespace) -> None:
     use_fast_products(process.device, exp.tf32, fixed_size=False)
     model = exp.get_model()
     load_weights(model, weights_of(content), checkpoint)
+    model, calibrator = calibrated(model, content, exp, checkpoint)
     model.to(process.device).to(memory_format=torch.channels_last)
     ranks = rank_groups()
     share = max(args.batch_size // process.world_size, 1)
     make = functools.partial(exp.get_evaluator, share, process.rank, process.world_size, names=content.get("names"))
     evaluator = main_first(make, ranks.objects)
+    if calibrator is not None:
+        evaluator.predictor = replace(evaluator.predictor, calibrator=calibrator)
     index = evaluator.index
     found = evaluator.detect(model, process.device, common.amp_type(args), process.is_main, limits)
     parts = gather_to_main(found, ranks.objects)
@@ -155,6 +174,9 @@ def evaluate(process: ProcessInfo, args: argparse.Namespace) -> None:
     detections = everything if limits is None else best_of_images(everything, per_image)
     report = score(index, detections, args, evaluator.groups, evaluator.train_boxes)
     show(report, extra_scores(index, everything, args, evaluator.groups))
+    show_intervals(index, detections, args, evaluator.groups)
+    if args.thresholds:
+        keep_thresholds(Path(checkpoint), evaluator, detections, report, args.precision)
     columns = training_facts(exp, content, evaluator) if args.csv or args.report else {}
     keep(args, index, detections, report, columns, exp.get_store("val"), content.get("epoch"))
 
@@ -245,6 +267,53 @@ def check_outputs(args: argparse.Namespace) -> None:
             raise UserError(f"{path}: its folder does not exist; create it or give another path")
 
 
+def show_intervals(
+    index: AnnotationIndex, detections: DetectionArrays, args: argparse.Namespace, groups: np.ndarray | None = None
+) -> None:
+    """Print what --bootstrap and --against ask for."""
+    if args.bootstrap is None:
+        return
+    rules = {"lvis": LVIS, "coco": COCO}.get(args.protocol)
+    ours = args.results or "this checkpoint"
+    named = [(ours, detections)]
+    if args.against is not None:
+        named.append((args.against, load_detections(args.against)))
+    matched = [Matched.of(index, found, rules, groups) for _, found in named]
+    samples = bootstrap(matched, args.bootstrap)
+    values = [each.metrics(np.ones(len(index), np.int64)) for each in matched]
+    for (name, _), value, sample in zip(named, values, samples):
+        print(interval_table(value, sample, str(name)))
+    if args.against is not None:
+        print(interval_table(values[0] - values[1], samples[0] - samples[1], f"{ours} less {args.against}"))
+
+
+def keep_thresholds(
+    path: Path, evaluator: Evaluator, detections: DetectionArrays, report: Report, precision: float | None
+) -> None:
+    """Store thresholds in the checkpoint, and print what they give."""
+    content = read_checkpoint(path)
+    names = content.get("names", list(report.category_names))
+    made = category_thresholds(evaluator.index, detections, report, evaluator.labels, precision)
+    save_checkpoint(path, content | {"exp": portable(content["exp"]), "thresholds": made.state(names)})
+    # Groups are those of the annotation file's categories.
+    groups = report.groups if evaluator.labels is None else None
+    same = category_thresholds(evaluator.index, detections, report, evaluator.labels, fixed=0.3)
+    print("\n".join(thresholds_text(each, tuple(names), groups) for each in (made, same)))
+    logger.info(f"{path}: thresholds stored; demo and API use them unless told otherwise")
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Refuse options that do not go together."""
+    if args.bootstrap is not None and args.bootstrap < 2:
+        raise UserError(f"--bootstrap {args.bootstrap}: give at least 2 resamples, for example 1000")
+    if args.against is not None and args.bootstrap is None:
+        raise UserError("--against compares under --bootstrap; give both, for example --bootstrap 1000")
+    if args.precision is not None and not args.thresholds:
+        raise UserError("--precision says which thresholds are stored; give it together with --thresholds")
+    if args.thresholds and args.ann is not None:
+        raise UserError("--thresholds are stored in a checkpoint; give -c CKPT instead of --ann and --results")
+
+
 def show(report: Report, extra: Sequence[Report]) -> None:
     """Print the tables."""
     print("\n".join(each.table() for each in (report, *extra)))
@@ -253,6 +322,7 @@ def show(report: Report, extra: Sequence[Report]) -> None:
 def main(args: argparse.Namespace) -> None:
     """Score a result file, or start the ranks that score a checkpoint."""
     check_outputs(args)
+    check_options(args)
     if (args.ann is None) != (args.results is None):
         raise UserError("--ann and --results belong together: the annotation file and the result file to score")
     if args.ann is not None:
@@ -262,6 +332,7 @@ def main(args: argparse.Namespace) -> None:
         labels_and_images(detections, index, args.results)  # an unknown id is told with the name of the file
         report = score(index, detections, args)
         show(report, extra_scores(index, detections, args))
+        show_intervals(index, detections, args)
         keep(args, index, detections, report, {})
         return
     find_checkpoint(args)

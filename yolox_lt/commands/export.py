@@ -20,7 +20,9 @@ from yolox_lt.export.write import FORMATS
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = common.parser(__doc__)
-    parser.add_argument("-c", "--ckpt", required=True, help="checkpoint of a trained detector")
+    parser.add_argument(
+        "-c", "--ckpt", required=True, help="checkpoint of a trained detector, or yolox-nano, yolox-tiny, s, m, l, x"
+    )
     common.add_exp_of_checkpoint(parser)
     parser.add_argument("--format", choices=FORMATS, required=True, help="what to write")
     parser.add_argument("-o", "--output", metavar="FILE", help="file to write; beside the checkpoint if not given")
@@ -30,6 +32,11 @@ def make_parser() -> argparse.ArgumentParser:
         help="decoding and NMS inside: boxes [B, n, 4] in input pixels, scores [B, n], labels [B, n], count [B], n "
         "being the experiment's max_detections; without: cls_logits, box_deltas, quality_logits. TorchScript with NMS "
         "needs torchvision where it runs",
+    )
+    parser.add_argument(
+        "--no-thresholds",
+        action="store_true",
+        help="with --nms: leave the thresholds of the categories, if the checkpoint has some, out of the graph",
     )
     parser.add_argument("--batch", default="1", metavar="N", help="images of a batch, or dynamic")
     parser.add_argument("--dynamic-size", action="store_true", help="any height and width that the model takes")
@@ -56,6 +63,7 @@ def main(args: argparse.Namespace) -> None:
         test_size=None if args.size is None else tuple(args.size),
         dynamic_size=args.dynamic_size,
         nms=args.nms,
+        thresholds=not args.no_thresholds,
     )
     detector = yolox_lt.load(args.ckpt, exp=args.exp_file)
     difference = export(detector, target, options, args.images)

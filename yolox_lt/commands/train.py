@@ -11,6 +11,7 @@ from loguru import logger
 
 from yolox_lt.api import read_checkpoint
 from yolox_lt.commands import common
+from yolox_lt.commands.train_own import own_exp_file
 from yolox_lt.distributed.processes import ProcessInfo, count_processes, launch, launched_externally
 from yolox_lt.errors import UserError
 from yolox_lt.exp import DetectorExp, get_exp
@@ -24,13 +25,25 @@ def make_parser() -> argparse.ArgumentParser:
     parser = common.parser(__doc__)
     common.add_exp(parser)
     parser.add_argument(
+        "--data",
+        metavar="PATH",
+        help="your own data instead of an experiment file: a data.yaml, a json, or a folder; every setting is chosen "
+        "from it, explained, and written to exp.py in the run's folder (-n: the model, yolox-nano if not given)",
+    )
+    parser.add_argument("--budget", help="length of a run with --data: iterations or a time, 2000it, 30m or 2h")
+    parser.add_argument(
         "-b",
         "--batch-size",
-        type=int,
-        help="images of one step over all devices; the experiment's batch_size if not given",
+        type=batch_size,
+        help="images of one step over all devices; the experiment's batch_size if not given; auto: the largest power "
+        "of two that one GPU's memory takes",
     )
     common.add_devices(parser)
-    parser.add_argument("-c", "--ckpt", help="weights to start from; with --resume the run to continue")
+    parser.add_argument(
+        "-c",
+        "--ckpt",
+        help="weights to start from, a file or yolox-nano, yolox-tiny, s, m, l, x; with --resume the run to continue",
+    )
     parser.add_argument(
         "--resume", action="store_true", help="continue the run (from its latest.pth unless -c is given)"
     )
@@ -38,6 +51,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--cache", action="store_true", help="keep decoded images in memory")
     common.add_overrides(parser)
     return parser
+
+
+def batch_size(text: str) -> int | str:
+    """A number of images, or "auto", for argparse."""
+    return text if text == "auto" else int(text)
 
 
 def make_exp(args: argparse.Namespace) -> DetectorExp:
@@ -51,20 +69,23 @@ def make_exp(args: argparse.Namespace) -> DetectorExp:
 
 def given_by(args: argparse.Namespace) -> tuple[str, ...]:
     """Names of the settings that the command line sets."""
-    options = {"batch_size": args.batch_size is not None, "amp": args.fp16 or args.bf16}
+    options = {"batch_size": isinstance(args.batch_size, int), "amp": args.fp16 or args.bf16}
     return (*args.opts[::2], *(name for name, is_given in options.items() if is_given))
 
 
 def train(process: ProcessInfo, args: argparse.Namespace) -> None:
     """One rank of the run."""
     common.setup_process(process)
+    from yolox_lt.train.auto_batch import auto_batch
     from yolox_lt.train.options import TrainOptions
 
     exp = make_exp(args)
-    batch_size = exp.batch_size if args.batch_size is None else args.batch_size
+    batch_size = exp.batch_size if args.batch_size in (None, "auto") else args.batch_size
     if process.is_main and launched_externally(args.devices):
         check(args)
     amp = common.amp_type(args)
+    if args.batch_size == "auto" and not args.resume:  # a resumed run keeps its batch
+        batch_size = auto_batch(exp, process, amp)
     options = TrainOptions(batch_size, process, amp, args.ckpt, args.resume, args.cache, given_by(args))
     with run_lock(Path(exp.output_dir) / exp.exp_name) if process.is_main else contextlib.nullcontext():
         exp.get_trainer(options).train()
@@ -86,7 +107,15 @@ def check(args: argparse.Namespace) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Train what the experiment starts from, if that is named and not there yet, then the experiment itself."""
+    """Train what the experiment starts from, if that is named and not there yet, then the experiment itself.
+
+    Raises:
+        UserError: --budget without --data.
+    """
+    if args.data is not None:
+        args.exp_file, args.name = str(own_exp_file(args)), None
+    elif args.budget is not None:
+        raise UserError("--budget is for --data; an experiment's length is max_epoch (and max_iter)")
     for stage in stages(args):
         start(stage)
 

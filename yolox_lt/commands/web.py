@@ -109,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
             image = decode(self.read_upload())
             start = time.perf_counter()
             with self.server.turn:
-                found = self.server.detector(image)
+                found = self.server.detector(image, 0.0)  # the page itself leaves out what is too low
         except RefusedError as refused:
             self.refuse(refused.status, refused.sentence)
         except ConnectionError:
@@ -208,8 +208,13 @@ def decode(data: bytes) -> np.ndarray:
 
 
 def model_settings(detector: LoadedDetector) -> dict[str, Any]:
-    """What the page has to know: category names, overlap above which two boxes share a place, largest upload."""
-    return {"names": list(detector.names), "overlap": detector.exp.nmsthre, "max_bytes": MAX_BYTES}
+    """What the page has to know: category names, overlap above which two boxes share a place, largest upload, and the
+    thresholds of the categories, null without any.
+    """
+    thresholds = detector.thresholds
+    # 2: of this category nothing is reported.
+    conf = None if thresholds is None else thresholds.conf.nan_to_num(2.0).tolist()
+    return {"names": list(detector.names), "overlap": detector.exp.nmsthre, "max_bytes": MAX_BYTES, "conf": conf}
 
 
 def make_server(detector: LoadedDetector, host: str = "127.0.0.1", port: int = 8000) -> DemoServer:

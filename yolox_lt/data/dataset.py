@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 
 from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.annotations.json_text import name_of
+from yolox_lt.data.augment.own_transforms import OwnTransforms, apply_own
 from yolox_lt.data.augment.transforms import Sample, fit
 from yolox_lt.data.collate import Item
 from yolox_lt.data.image_file import MAX_PIXELS, BadImageError, read_image_file
@@ -157,6 +158,7 @@ class TrainDataset(Dataset[Item]):
         skip_bad_images: replace unreadable images by another one and name them in the item, instead of stopping.
         partner_factors: [images], mosaic and mixup partners are drawn in proportion to these; None: uniformly, as in
             the released models.
+        transforms: a user's own, after the recipe; None for none.
     """
 
     def __init__(
@@ -167,12 +169,14 @@ class TrainDataset(Dataset[Item]):
         seed: int = 0,
         skip_bad_images: bool = False,
         partner_factors: np.ndarray | None = None,
+        transforms: OwnTransforms | None = None,
     ) -> None:
         self.store = store
         self.images = images
         self.augment = augment
         self.seed = seed
         self.skip_bad_images = skip_bad_images
+        self.transforms = transforms
         self.partner_ends = None if partner_factors is None else np.cumsum(partner_factors, dtype=np.float64)
 
     def __len__(self) -> int:
@@ -194,6 +198,8 @@ class TrainDataset(Dataset[Item]):
                         f"{MAX_REPLACEMENTS + 1} images in a row cannot be read, the last one because: {error}"
                     ) from error
                 image = self.partner(rng)
+        if self.transforms is not None:
+            sample = apply_own(self.transforms, sample, rng)
         position = self.images[image]
         height, width = sample.image.shape[:2]
         return Item(

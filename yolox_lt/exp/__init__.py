@@ -6,6 +6,7 @@ from yolox_lt.exp.glyph_data import GlyphExp, GlyphResNetExp, GlyphTwoStageExp
 from yolox_lt.exp.load import get_exp
 from yolox_lt.exp.lvis_data import LVIS05Data, LVISData, LVISExp, LVISStarExp
 from yolox_lt.exp.openimages_data import OpenImagesData
+from yolox_lt.exp.own_data import OwnDataExp
 from yolox_lt.exp.resnet import ATSSExp, FCOSExp, PAAExp, ResNetExp, RetinaNetExp
 from yolox_lt.exp.two_stage import ClassifierExp, TwoStageExp
 from yolox_lt.exp.yolox import Exp, YOLOXStarExp
@@ -25,6 +26,7 @@ __all__ = [
     "LVISExp",
     "LVISStarExp",
     "OpenImagesData",
+    "OwnDataExp",
     "PAAExp",
     "ResNetExp",
     "RetinaNetExp",

@@ -15,6 +15,7 @@ from yolox_lt.exp.settings import BaseExp
 STRUCTURE = frozenset(
     {"num_classes", "depth", "width", "act", "depthwise", "neck_shortcut", "quality", "anchor_scales", "anchor_ratios"}
     | {"resnet_depth", "fpn_channels", "box_code", "legacy", "pixel_mean", "pixel_std", "recipe"}
+    | {"pad_value"}
     | {"head_width", "class_agnostic_boxes", "normed_classifier", "group_bins"}
 )
 """What the network is and what it is shown: other values make the same weights another detector."""
@@ -25,22 +26,26 @@ OWN_STRUCTURE = {"two_stage": frozenset({"cls_loss"})}
 LOSS = frozenset(
     {"assigner", "atss_cells", "cls_loss", "loss_alpha", "loss_gamma", "loss_scale", "loss_focusing", "loss_weighting"}
     | {"loss_alpha_in_statistic", "cls_weight", "l1", "box_loss", "box_weight", "quality_weight"}
-    | {"eql_threshold", "eql_frequency", "eqlv2_weights", "seesaw_exponents", "others_ratio"}
+    | {"eql_threshold", "eql_frequency", "eqlv2_weights", "seesaw_exponents", "others_ratio", "class_weights"}
 )
 """What is minimised; the state of the loss in a checkpoint belongs to it."""
 
 OPTIMIZER = frozenset(
-    {"optimizer", "momentum", "nesterov", "weight_decay", "decay_all", "cls_bias_decay", "ema", "ema_decay"}
-    | {"trainable_layers", "freeze_bn", "classifier_only"}
+    {"optimizer", "momentum", "nesterov", "weight_decay", "decay_all", "cls_bias_decay", "ema", "ema_decay", "ema_ramp"}
+    | {"trainable_layers", "freeze_bn", "classifier_only", "freeze"}
 )
 """What the optimiser's state in a checkpoint is made for."""
 
 ORDER = frozenset(
     {"seed", "sampler", "repeat_thresh", "repeat_rounding", "partners", "keep_empty", "group_aspect", "epoch_length"}
+    | {"val_share"}
     | {"glyph_categories", "glyph_image_size", "glyph_object_size", "glyph_profile", "glyph_seed"}
     | {"glyph_train_images", "glyph_val_images"}
 )
 """What decides which images come next."""
+
+START = frozenset({"fresh_std"})
+"""What the first step began with."""
 
 TEST = frozenset(
     {"test_size", "test_conf", "nmsthre", "pre_nms", "multi_label", "max_detections", "expand_detections"}
@@ -60,7 +65,10 @@ FOR_INFERENCE = frozenset(
 )
 """Methods that decide what a trained detector finds."""
 
-FIXED = STRUCTURE | LOSS | OPTIMIZER | ORDER
+OF_THE_WEIGHTS = ("neck_shortcut", "pad_value")
+"""What weights of YOLOX were trained with and no shape tells: runs from them take it over, see `adopt_weights`."""
+
+FIXED = STRUCTURE | LOSS | OPTIMIZER | ORDER | START
 """What a resumed run cannot change."""
 
 
@@ -94,6 +102,7 @@ def resume_settings(exp: BaseExp, content: dict[str, Any], given: Iterable[str] 
     kept, said = [], []
     for name, (now, was) in differences(exp, content["exp"]).items():
         wanted = given is None or name in given or (first is not None and name not in first)
+        wanted = wanted and (name not in OF_THE_WEIGHTS or is_explicit(exp, name))
         if name in OF_THE_PLACE:
             continue
         if name in OF_THE_DATA and not now:
@@ -143,7 +152,42 @@ def adopt_given(exp: BaseExp, content: dict[str, Any], given: Iterable[str]) -> 
         exp: is changed. content: the checkpoint. given: names of settings on this command line.
     """
     names = set(content.get("given", ())) - set(given) - OF_THE_PLACE
+    names |= {name for name in OF_THE_WEIGHTS if not is_explicit(exp, name)}
     exp.update({name: value for name, value in content["exp"].items() if name in names})
+
+
+def adopt_weights(exp: BaseExp, content: dict[str, Any], path: str | Path) -> list[str]:
+    """Give a run that starts from a YOLOX checkpoint's weights the neck shortcuts and the padding they know.
+
+    Args:
+        exp: is changed, but for what it sets itself. content: the checkpoint at `path`.
+
+    Returns:
+        What to say, a line for each setting that changes.
+    """
+    theirs = content["exp"]
+    if exp.family != "yolox" or content.get("family", "yolox") != "yolox":
+        return []
+    now = {"neck_shortcut": getattr(exp, "neck_shortcut", None), "pad_value": padding(plain(exp.attributes()))}
+    was = {"neck_shortcut": theirs.get("neck_shortcut"), "pad_value": padding(theirs)}
+    said = []
+    for name in OF_THE_WEIGHTS:
+        if was[name] is None or was[name] == now[name] or is_explicit(exp, name):
+            continue
+        exp.update({name: was[name]})
+        said.append(f"{path}: was trained with {name} {was[name]}, so this run has it too, not its own {now[name]}")
+    return said
+
+
+def padding(settings: dict[str, Any]) -> int | None:
+    """Grey level around the images under a YOLOX experiment's settings, None where they do not say."""
+    own: int | None = settings.get("pad_value")
+    return {"official": 114, "released": 0}.get(settings.get("recipe", "")) if own is None else own
+
+
+def is_explicit(exp: BaseExp, name: str) -> bool:
+    """Whether the user sets this: on the command line, on the object, or in a class outside of this package."""
+    return name in vars(exp) or any(name in vars(cls) for cls in type(exp).__mro__ if not is_ours(cls))
 
 
 def overridden_methods(exp: BaseExp) -> list[str]:

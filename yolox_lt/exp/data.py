@@ -12,6 +12,7 @@ from yolox_lt.data.annotations.formats import FORMATS
 from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.annotations.reader import Reader
 from yolox_lt.data.annotations.source import Source, split_of
+from yolox_lt.data.augment.own_transforms import OwnTransforms
 from yolox_lt.data.collate import Collate
 from yolox_lt.data.dataset import EvalDataset, EvalTransform, ImageStore, Recipe, TrainDataset, default_data_root
 from yolox_lt.data.frequency import Rounding, class_balanced_factors, repeat_factors
@@ -50,6 +51,8 @@ class DataExp(BaseExp):
     category_map: str | None = None
     # score only validation images whose path begins so, or whose ids a file lists (LVIS minival: val2017/)
     val_subset: str | None = None
+    # share of the images of train_ann that are held out for validation, in place of val_ann; None = val_ann has them
+    val_share: float | None = None
     # train on images without objects too
     keep_empty: bool = True
     # replace unreadable images by others and report them, instead of stopping at the first
@@ -73,6 +76,8 @@ class DataExp(BaseExp):
     # at most so many iterations an epoch, None = all; a run is stated in iterations by epochs of a round number: with
     # 10,000 it is max_epoch and milestones (in epochs) times 10,000 of them, while the images continue where they were
     max_iter: int | None = None
+    # exactly so many iterations an epoch, however many images there are; None = by epoch_length and max_iter
+    epoch_iters: int | None = None
 
     # batches of wide or of tall images only, so that little is padding
     group_aspect: bool = False
@@ -92,7 +97,10 @@ class DataExp(BaseExp):
         Raises:
             UserError: no such file.
         """
-        names, folders = (self.train_ann, self.train_images) if split == "train" else (self.val_ann, self.val_images)
+        if self.val_share is not None and not 0 < self.val_share < 1:
+            raise UserError(f"val_share {self.val_share:g}: give a share of the images above 0 and below 1, or None")
+        own = split == "val" and self.val_share is None
+        names, folders = (self.val_ann, self.val_images) if own else (self.train_ann, self.train_images)
         return Source(
             tuple(self.find(name, f"{split}_ann") for name in ([names] if isinstance(names, str) else names)),
             self.data_format,
@@ -102,6 +110,7 @@ class DataExp(BaseExp):
             self.val_subset if split == "val" else None,
             str(self.data_root()),
             () if folders is None or isinstance(folders, str) else tuple(folders),
+            self.val_share,
             self.get_formats(),
         )
 
@@ -150,7 +159,8 @@ class DataExp(BaseExp):
             UserError: none of the files looked for exists.
         """
         index = self.get_index(split)
-        folder = self.train_images if split == "train" else self.val_images
+        whole = split == "train" or self.val_share is not None  # one set has one folder
+        folder = self.train_images if whole else self.val_images
         # With a folder for every file the index already has them in the names.
         store = ImageStore(index, self.data_root(), folder if isinstance(folder, str) else None, cache)
         probes = np.unique(np.linspace(0, len(index) - 1, FILES_TO_PROBE).astype(int)).tolist()
@@ -229,6 +239,8 @@ class DataExp(BaseExp):
 
     def iterations_per_epoch(self, factors: np.ndarray, batch_size: int, world: int) -> int:
         """Optimiser steps of one epoch for a total batch of `batch_size`."""
+        if self.epoch_iters is not None:
+            return self.epoch_iters
         iterations = iterations_per_epoch(self.epoch_images(factors), world, batch_size // world)
         return iterations if self.max_iter is None else min(iterations, self.max_iter)
 
@@ -243,6 +255,12 @@ class DataExp(BaseExp):
         """What makes training samples."""
         raise NotImplementedError
 
+    def get_transforms(self) -> OwnTransforms | None:
+        """What is done to each training sample after `get_augment`, for example torchvision.transforms.v2: a callable
+        (image, target) -> (image, target), see `data.augment.own_transforms`. None: nothing.
+        """
+        return None
+
     def get_eval_transform(self) -> EvalTransform:
         """What brings an image to the network at test time."""
         raise NotImplementedError
@@ -256,7 +274,8 @@ class DataExp(BaseExp):
         store = self.get_store("train", cache)
         positions = self.train_positions(store.index)
         partners = self.partner_factors(store.index, positions)
-        return TrainDataset(store, positions, self.get_augment(), seed, self.skip_bad_images, partners)
+        parts = seed, self.skip_bad_images, partners, self.get_transforms()
+        return TrainDataset(store, positions, self.get_augment(), *parts)
 
     def get_sampler(self, factors: np.ndarray, seed: int, rank: int, world: int) -> SampleStream:
         """The endless stream of images of one rank."""

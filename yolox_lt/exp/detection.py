@@ -15,7 +15,7 @@ from yolox_lt.coders import Coder
 from yolox_lt.criterion import TrainingCriterion
 from yolox_lt.errors import UserError
 from yolox_lt.exp.agreement import match_categories
-from yolox_lt.exp.data import DataExp
+from yolox_lt.exp.wishes import WishesExp
 from yolox_lt.losses import (
     ClassificationLoss,
     EQLv2FocalLoss,
@@ -39,12 +39,21 @@ if TYPE_CHECKING:
     from yolox_lt.train.options import TrainOptions
 
 
-class DetectorExp(DataExp):
+class DetectorExp(WishesExp):
     """Settings common to all detectors; `Exp` (YOLOX) and `ResNetExp` add network, boxes and images."""
 
     positive_fields = frozenset(
         {"num_classes", "batch_size", "print_interval", "eval_interval", "keep_checkpoints", "max_epoch", "max_iter"}
-        | {"accumulate", "atss_cells", "max_detections", "pre_nms", "checkpoint_interval", "nonfinite_limit"}
+        | {
+            "accumulate",
+            "epoch_iters",
+            "atss_cells",
+            "max_detections",
+            "pre_nms",
+            "checkpoint_interval",
+            "nonfinite_limit",
+            "patience",
+        }
     )
 
     # --------------------------------------------------------------- run
@@ -90,6 +99,9 @@ class DetectorExp(DataExp):
     anchor_scales: tuple[float, ...] = (1,)
     # score that classes start from
     prior_prob: float = 0.01
+    # deviation of the start weights of prediction layers, so that scores start at the prior; None: as released from
+    # scratch, FINE_TUNE_STD where layers start anew on trained features, which scatter the logits by far more
+    fresh_std: float | None = None
     # label assigner, see get_assigner
     assigner: str = "atss"
     # candidate cells per level and object of ATSS; priors per level = cells x anchors (18 with two anchors)
@@ -136,6 +148,8 @@ class DetectorExp(DataExp):
     cls_bias_decay: float | None = None
     ema: bool = True
     ema_decay: float = 0.9998
+    # updates over which the average's decay rises to ema_decay, as official: far more than a short run has
+    ema_ramp: float = 2000.0
     # largest total gradient norm, None = no clipping
     clip_norm: float | None = None
     # batches whose gradients are added up before a step; -b counts them all

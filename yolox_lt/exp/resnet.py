@@ -6,7 +6,7 @@ references the docstring says what we chose.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from yolox_lt.assign import ATSSAssigner, BaseAssigner, FCOSAssigner, MaxIoUAssigner, PAAAssigner
 from yolox_lt.coders import Coder, DeltaCoder, DistanceCoder
@@ -16,6 +16,7 @@ from yolox_lt.data.collate import Collate
 from yolox_lt.errors import UserError
 from yolox_lt.exp.detection import DetectorExp, unknown
 from yolox_lt.models import Detector, build_resnet
+from yolox_lt.models.category_rows import CategoryRows
 from yolox_lt.models.preprocess import Preprocessor
 from yolox_lt.predict import Predictor
 
@@ -73,6 +74,11 @@ class ResNetBodyExp(DetectorExp):
 
     def get_augment(self) -> ShortSideAugment:
         return ShortSideAugment(self.short_sides, self.long_side, self.flip_prob, legacy=False)
+
+    def largest_input(self) -> tuple[int, int]:
+        multiple = self.get_collate().multiple
+        short = max(self.short_sides) if self.group_aspect else self.long_side
+        return -(-short // multiple) * multiple, -(-self.long_side // multiple) * multiple
 
     def get_eval_transform(self) -> ShortSideTransform:
         return ShortSideTransform(*self.test_size)
@@ -138,6 +144,11 @@ class ResNetExp(ResNetBodyExp):
             trainable_layers=self.trainable_layers,
             freeze_bn=self.freeze_bn,
         )
+
+    def category_rows(self, content: dict[str, Any]) -> dict[str, CategoryRows]:
+        if self.num_outputs() != self.num_classes:
+            return {}
+        return {"head.cls_pred.": CategoryRows(len(self.anchor_scales) * len(self.anchor_ratios))}
 
     def get_coder(self) -> Coder:
         """The box code named by `box_code`."""

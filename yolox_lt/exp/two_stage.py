@@ -25,6 +25,8 @@ from yolox_lt.exp.detection import unknown
 from yolox_lt.exp.resnet import ResNetBodyExp
 from yolox_lt.losses import EQLLoss, EQLv2Loss, GroupSoftmaxLoss, RegionLoss, SeesawLoss, SoftmaxLoss
 from yolox_lt.models import Detector
+from yolox_lt.models.category_rows import CategoryRows
+from yolox_lt.models.freezing import freeze
 from yolox_lt.models.two_stage import build_two_stage
 from yolox_lt.predict import RoIPredictor
 from yolox_lt.region_criterion import TwoStageCriterion
@@ -104,11 +106,10 @@ class TwoStageExp(ResNetBodyExp):
             prior_prob=self.prior_prob if self.cls_loss in SIGMOID_LOSSES else None,
             normed=self.normed_classifier,
             trainable_layers=self.trainable_layers,
-            freeze_bn=self.freeze_bn or self.classifier_only,
+            freeze_bn=self.freeze_bn,
         )
         if self.classifier_only:
-            model.requires_grad_(False)
-            model.head.cls_pred.requires_grad_(True)
+            freeze(model, [name for name, _ in model.named_parameters() if not name.startswith(CLASSIFIER)])
         return model
 
     def load_pretrained(self, model: Detector) -> None:
@@ -204,6 +205,13 @@ class TwoStageExp(ResNetBodyExp):
             scores=self.class_scores(),
         )
 
+    def category_rows(self, content: dict[str, Any]) -> dict[str, CategoryRows]:
+        """As `WishesExp.category_rows`. The columns of BAGS' groups depend on all categories: they start anew."""
+        rows = {} if self.class_agnostic_boxes else {BOXES: CategoryRows(each=4)}
+        if self.cls_loss != "bags" and type(self).get_cls_loss is TwoStageExp.get_cls_loss:
+            rows[CLASSIFIER] = CategoryRows(extra=self.num_outputs() - self.num_classes)
+        return rows
+
     def layers_anew(self, content: dict[str, Any], path: str | Path, names: Sequence[str]) -> tuple[str, ...]:
         """As `DetectorExp.layers_anew`: the classifier of another loss; with `classifier_only` always.
 
@@ -211,11 +219,10 @@ class TwoStageExp(ResNetBodyExp):
             UserError: the second training would start from something else than a softmax baseline of its structure.
         """
         settings, same = content["exp"], list(content.get("names", names)) == list(names)
-        anew: tuple[str, ...] = () if same or self.class_agnostic_boxes else (BOXES,)
         if not self.classifier_only:
             own = (self.cls_loss, self.normed_classifier)
             there = (settings.get("cls_loss"), settings.get("normed_classifier"))
-            return anew if same and own == there else (*anew, CLASSIFIER)
+            return () if own == there and (same or self.cls_loss != "bags") else (CLASSIFIER,)
         family, loss = content.get("family"), settings.get("cls_loss")
         if family != self.family or loss != "softmax" or settings.get("classifier_only"):
             what = f"cls_loss {loss!r}" + (" and classifier_only" if settings.get("classifier_only") else "")

@@ -6,7 +6,7 @@ Attribute and method names are those of official YOLOX, so an existing file work
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from yolox_lt.data.dataset import Letterbox
 from yolox_lt.errors import UserError
 from yolox_lt.exp.detection import DetectorExp, unknown
 from yolox_lt.models import Detector, build_yolox
+from yolox_lt.models.category_rows import CategoryRows
 from yolox_lt.models.preprocess import Preprocessor
 from yolox_lt.predict import Predictor
 
@@ -46,12 +47,14 @@ class Exp(DetectorExp):
     l1 = "tail"
 
     # --------------------------------------------------------------- schedule
-    warmup_epochs = 5
+    warmup_epochs: float = 5
     no_aug_epochs = 15
 
     # --------------------------------------------------------------- images
     # official (YOLOX's own) or released (the EFL models': see the recipes)
     recipe: str = "official"
+    # grey level 0..255 around images; None = the recipe's, 114 (official) or 0 (released)
+    pad_value: int | None = None
     # (height, width); with multiscale_range 5 the actual training size is within [640 - 5*32, 640 + 5*32]
     input_size: tuple[int, int] = (640, 640)
     multiscale_range: int = 5
@@ -82,6 +85,15 @@ class Exp(DetectorExp):
             neck_shortcut=self.neck_shortcut,
             prior_prob=self.prior_prob,
         )
+
+    def category_rows(self, content: dict[str, Any]) -> dict[str, CategoryRows]:
+        """As `WishesExp.category_rows`. Beside an objectness a score means another thing than beside an IoU branch: its
+        rows do not move from one to the other.
+        """
+        same = (content["exp"].get("quality") == "obj") == (self.quality == "obj")
+        if not same or self.num_outputs() != self.num_classes:
+            return {}
+        return {"head.cls_preds.": CategoryRows(len(self.anchor_scales))}
 
     def get_coder(self) -> DeltaCoder:
         """Box code: YOLOX's grid for an objectness head, anchor deltas for an IoU branch."""
@@ -135,6 +147,8 @@ class Exp(DetectorExp):
         released = self.recipe == "released"
         base = RELEASED_RECIPE if released else OFFICIAL_RECIPE
         own = {f.name: getattr(self, f.name) for f in dataclasses.fields(base) if hasattr(self, f.name)}
+        if self.pad_value is not None:
+            own["fill"] = self.pad_value
         own["image_multiscale"] = (self.multiscale_range or None) if released else None
         return dataclasses.replace(base, **own)
 
@@ -164,6 +178,10 @@ class Exp(DetectorExp):
             return self.input_size
         rng = np.random.default_rng([self.seed or 0, 1, iteration // 10])
         rows = int(rng.integers(low, high + 1))
+        return rows * 32, 32 * int(rows * self.input_size[1] / self.input_size[0])
+
+    def largest_input(self) -> tuple[int, int]:
+        rows = self.size_range()[1]
         return rows * 32, 32 * int(rows * self.input_size[1] / self.input_size[0])
 
     def size_range(self) -> tuple[int, int]:

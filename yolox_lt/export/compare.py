@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from yolox_lt import boxes as box_ops
-from yolox_lt.coders import category_logits
 from yolox_lt.errors import UserError
 from yolox_lt.export.regions import FileRegions
 from yolox_lt.export.runtime import ExportedModel, finish
@@ -132,7 +131,8 @@ def batch_difference(detector: LoadedDetector, model: ExportedModel, batch: Batc
     """Largest difference of boxes, of scores, and the number of boxes."""
     images = model.fit(batch)
     predictions, priors = reference(detector, images, batch)
-    predictor = detector.exp.get_predictor(detector.names)
+    inside = detector.limits("auto") if model.metadata.thresholds_inside else None
+    predictor = detector.predictor(detector.exp.get_predictor().class_agnostic, inside)
     size = (images.shape[2], images.shape[3])
     if model.of_regions:
         exported, _ = model(images, batch.image_sizes)
@@ -168,7 +168,7 @@ def region_difference(
         paired = [(distances.amin(dim=side) <= SAME_BOX).double().mean().item() for side in (0, 1)]
         if not min(paired) >= SAME_PROPOSALS:  # also without any proposal, where the mean is NaN
             return (0.0, 0.0, 0) if distances.shape == (0, 0) else (float("inf"), float("inf"), 0)
-    of_found = replace(predictor, scores=None) if isinstance(found, FileRegions) else predictor
+    of_found = replace(predictor, scores=None, calibrator=None) if isinstance(found, FileRegions) else predictor
     one, other = (
         decoded_regions(*predictions.classify(regions), regions, sizes, rule)
         for predictions, rule in ((found, of_found), (want, predictor))
@@ -187,7 +187,7 @@ def decoded_regions(
         box_ops.clip(predictor.coder.decode(own[:, None].double().expand_as(part), part), size)
         for own, part, size in zip(regions, per_region.split(counts), sizes)
     ]
-    return torch.cat(boxes), category_logits(logits.double(), predictor.scores).sigmoid()
+    return torch.cat(boxes), predictor.logits(logits.double()).sigmoid()
 
 
 @torch.no_grad()
@@ -205,7 +205,7 @@ def decoded_difference(
 
     of_file: `one` is what a file gives, with one logit a category whatever the loss.
     """
-    of_one = replace(predictor, scores=None) if of_file else predictor
+    of_one = replace(predictor, scores=None, calibrator=None) if of_file else predictor
     boxes = scores = 0.0
     for b in range(len(one.cls_logits)):  # scores of one image can fill a gigabyte
         ours, theirs = (decoded(p, b, priors, q, size) for p, q in ((one, of_one), (other, predictor)))
@@ -219,7 +219,7 @@ def decoded(
 ) -> tuple[Tensor, Tensor]:
     """Boxes [P, 4] inside the input and scores [P, C] of image b."""
     boxes = predictor.coder.decode(priors.plain(), predictions.box_deltas[b])
-    scores = category_logits(predictions.cls_logits[b], predictor.scores).sigmoid()
+    scores = predictor.logits(predictions.cls_logits[b]).sigmoid()
     if predictions.quality_logits is not None:
         scores *= predictions.quality_logits[b].sigmoid()[:, None]
     return box_ops.clip(boxes, size), scores
@@ -229,7 +229,7 @@ def rounding_error(detector: LoadedDetector, model: ExportedModel, batch: Batch)
     """Largest differences of a box inside the input and of a score between the model in float32 and in float64."""
     assert isinstance(detector.model, Detector)
     images = model.fit(batch)
-    predictor, size = detector.exp.get_predictor(), (images.shape[2], images.shape[3])
+    predictor, size = detector.predictor(), (images.shape[2], images.shape[3])
     if model.of_regions:
         return region_rounding(detector, images, batch)
     single, priors = reference(detector, images, batch)
@@ -244,7 +244,7 @@ def rounding_error(detector: LoadedDetector, model: ExportedModel, batch: Batch)
 def region_rounding(detector: LoadedDetector, images: Tensor, batch: Batch) -> tuple[float, float]:
     """The same for the second stage of a two-stage model, on the regions that its float32 run proposes."""
     assert isinstance(detector.model, Detector)
-    predictor = detector.exp.get_predictor()
+    predictor = detector.predictor()
     single, _ = reference(detector, images, batch)
     try:
         detector.model.double()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from yolox_lt.errors import UserError
 from yolox_lt.exp import DetectorExp
 from yolox_lt.exp.agreement import overridden_methods
 from yolox_lt.export.network import first_cells, takes_image_sizes
+from yolox_lt.inference import LoadedDetector
 from yolox_lt.models import Detector
 from yolox_lt.models.two_stage import TwoStageDetector
 
@@ -58,6 +60,9 @@ class Metadata:
     thresholds: of the experiment's Predictor; a file with NMS has them inside.
     strides, anchors, legacy, box_code: how box deltas become boxes. anchors: per level [A][x1, y1, x2, y2] of the first
         cell; legacy: they are in the +1 pixel convention; box_code: a class of `yolox_lt.coders` and its arguments.
+    category_thresholds: rule, conf, precision and recall of every category, null where there is none of a number; None
+        without thresholds. thresholds_inside: the file gives nothing below them.
+    calibrator: class of the calibrator that is inside beside the classifier, empty for none or an affine one.
     overrides, exp_file: methods that the experiment's file overrides, and its name.
     """
 
@@ -78,6 +83,9 @@ class Metadata:
     box_code: dict[str, Any]
     overrides: tuple[str, ...] = ()
     exp_file: str = ""
+    category_thresholds: dict[str, Any] | None = None
+    thresholds_inside: bool = False
+    calibrator: str = ""
     format_version: int = FORMAT_VERSION
 
     def to_strings(self) -> dict[str, str]:
@@ -109,6 +117,17 @@ class Metadata:
         values["overrides"] = tuple(values.get("overrides", ()))
         values["size"] = None if values["size"] is None else tuple(values["size"])
         return cls(**values)
+
+
+def described(detector: LoadedDetector, inside: bool) -> dict[str, Any]:
+    """Fields on the calibrator and the thresholds of a detector. inside: the latter are in the graph."""
+    own, thresholds = detector.thresholds, None
+    if own is not None:
+        columns = {name: getattr(own, name).tolist() for name in ("conf", "precision", "recall")}
+        numbers = {name: [None if math.isnan(v) else v for v in values] for name, values in columns.items()}
+        thresholds = {"rule": own.rule, **numbers}
+    name = "" if detector.calibrator is None else type(detector.calibrator).__name__
+    return {"category_thresholds": thresholds, "thresholds_inside": inside, "calibrator": name}
 
 
 def describe(

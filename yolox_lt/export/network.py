@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from yolox_lt.coders import category_logits
 from yolox_lt.exp.detection import DetectorExp, preprocessor_of
 from yolox_lt.models import AnchorGrid, Detector, fuse_conv_bn
 from yolox_lt.models.preprocess import count
+from yolox_lt.predict import Predictor
 from yolox_lt.types import Predictions, Priors
 
 
@@ -22,21 +22,21 @@ class ExportNetwork(nn.Module):
     """Pixels -> raw predictions, with BatchNorm folded and the experiment's normalisation inside.
 
     Args:
-        model: the detector; a copy is taken. exp: its experiment.
+        model: the detector; a copy is taken. exp: its experiment. predictor: with calibrator and thresholds.
     """
 
-    def __init__(self, model: Detector, exp: DetectorExp) -> None:
+    def __init__(self, model: Detector, exp: DetectorExp, predictor: Predictor) -> None:
         super().__init__()
         fused = fuse_conv_bn(model).requires_grad_(False).float().cpu()
         self.backbone, self.head = fused.backbone, fused.head
         self.pixels = preprocessor_of(exp)
-        self.predictor = exp.get_predictor()
+        self.predictor = predictor
 
     def forward(self, images: Tensor, image_sizes: Tensor | None = None) -> tuple[Tensor, ...]:
         """Float BGR 0..255 [B, 3, H, W] (and int64 [B, 2]) -> cls_logits, box_deltas and, if any, quality_logits."""
         predictions, _ = self.predict(images, image_sizes)
         raw = (
-            category_logits(predictions.cls_logits, self.predictor.scores),
+            self.predictor.logits(predictions.cls_logits),
             predictions.box_deltas,
             predictions.quality_logits,
         )
@@ -52,12 +52,12 @@ class DetectionNetwork(ExportNetwork):
     """Pixels -> detections: the network and `Predictor` behind it.
 
     Args:
-        model: the detector; a copy is taken. exp: its experiment.
+        model: the detector; a copy is taken. exp: its experiment. predictor: with calibrator and thresholds.
         dynamic_size: count the priors of a level at run time; otherwise those of the traced size are constants.
     """
 
-    def __init__(self, model: Detector, exp: DetectorExp, dynamic_size: bool) -> None:
-        super().__init__(model, exp)
+    def __init__(self, model: Detector, exp: DetectorExp, predictor: Predictor, dynamic_size: bool) -> None:
+        super().__init__(model, exp, predictor)
         self.num_classes = exp.num_classes
         self.fill = exp.get_collate().fill
         self.dynamic_size = dynamic_size

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from yolox_lt.coders import category_logits
 from yolox_lt.exp.detection import DetectorExp, preprocessor_of
 from yolox_lt.models import fuse_conv_bn
 from yolox_lt.models.two_stage import RegionPredictions, TwoStageDetector
 from yolox_lt.models.two_stage.rpn_head import Proposals
+from yolox_lt.predict import Predictor
 
 REGION_NAMES = ("cls_logits", "box_deltas", "proposals")
 """Names of the outputs."""
@@ -21,14 +21,15 @@ class RegionNetwork(nn.Module):
     """Pixels of one image -> its proposals and what the second stage says of them; anchors are constants of the size.
 
     Args:
-        model: the detector; a copy is taken. exp: its experiment. size: (height, width) of the input.
+        model: the detector; a copy is taken. exp: its experiment. predictor: with its calibrator.
+        size: (height, width) of the input.
     """
 
-    def __init__(self, model: TwoStageDetector, exp: DetectorExp, size: tuple[int, int]) -> None:
+    def __init__(self, model: TwoStageDetector, exp: DetectorExp, predictor: Predictor, size: tuple[int, int]) -> None:
         super().__init__()
         self.model = fuse_conv_bn(model).requires_grad_(False).float().cpu()
         self.pixels = preprocessor_of(exp)
-        self.scores = exp.get_predictor().scores
+        self.predictor = predictor
         features = self.model.backbone(torch.zeros(1, 3, *size))
         self.priors = self.model.anchors([feature.shape[-2:] for feature in features], "cpu")
 
@@ -47,7 +48,7 @@ class RegionNetwork(nn.Module):
         scores = torch.cat([scores, torch.full((rule.post_nms,), -torch.inf)])
         proposals = boxes[scores.topk(rule.post_nms).indices]
         logits, box_deltas = self.model.classify(features, [proposals])
-        return category_logits(logits, self.scores)[None], box_deltas[None], proposals[None]
+        return self.predictor.logits(logits)[None], box_deltas[None], proposals[None]
 
 
 class FileRegions(RegionPredictions):

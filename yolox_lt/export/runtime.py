@@ -8,12 +8,14 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from yolox_lt.calibrate.calibrator_state import Thresholds
 from yolox_lt.errors import UserError
 from yolox_lt.exp import DetectorExp, TwoStageExp, get_exp
 from yolox_lt.exp.agreement import check_overrides
@@ -121,6 +123,19 @@ class ExportedDetector(LoadedDetector):
 
     model: ExportedModel
 
+    def limits(self, conf: float | Literal["auto"] | None) -> Tensor | None:
+        """As in the base class.
+
+        Raises:
+            UserError: a number where the file has the thresholds of its categories inside.
+        """
+        if isinstance(conf, (int, float)) and conf > 0 and self.model.metadata.thresholds_inside:
+            raise UserError(
+                f"{self.model.source}: has the thresholds of its categories inside, so conf {conf:g} is not possible; "
+                "leave it out, or export the checkpoint again with --no-thresholds"
+            )
+        return super().limits(conf)
+
     def detect_batch(self, batch: Batch, predictor: Predictor) -> list[Detections]:
         """Detections of images of one size."""
         images = self.model.fit(batch).to(self.device)
@@ -129,7 +144,7 @@ class ExportedDetector(LoadedDetector):
             check_thresholds(self.model, predictor)
             return finish(self.model.outputs(images, sizes), batch, predictor, self.model.metadata.legacy)
         predictions, priors = self.model(images, sizes)
-        predictor = dataclasses.replace(predictor, scores=None)  # a file gives one logit a category
+        predictor = dataclasses.replace(predictor, scores=None, calibrator=None)  # a file gives one logit a category
         size = (images.shape[2], images.shape[3])
         return predictor(predictions, priors, batch.scales, batch.original_sizes, batch.image_sizes, size)
 
@@ -157,7 +172,8 @@ def finish(outputs: Sequence[Tensor], batch: Batch, predictor: Predictor, legacy
     boxes, scores, labels, count = outputs
     boxes = boxes - boxes.new_tensor([0, 0, 1, 1]) * float(legacy)  # back to the convention of the file's own NMS
     filled = torch.arange(scores.shape[1], device=scores.device) < count[:, None]  # [B, D]
-    candidates = Candidates(boxes, scores.masked_fill(~filled, NONE), labels)
+    scores = predictor.confident(scores.masked_fill(~filled, NONE), labels.clamp(min=0))
+    candidates = Candidates(boxes, scores, labels)
     return predictor.to_original(predictor.finish(candidates, legacy), legacy, batch.scales, batch.original_sizes)
 
 
@@ -233,7 +249,16 @@ def detector_of(model: ExportedModel, device: torch.device, exp: str | Path | De
         own.update(metadata.settings)
     outside = {"overrides": sorted(set(metadata.overrides) - INSIDE), "exp_file": metadata.exp_file}
     check_overrides(own, outside, model.source)
-    return ExportedDetector(model, own, metadata.names, device)
+    return ExportedDetector(model, own, metadata.names, device, thresholds=thresholds_in(metadata))
+
+
+def thresholds_in(metadata: Metadata) -> Thresholds | None:
+    """The thresholds of the categories that a file holds."""
+    held = metadata.category_thresholds
+    if held is None:
+        return None
+    columns = (np.array(held[name], np.float32) for name in ("conf", "precision", "recall"))  # null is NaN
+    return Thresholds(held["rule"], *map(torch.from_numpy, columns))
 
 
 def require(package: str) -> ModuleType:

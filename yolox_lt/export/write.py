@@ -7,7 +7,7 @@ import copy
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from yolox_lt.errors import UserError
 from yolox_lt.exp import DetectorExp
 from yolox_lt.export.compare import Difference, check, compare
-from yolox_lt.export.metadata import Metadata, describe
+from yolox_lt.export.metadata import Metadata, describe, described
 from yolox_lt.export.network import DetectionNetwork, ExportNetwork
 from yolox_lt.export.regions import REGION_NAMES, RegionNetwork
 from yolox_lt.export.runtime import load_onnx, load_torchscript, require
@@ -25,6 +25,7 @@ from yolox_lt.images import Image, read_image
 from yolox_lt.inference import LoadedDetector
 from yolox_lt.models import Detector
 from yolox_lt.models.two_stage import TwoStageDetector
+from yolox_lt.predict import Predictor
 
 FORMATS = ("onnx", "torchscript")
 OPSETS = range(17, 21)
@@ -46,6 +47,7 @@ class ExportOptions:
     test_size: as the experiment's setting of that name; None for its own.
     dynamic_size: height and width of the input are free (multiples of the model's divisor).
     nms: decoding and NMS inside.
+    thresholds: with `nms`, those of every category inside too, where the detector has some.
     """
 
     format: Literal["onnx", "torchscript"] = "onnx"
@@ -54,6 +56,7 @@ class ExportOptions:
     test_size: tuple[int, int] | None = None
     dynamic_size: bool = False
     nms: bool = False
+    thresholds: bool = True
 
 
 def export(
@@ -79,9 +82,13 @@ def export(
         exp.test_size = options.test_size
     multiple = exp.get_collate().multiple
     size = (-(-exp.test_size[0] // multiple) * multiple, -(-exp.test_size[1] // multiple) * multiple)
-    network = make_network(model, exp, options, size)
+    own = LoadedDetector(model, exp, detector.names, "cpu", detector.calibrator, detector.thresholds)
+    inside = options.nms and options.thresholds and detector.thresholds is not None
+    predictor = own.predictor(exp.get_predictor().class_agnostic, own.limits("auto") if inside else None)
+    network = make_network(model, exp, predictor, options, size)
     fixed = None if options.dynamic_size else size
     metadata = describe(model, exp, detector.names, fixed, options.batch, options.nms)
+    metadata = replace(metadata, **described(detector, inside))
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         temporary.touch()
@@ -89,7 +96,7 @@ def export(
         load = load_onnx if options.format == "onnx" else load_torchscript
         exported = load(temporary).model
         exported.source = target
-        difference = compare(LoadedDetector(model, exp, detector.names, "cpu"), exported, arrays)
+        difference = compare(own, exported, arrays)
         check(difference, target)
         os.replace(temporary, target)
     except OSError as error:
@@ -101,12 +108,14 @@ def export(
 
 
 def make_network(
-    model: Detector, exp: DetectorExp, options: ExportOptions, size: tuple[int, int]
+    model: Detector, exp: DetectorExp, predictor: Predictor, options: ExportOptions, size: tuple[int, int]
 ) -> ExportNetwork | RegionNetwork:
     """The network to trace, of the family of the model. size: (height, width) of the input."""
     if isinstance(model, TwoStageDetector):
-        return RegionNetwork(model, exp, size)
-    return DetectionNetwork(model, exp, options.dynamic_size) if options.nms else ExportNetwork(model, exp)
+        return RegionNetwork(model, exp, predictor, size)
+    if options.nms:
+        return DetectionNetwork(model, exp, predictor, options.dynamic_size)
+    return ExportNetwork(model, exp, predictor)
 
 
 def check_options(detector: LoadedDetector, options: ExportOptions) -> None:

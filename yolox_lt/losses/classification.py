@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from yolox_lt.errors import UserError
+
 
 class CategoryLoss(nn.Module):
     """Any loss on categories: the dense ones, `ClassificationLoss`, and those of regions, `RegionLoss`."""
@@ -11,6 +13,17 @@ class CategoryLoss(nn.Module):
     def category_state(self) -> dict[str, Tensor]:
         """What the run's history keeps after every epoch, each [C] by name; empty for a loss without a memory."""
         return {}
+
+    def set_class_weights(self, weights: Tensor) -> None:
+        """Multiply the loss of each category's column by its weight from now on; weights: [C], above 0.
+
+        Raises:
+            UserError: in this loss a category has no column of its own.
+        """
+        raise UserError(
+            f"class_weights: {type(self).__name__} has no column that belongs to a category alone; take one of the "
+            "losses on sigmoids (cls_loss qfl, eqfl, ...), or leave class_weights out"
+        )
 
 
 class ClassificationLoss(CategoryLoss):

@@ -21,8 +21,17 @@ class DenseLoss(ClassificationLoss):
     """What all dense classification losses share: argument checks, float32 under autocast, the fused pass.
 
     A subclass says what happens at the positive entries (`positive_term`) and gives weight and exponent of the negative
-    entries for C categories (`negative_factors`).
+    entries for C categories (`negative_factors`). Class weights multiply both and the gradient sums, whose ratio stays.
     """
+
+    class_weights: Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("class_weights", None, persistent=False)  # a setting, no state
+
+    def set_class_weights(self, weights: Tensor) -> None:
+        self.class_weights = weights.double()
 
     def forward(
         self, logits: Tensor, labels: Tensor, quality: Tensor | None = None, normalizer: float | Tensor = 1.0
@@ -42,7 +51,17 @@ class DenseLoss(ClassificationLoss):
         """Value, gradient and gradient sums in one pass; arguments as `forward`."""
         weight, exponent = self.negative_factors(logits)
         scale = torch.as_tensor(normalizer, dtype=torch.float64).to(logits.device, non_blocking=True)
-        return dense_pass(logits, labels, quality, self.positive_term, exponent, weight, scale)
+        if self.class_weights is not None:
+            weight = weight * self.class_weights
+        return dense_pass(logits, labels, quality, self.weighted_positive_term, exponent, weight, scale)
+
+    def weighted_positive_term(self, x: Tensor, labels: Tensor, quality: Tensor | None) -> tuple[Tensor, Tensor]:
+        """`positive_term` times the class weights."""
+        loss, gradient = self.positive_term(x, labels, quality)
+        if self.class_weights is None:
+            return loss, gradient
+        factor = self.class_weights[labels].to(x.dtype)
+        return factor * loss, factor * gradient
 
     def positive_term(self, x: Tensor, labels: Tensor, quality: Tensor | None) -> tuple[Tensor, Tensor]:
         """Value and derivative at the positive entries: logits x, their labels and qualities, each [M] -> each [M]."""

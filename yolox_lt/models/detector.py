@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from yolox_lt.errors import UserError
+from yolox_lt.models.freezing import keep_norms_frozen
 from yolox_lt.models.heads import YOLOXHead
 from yolox_lt.models.init import init_prior_bias
 from yolox_lt.models.pafpn import YOLOPAFPN
@@ -64,6 +65,12 @@ class Detector(nn.Module):
                 "head and anchors must agree on the number of anchors per cell"
             )
         return predictions, priors
+
+    def train(self, mode: bool = True) -> Detector:
+        """Set the mode; BatchNorm layers without gradient stay in evaluation mode."""
+        super().train(mode)
+        keep_norms_frozen(self)
+        return self
 
     def _check_size(self, height: int, width: int) -> None:
         divisor = self.size_divisor

@@ -15,6 +15,15 @@ from torch import Tensor, nn
 from yolox_lt.errors import UserError
 from yolox_lt.models.heads import YOLOXHead
 
+PREDICTIONS = (
+    *("head.cls_preds.", "head.reg_preds.", "head.obj_preds."),  # YOLOX
+    *("head.cls_pred", "head.box_pred", "head.quality_pred"),  # RetinaHead
+)
+"""Beginnings of the names of the layers that predict scores, boxes and qualities of cells."""
+
+FINE_TUNE_STD = 0.001
+"""Deviation of prediction weights that start anew on trained features, see docs/losses.md for what others do."""
+
 
 def prior_bias(prior_prob: float) -> float:
     """The bias -ln((1 - p) / p) with which a sigmoid starts at `prior_prob` (Lin et al., Focal Loss, section 4.1).
@@ -51,3 +60,22 @@ def init_prior_bias(head: YOLOXHead, prior_prob: float, quality_prior_prob: floa
     """
     fill_bias(head.cls_preds, prior_bias(prior_prob))
     fill_bias(head.obj_preds, prior_bias(quality_prior_prob))
+
+
+def redraw_predictions(model: nn.Module, std: float) -> None:
+    """Draw the weights of a dense detector's prediction layers as Normal(0, std), in place; biases stay.
+
+    So every score starts at what its bias says, whatever the size of the features, and boxes start near their anchors.
+    Heads on regions predict by linear layers, which stay as released: their softmax has no prior to keep.
+
+    Args:
+        model: a Detector with its first weights. std: 0 or more.
+
+    Raises:
+        UserError: a negative deviation.
+    """
+    if std < 0:
+        raise UserError(f"fresh_std is {std}: give a deviation of 0 or more, for example {FINE_TUNE_STD}.")
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d) and name.startswith(PREDICTIONS):
+            nn.init.normal_(module.weight, std=std)

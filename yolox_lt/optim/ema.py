@@ -8,12 +8,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-RAMP = 2000.0
-"""Updates over which the decay rises to its final value."""
-
 
 class ModelEMA:
-    """ema = d ema + (1 - d) model with d = decay (1 - exp(-n / 2000)) at update n.
+    """ema = d ema + (1 - d) model with d = decay (1 - exp(-n / ramp)) at update n.
 
     Every floating parameter and buffer is averaged, BatchNorm statistics included; integer buffers keep their value
     from the start. Only the model is averaged, never the criterion.
@@ -25,12 +22,14 @@ class ModelEMA:
         model: to be followed; the average starts as a copy.
         decay: final decay.
         first: number of the first update: 0 in the released EFL models (it copies the model), 1 in official YOLOX.
+        ramp: updates over which the decay rises to its final value.
     """
 
-    def __init__(self, model: nn.Module, decay: float = 0.9998, first: int = 1) -> None:
+    def __init__(self, model: nn.Module, decay: float = 0.9998, first: int = 1, ramp: float = 2000.0) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
         self.next = first
+        self.ramp = ramp
         self.ours = self.floats(self.model)
         self.followed: nn.Module | None = None
 
@@ -45,7 +44,7 @@ class ModelEMA:
 
     def decay_at(self, n: int) -> float:
         """Decay of update number n: small at first, `decay` in the end."""
-        return self.decay * (1 - math.exp(-n / RAMP))
+        return self.decay * (1 - math.exp(-n / self.ramp))
 
     @staticmethod
     def floats(model: nn.Module) -> list[Tensor]:

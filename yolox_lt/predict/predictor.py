@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from yolox_lt import boxes as box_ops
+from yolox_lt.calibrate import Calibrator, calibrated_logits
 from yolox_lt.coders import Coder, category_logits
 from yolox_lt.predict import select, traced
 from yolox_lt.predict.nms import category_nms
@@ -65,6 +66,8 @@ class Predictor:
         voting: replace each kept box by the score-weighted mean of the candidates that overlap it, see `vote`.
         names: category names for the detections.
         scores: outputs of the classifier [..., W] -> scores [..., C]; None: a sigmoid of each.
+        calibrator: changes the scores before the best pairs are chosen; None for none, or one inside the classifier.
+        conf: float32 [C], lowest score of every category that is kept, NaN for none of it; None keeps all.
     """
 
     coder: Coder
@@ -78,6 +81,19 @@ class Predictor:
     voting: bool = False
     names: tuple[str, ...] = ()
     scores: Callable[[Tensor], Tensor] | None = None
+    calibrator: Calibrator | None = None
+    conf: Tensor | None = None
+
+    def logits(self, outputs: Tensor) -> Tensor:
+        """Outputs of the classifier [..., W] -> one calibrated logit a category [..., C]."""
+        return calibrated_logits(category_logits(outputs, self.scores), self.calibrator)
+
+    def confident(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """Scores of labels (int64, of one shape), NONE where they are below `conf`."""
+        if self.conf is None:
+            return scores
+        # Before NMS: with `class_agnostic` what is not shown must not take the place of what is.
+        return scores.masked_fill(~(scores >= self.conf.to(scores)[labels]), select.NONE)
 
     @torch.no_grad()
     def __call__(
@@ -121,19 +137,19 @@ class Predictor:
         usable = usable & (boxes[..., :2] < corners(content_sizes)[..., :2]).all(dim=2)
         logits = predictions.quality_logits
         quality = torch.ones_like(boxes[..., 0]) if logits is None else logits.float().sigmoid()
-        cls_logits = category_logits(predictions.cls_logits, self.scores)
         parts, first = [], 0
         for size in priors.level_sizes:
             level = slice(first, first + size)
             scores, prior, label = best_pairs(
-                cls_logits[:, level],
+                self.logits(predictions.cls_logits[:, level]),
                 quality[:, level],
                 usable[:, level],
                 smaller(size, self.pre_nms),
                 self.multi_label,
                 max(self.score_threshold, 0.0),
             )
-            parts.append((boxes[:, level].gather(1, prior[..., None].expand(-1, -1, 4)), scores, label))
+            level_boxes = boxes[:, level].gather(1, prior[..., None].expand(-1, -1, 4))
+            parts.append((level_boxes, self.confident(scores, label), label))
             first = first + size
         return Candidates(*(torch.cat(column, dim=1) for column in zip(*parts)))
 

@@ -39,7 +39,12 @@ class RoIPredictor(Predictor):
         sizes = [(int(height), int(width)) for height, width in content_sizes.tolist()]
         regions = [found.boxes for found in predictions.propose(sizes)]
         logits, deltas = predictions.classify(regions)
-        scores = logits.float().sigmoid() if self.scores is None else self.scores(logits.float())
+        if self.calibrator is None and self.scores is not None:
+            scores = self.scores(logits.float())
+        else:
+            scores = self.logits(logits.float()).sigmoid()
+        if self.conf is not None:
+            scores = self.confident(scores, torch.arange(scores.shape[1], device=scores.device).expand_as(scores))
         counts = [len(boxes) for boxes in regions]
         found = [
             self.survivors(*parts) for parts in zip(regions, scores.split(counts), deltas.float().split(counts), sizes)

@@ -15,6 +15,7 @@ from yolox_lt.distributed.collectives import RankGroups, broadcast
 from yolox_lt.distributed.processes import ProcessInfo, use_deterministic_algorithms, use_fast_products
 from yolox_lt.errors import UserError
 from yolox_lt.exp.detection import DetectorExp, preprocessor_of
+from yolox_lt.models.freezing import freeze, matching
 from yolox_lt.optim.ema import ModelEMA
 from yolox_lt.train.options import TrainOptions
 from yolox_lt.train.progress import Progress
@@ -103,7 +104,12 @@ def build_run(
     device = options.process.device
     use_fast_products(device, exp.tf32, exp.has_fixed_size())
     model = exp.get_model().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if exp.freeze:
+        freeze(model, matching((name for name, _ in model.named_parameters()), exp.freeze))
     criterion = exp.get_criterion().to(device)
+    if exp.class_weights:
+        weights = exp.weights_of(data.index.category_names)
+        criterion.cls_loss.set_class_weights(torch.tensor(weights, device=device))
     for state in criterion.step_states():
         state.auto_commit = False
     # The released models count updates from 0, so that the first one copies the model; official YOLOX from 1.
@@ -121,7 +127,7 @@ def build_run(
         exp.get_optimizer(options.batch_size, model),
         exp.get_lr_scheduler(exp.basic_lr_per_img * options.batch_size, data.epoch_iterations),
         torch.amp.GradScaler(device.type, enabled=options.amp == torch.float16),
-        ModelEMA(model, exp.ema_decay, first) if exp.ema else None,
+        ModelEMA(model, exp.ema_decay, first, exp.ema_ramp) if exp.ema else None,
         progress,
         given=options.given or (),
     )

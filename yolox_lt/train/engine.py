@@ -17,22 +17,33 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from yolox_lt.data.sampling.sampler import SamplerSegment
-from yolox_lt.distributed.collectives import any_rank, batchnorm_statistics, lost_rank, main_first, rank_groups
+from yolox_lt.distributed.collectives import (
+    any_rank,
+    batchnorm_statistics,
+    broadcast,
+    lost_rank,
+    main_first,
+    rank_groups,
+)
 from yolox_lt.distributed.signals import Stopped, StopSignals
 from yolox_lt.errors import UserError
 from yolox_lt.evaluate.metrics import Report
+from yolox_lt.exp.agreement import adopt_weights
 from yolox_lt.exp.detection import DetectorExp
+from yolox_lt.report.analysis.category_thresholds import category_thresholds
 from yolox_lt.train.build import build_batches, build_data, build_run, choose_seed, micro_batch_size
 from yolox_lt.train.callbacks.callback import Callback, ExpCallback
 from yolox_lt.train.callbacks.checkpoints import Checkpoints
 from yolox_lt.train.callbacks.log import RunLog
 from yolox_lt.train.callbacks.writers import make_writers
 from yolox_lt.train.memory import keep_large_blocks
-from yolox_lt.train.meter import IntervalMeter, epoch_record, nan_to_zero
+from yolox_lt.train.meter import IntervalMeter, epoch_record
 from yolox_lt.train.nonfinite import NonFiniteGuard
 from yolox_lt.train.options import TrainOptions
+from yolox_lt.train.prior import prior_line
 from yolox_lt.train.progress import Progress
-from yolox_lt.train.restore import find_start, read_start, resume_as_begun, start_from
+from yolox_lt.train.restore import find_start, read_start, resume_as_begun, start_fresh, start_from
+from yolox_lt.train.selection import check_metric, chosen_metrics
 from yolox_lt.train.state import RunState, TrainData
 from yolox_lt.types import Batch
 
@@ -48,6 +59,7 @@ class Trainer:
     guard: NonFiniteGuard
     meter: IntervalMeter
     batch_stream: Iterator[Batch] | None = None
+    prior_said: bool = False
 
     def __init__(self, exp: DetectorExp, options: TrainOptions) -> None:
         self.exp = exp
@@ -98,6 +110,9 @@ class Trainer:
         resumed = checkpoint if start.resume else None
         if resumed is not None and start.path is not None:
             self.options = resume_as_begun(exp, self.options, resumed, start.path)
+        elif checkpoint is not None and start.path is not None:
+            for line in adopt_weights(exp, checkpoint, start.path):
+                logger.info(line)
         options = self.options
         self.guard = NonFiniteGuard(exp.nonfinite, options.amp, exp.nonfinite_limit)
         self.meter = IntervalMeter(exp.print_interval, options.batch_size)
@@ -105,6 +120,7 @@ class Trainer:
         seed = choose_seed(exp, None if resumed is None else resumed["seed"], ranks)
         main_first(exp.read_annotations, ranks.objects)
         data = build_data(exp, options, seed, micro_batch)
+        check_metric(exp.best_metric, data.evaluator)
         progress = Progress(SamplerSegment(options.process.world_size, micro_batch, 0))
         # Loader processes make the first batch of a new run while the rest is built; forking is safest before CUDA too.
         self.batch_stream = None if start.resume else self.batches(data, progress, seed)
@@ -116,11 +132,10 @@ class Trainer:
         elif checkpoint is not None and start.path is not None:
             names = data.index.category_names
             anew = exp.layers_anew(checkpoint, start.path, names)
-            start_from(run.model, run.ema, checkpoint, names, start.path, anew)
+            rows = exp.category_rows(checkpoint)
+            start_from(run.model, run.ema, checkpoint, names, start.path, anew, exp.fresh_std, rows)
         else:
-            exp.load_pretrained(run.model)
-            if run.ema is not None:
-                run.ema.model.load_state_dict(run.model.state_dict())
+            start_fresh(exp, run.model, run.ema)
         self.callbacks = [ExpCallback(exp), Checkpoints()]
         if options.process.is_main:
             self.callbacks.insert(0, RunLog(run, start.resume))
@@ -140,7 +155,7 @@ class Trainer:
 
     def loop(self) -> None:
         """The steps and the ends of epochs that are left."""
-        run, batches = self.run, self.batch_stream
+        run, exp, batches = self.run, self.exp, self.batch_stream
         assert batches is not None  # made by `prepare`
         run.model.train()
         self.stop.at_once = False
@@ -153,7 +168,10 @@ class Trainer:
                 self.end_epoch()
                 mark = self.meter.restart()
                 continue
-            if run.iteration >= run.data.no_aug_start and self.exp.l1 == "tail":
+            if exp.patience is not None and run.best.stale >= exp.patience:
+                self.say_enough()
+                break
+            if run.iteration >= run.data.no_aug_start and exp.l1 == "tail":
                 run.criterion.use_l1 = True
             losses = self.step(batches)
             now = time.perf_counter()
@@ -206,6 +224,7 @@ class Trainer:
         if applied and run.ema is not None:
             run.ema.update(run.model)
         self.guard.dropped_in_a_row = self.guard.dropped_in_a_row + 1 if dropped else 0
+        run.thresholds = None
         run.progress.step(means, self.options.batch_size, accumulate, dropped)
         run.saved = False
         return means
@@ -216,6 +235,11 @@ class Trainer:
         images = self.run.preprocessor(batch.images, batch.image_sizes, size)
         with torch.autocast(self.device.type, dtype=self.options.amp, enabled=self.options.amp is not None):
             predictions, priors = self.run.network(images)
+        if not self.prior_said:
+            self.prior_said = True
+            if not self.run.iteration and self.options.process.is_main and self.exp.class_scores() is None:
+                from_weights = (self.options.checkpoint or self.exp.start_from) is not None
+                logger.info(prior_line(predictions.cls_logits, self.exp.prior_prob, from_weights))
         boxes, sizes = resized_targets(batch, images)
         return self.run.criterion(predictions, priors, boxes, batch.labels, sizes)
 
@@ -249,10 +273,14 @@ class Trainer:
             with self.stop.saved():
                 report = self.evaluate()
             self.call("on_evaluation_end", report)
-        run.metrics = {} if report is None else report.metrics
+        run.metrics = {} if report is None else chosen_metrics(exp.best_metric, run.evaluator, report)
+        found = run.evaluator.detections
+        if report is not None and found is not None:
+            run.thresholds = category_thresholds(run.evaluator.index, found, report, run.evaluator.labels)
         record = epoch_record(run, epoch, report)
-        if record.is_best:
-            run.best = nan_to_zero(run.metrics["AP"])
+        if evaluate:
+            best = run.best if report is None else run.best.after(run.metrics[exp.best_metric])
+            run.best = broadcast(best, run.ranks.objects)  # so all ranks stop together
         run.progress.end_epoch()
         self.call("on_epoch_record", record)
         self.call("on_epoch_end", epoch)
@@ -264,6 +292,21 @@ class Trainer:
         report = self.exp.eval(model, run.evaluator, self.device, autocast=self.options.amp, group=run.ranks.objects)
         run.model.train()
         return report
+
+    def say_enough(self) -> None:
+        """Rank 0 says why the run ends before its last epoch, and what it has not done."""
+        run, exp = self.run, self.exp
+        if not self.options.process.is_main:
+            return
+        logger.info(
+            f"stopped after epoch {run.progress.epochs} of {exp.max_epoch}: no better {exp.best_metric} than "
+            f"{run.best.value:.4f} in {run.best.stale} evaluations (patience {exp.patience}); best.pth has it"
+        )
+        if run.iteration < run.data.no_aug_start < run.total:
+            logger.info(
+                f"the {exp.no_aug_epochs} closing epochs without mosaic (no_aug_epochs), which often bring most, were "
+                "not trained; --resume with patience None goes on to them"
+            )
 
     def say_stopped(self) -> None:
         """Rank 0 says where the run has stopped."""

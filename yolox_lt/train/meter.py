@@ -8,6 +8,7 @@ import time
 from yolox_lt.evaluate.metrics import Report
 from yolox_lt.train.callbacks.callback import EpochRecord
 from yolox_lt.train.memory import memory_megabytes
+from yolox_lt.train.selection import improves
 from yolox_lt.train.state import RunState
 
 METRIC_COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AR")
@@ -47,8 +48,8 @@ class IntervalMeter:
 
 
 def epoch_record(run: RunState, epoch: int, report: Report | None) -> EpochRecord:
-    """The row of the epoch that is open in `run`, and whether its evaluation is the best so far."""
-    metrics = {} if report is None else report.metrics
+    """The row of the epoch that is open in `run`, and whether its evaluation, if any, is the best so far."""
+    metrics = run.metrics
     done = run.progress.open
     row: dict[str, float] = {"epoch": epoch, **done.means(), "lr": run.lr}
     row |= {name: metrics.get(name, math.nan) for name in METRIC_COLUMNS}
@@ -58,17 +59,5 @@ def epoch_record(run: RunState, epoch: int, report: Report | None) -> EpochRecor
         "memory_MB": round(memory_megabytes(run.process.device), 1),
         "skipped_images": sum(run.bad_images.values()),
     }
-    return EpochRecord(epoch, row, report, is_best=report is not None and improves(metrics["AP"], run.best))
-
-
-def improves(value: float, best: float) -> bool:
-    """Whether an evaluation becomes the best one; NaN counts as 0.
-
-    Of equal ones the latest counts: where AP is 0 or undefined for long, best.pth must not stay the first of all.
-    """
-    return nan_to_zero(value) >= best
-
-
-def nan_to_zero(value: float) -> float:
-    """0 for an AP that is not defined."""
-    return 0.0 if math.isnan(value) else float(value)
+    is_best = report is not None and improves(metrics[run.exp.best_metric], run.best.value)
+    return EpochRecord(epoch, row, report, is_best)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +17,12 @@ from yolox_lt.distributed.collectives import RankGroups, broadcast
 from yolox_lt.errors import UserError
 from yolox_lt.exp.agreement import resume_settings
 from yolox_lt.exp.detection import DetectorExp
+from yolox_lt.models import Detector
+from yolox_lt.models.category_rows import CategoryRows, same_named
+from yolox_lt.models.init import FINE_TUNE_STD, redraw_predictions
 from yolox_lt.optim.ema import ModelEMA
 from yolox_lt.train.options import TrainOptions
+from yolox_lt.weights import find_weights
 
 CLASSIFIERS = ("head.cls_preds.", "head.cls_pred.")
 """Where the classifiers' parameters are, YOLOX and ResNet heads."""
@@ -62,7 +66,9 @@ def read_start(start: Start, ranks: RankGroups) -> dict[str, Any] | None:
     if start.path is None:
         return None
     is_main = not dist.is_initialized() or dist.get_rank() == 0
-    content: dict[str, Any] | None = broadcast(load_checkpoint(start.path) if is_main else None, ranks.objects)
+    content: dict[str, Any] | None = broadcast(
+        load_checkpoint(find_weights(start.path)) if is_main else None, ranks.objects
+    )
     return content
 
 
@@ -89,6 +95,15 @@ def resume_as_begun(exp: DetectorExp, options: TrainOptions, content: dict[str, 
     return options
 
 
+def start_fresh(exp: DetectorExp, model: Detector, ema: ModelEMA | None) -> None:
+    """A run without a checkpoint: the experiment's pretrained weights, prediction layers by its `fresh_std`."""
+    exp.load_pretrained(model)
+    if exp.fresh_std is not None:
+        redraw_predictions(model, exp.fresh_std)
+    if ema is not None:
+        ema.model.load_state_dict(model.state_dict())
+
+
 def start_from(
     model: nn.Module,
     ema: ModelEMA | None,
@@ -96,31 +111,43 @@ def start_from(
     names: Sequence[str],
     path: str | Path,
     anew: tuple[str, ...] = (),
+    fresh_std: float | None = None,
+    rows: Mapping[str, CategoryRows] | None = None,
 ) -> None:
     """Fine-tuning: every tensor that fits, averaged weights if the file has them; the rest stays as initialised.
 
-    The classifier is taken over only if the checkpoint has exactly the categories `names`. The third branch of a
+    Prediction layers that do not fit start with small weights, so that their scores start at the prior.
+
+    Where the checkpoint has other categories than `names`, or the same in another order, the rows of the classifier go
+    to the categories of the same names; the others start anew. The third branch of a
     head with fewer anchors is repeated for each of ours, so official YOLOX's objectness starts the IoU branch. What
     was loaded, repeated and left is reported.
 
     Args:
         anew: beginnings of the names of parameters that are not taken over, see `DetectorExp.layers_anew`.
+        fresh_std: deviation of the weights of prediction layers that start anew, None for `FINE_TUNE_STD`.
+        rows: see `WishesExp.category_rows`; what is not in it starts anew where the categories differ.
 
     Raises:
         UserError: no tensor of the body fits.
     """
+    redraw_predictions(model, FINE_TUNE_STD if fresh_std is None else fresh_std)
     source = checkpoint["ema"]["model"] if checkpoint.get("ema") else checkpoint["model"]
     own = model.state_dict()
-    same_categories = list(checkpoint.get("names", names)) == list(names)
+    theirs = list(checkpoint.get("names", names))
+    same_categories = theirs == list(names)
     source = {name: value for name, value in source.items() if not name.startswith(anew)}
-    fitting, repeated = fitting_tensors(source, own, same_categories)
+    moved = {} if same_categories else moved_rows(source, own, rows or {}, names, theirs)
+    with_rows = () if same_categories else (*CLASSIFIERS, *(rows or {}))
+    fitting, repeated = fitting_tensors(source, own, with_rows)
+    fitting |= moved
     if not any(name.startswith("backbone.") for name in fitting):
         raise UserError(f"{path}: no tensor fits this model; use the exp file of that checkpoint")
     model.load_state_dict(fitting, strict=False)
     left = sorted(name for name in own if name not in fitting)
     logger.info(f"{path}: {len(fitting)} tensors loaded, {len(left)} are newly initialised{listing(left)}")
     if not same_categories:
-        logger.info(f"{path}: its categories are not those of this run, so the classifier is newly initialised")
+        logger.info(f"{path}: {category_sentence(names, theirs, any(n.startswith(CLASSIFIERS) for n in moved))}")
     if repeated:
         logger.info(f"{path}: third branch repeated for each anchor{listing(repeated)}")
     if ema is not None:
@@ -128,13 +155,17 @@ def start_from(
 
 
 def fitting_tensors(
-    source: dict[str, Tensor], own: dict[str, Tensor], same_categories: bool
+    source: dict[str, Tensor], own: dict[str, Tensor], with_rows: tuple[str, ...]
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """What of `source` goes into a model with the state `own`, and the names of what had to be repeated for it."""
+    """What of `source` goes into a model with the state `own`, and the names of what had to be repeated for it.
+
+    Args:
+        with_rows: beginnings of names that are left out, since their rows belong to other categories.
+    """
     fitting: dict[str, Tensor] = {}
     repeated = []
     for name, value in source.items():
-        if name not in own or (name.startswith(CLASSIFIERS) and not same_categories):
+        if name not in own or name.startswith(with_rows):
             continue
         wanted = own[name].shape
         if value.shape == wanted:
@@ -143,6 +174,38 @@ def fitting_tensors(
             fitting[name] = value.expand(wanted)  # [1, ...] -> [A, ...]
             repeated.append(name)
     return fitting, sorted(repeated)
+
+
+def moved_rows(
+    source: dict[str, Tensor],
+    own: dict[str, Tensor],
+    rows: Mapping[str, CategoryRows],
+    names: Sequence[str],
+    theirs: Sequence[str],
+) -> dict[str, Tensor]:
+    """The parameters of `own` with rows for each category, those of the same names taken from `source`.
+
+    Args:
+        rows: beginnings of names -> layout. names: of the model's categories. theirs: of the source's.
+    """
+    pairs = same_named(names, theirs)
+    moved: dict[str, Tensor] = {}
+    for name, layout in ((n, rows[begin]) for n in own for begin in rows if n.startswith(begin) and n in source):
+        fits = len(own[name]) == layout.count(len(names)) and len(source[name]) == layout.count(len(theirs))
+        value = layout.moved(source[name].to(own[name]), own[name], pairs) if pairs and fits else None
+        if value is not None:
+            moved[name] = value
+    return moved
+
+
+def category_sentence(names: Sequence[str], theirs: Sequence[str], is_moved: bool) -> str:
+    """What happened to the classifier of a checkpoint with other categories."""
+    kept = {label for label, _ in same_named(names, theirs)} if is_moved else set()
+    if not kept:
+        return "its categories are not those of this run, so the classifier is newly initialised"
+    added = [repr(name) for label, name in enumerate(names) if label not in kept]
+    anew = f"; {len(added)} start anew: {', '.join(added)}" if added else ""
+    return f"its categories are not those of this run; {len(kept)} of the same name keep their classifier rows{anew}"
 
 
 def listing(names: list[str]) -> str:

@@ -12,6 +12,7 @@ import torch
 from loguru import logger
 from torch import Tensor, nn
 
+from yolox_lt.calibrate.calibrator_state import Thresholds
 from yolox_lt.checkpoint import plain, portable, random_states, restore_random_states
 from yolox_lt.criterion import TrainingCriterion
 from yolox_lt.data.annotations.fingerprint import fingerprint
@@ -30,6 +31,7 @@ from yolox_lt.optim.schedule import Schedule
 from yolox_lt.train.options import TrainOptions
 from yolox_lt.train.progress import Progress, resumed_progress
 from yolox_lt.train.restore import restore_parts
+from yolox_lt.train.selection import Selection
 from yolox_lt.types import Batch
 
 
@@ -65,7 +67,7 @@ class RunState:
     """Everything of a run; callbacks get it.
 
     network: the model as it is trained (compiled, distributed). preprocessor: from a batch's pixels to its input.
-    ema: None without an average. progress: position in the run. best: AP of the best evaluation, -1 before one.
+    ema: None without an average. progress: position in the run. best: the best evaluation so far.
     metrics: of the evaluation at the end of the last epoch, empty without one. bad_images: how often each unreadable
     image was met, on this rank since the last end of an epoch, on rank 0 before too. log_rows: of metrics.jsonl.
     saved: whether latest.pth holds all that was done. given: settings that a command line has set since the run began.
@@ -85,12 +87,14 @@ class RunState:
     scaler: torch.amp.GradScaler
     ema: ModelEMA | None
     progress: Progress
-    best: float = -1.0
+    best: Selection = field(default_factory=Selection)
     metrics: dict[str, float] = field(default_factory=dict)
     bad_images: dict[str, int] = field(default_factory=dict)
     log_rows: int = 0
     saved: bool = False
     given: tuple[str, ...] = ()
+    thresholds: Thresholds | None = None
+    """Rank 0: of the categories, by the evaluation of the weights as they are; None without one."""
 
     @property
     def process(self) -> ProcessInfo:
@@ -203,7 +207,8 @@ class RunState:
             "batch_size": self.options.batch_size,
             "random": ranks[0]["random"],
             "ranks": ranks,
-            "best": float(self.best),
+            "best": float(self.best.value),
+            "stale": self.best.stale,
             "metrics": {name: float(value) for name, value in self.metrics.items()},
             "names": list(index.category_names),
             "category_ids": index.category_ids.tolist(),
@@ -213,6 +218,7 @@ class RunState:
             "exp_file": self.exp._file,
             "overrides": overridden_methods(self.exp),
             "given": list(self.given),
+            **({} if self.thresholds is None else {"thresholds": self.thresholds.state(index.category_names)}),
             "amp": None if self.options.amp is None else str(self.options.amp).removeprefix("torch."),
         }
 
@@ -260,7 +266,9 @@ class RunState:
         world_size, batch_size = self.process.world_size, self.options.batch_size
         now = SamplerSegment(world_size, self.progress.segment.batch_size, 0)
         self.progress = resumed_progress(content, now, batch_size, self.epoch_iterations)
-        self.best = content["best"] if same_scores else -1.0
+        same_metric = content["exp"].get("best_metric", "AP") == self.exp.best_metric
+        if same_scores and same_metric:
+            self.best = Selection(content["best"], content.get("stale", 0))
         self.metrics = content["metrics"]
         self.log_rows = content["log_rows"]
         self.load_rank_state(content["ranks"])

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from yolox_lt.data.annotations.annotation_columns import AnnotationColumns, fill_defaults, values_of
 from yolox_lt.data.annotations.coco_json import CLIP_TOLERANCE, build_columns, clip_boxes, decode_annotations
+from yolox_lt.data.annotations.deal import held_out_parts
 from yolox_lt.data.annotations.index_cache import (
     PACKED_KEY,
     is_packed,
@@ -24,6 +25,7 @@ from yolox_lt.data.annotations.index_cache import (
     source_key,
     write_cache,
 )
+from yolox_lt.data.annotations.join import strings, take_images
 from yolox_lt.data.annotations.json_text import name_of
 from yolox_lt.data.annotations.source import Source
 from yolox_lt.data.columns import Bools, Columns, Floats, Ints, distinct, look_up
@@ -198,7 +200,16 @@ def write_packed(path: Path, columns: Columns) -> None:
 
 def _read(source: Source) -> Columns:
     columns = source.read()
-    return columns | _derive(columns)
+    derived = columns | _derive(columns)
+    if source.held_out is None:
+        return derived
+    names, categories = strings(columns, "file_name"), strings(columns, "category_name")
+    train, val = held_out_parts(derived, names, categories, source.held_out)
+    chosen = train if source.split == "train" else val
+    if not len(train) or not len(val):
+        raise UserError(f"{source.path}: {len(names)} images cannot be cut into two parts; add images")
+    part = take_images(columns, chosen)
+    return part | _derive(part)
 
 
 def _derive(columns: Columns) -> Columns:

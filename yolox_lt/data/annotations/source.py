@@ -34,6 +34,7 @@ class Source:
     subset: only images whose path begins so, or a text file with one image id a line.
     root: folder that paths of images shall be relative to; None = the folder of the annotations (VOC, YOLO).
     folders: for every path, the folder of its images below the data set's root; empty = as the annotations say.
+    held_out: share of the images that is the validation part, the rest the training part; None = all of them.
     formats: those that are known, by name.
     """
 
@@ -45,6 +46,7 @@ class Source:
     subset: str | None = None
     root: str | None = None
     folders: tuple[str, ...] = ()
+    held_out: float | None = None
     formats: Mapping[str, Reader] = field(default_factory=lambda: FORMATS, compare=False)
 
     def __post_init__(self) -> None:
@@ -82,14 +84,15 @@ class Source:
 
     def is_plain(self) -> bool:
         """One json file and nothing done to it."""
-        alone = len(self.paths) == 1 and not (self.category_map or self.subset or self.folders)
+        alone = len(self.paths) == 1 and not (self.category_map or self.subset or self.folders or self.held_out)
         return alone and detect_format(self.path, self.format, self.formats) == "coco" and self.path.is_file()
 
     def settings(self) -> str:
         """Text that is equal for equal settings, wherever the data set lies."""
         base = os.path.abspath(self.root or self.path.parent)
         paths = [os.path.relpath(path, base) for path in self.paths]
-        return repr((paths, self.format, self.split, self.class_names, self.subset, self.folders))
+        part = () if self.held_out is None else (self.held_out,)
+        return repr((paths, self.format, self.split, self.class_names, self.subset, self.folders, *part))
 
     def key(self) -> str:
         """Identifies the content of everything that is read, by `source_key` or, of many files, by size and time."""

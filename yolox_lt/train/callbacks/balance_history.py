@@ -11,9 +11,11 @@ from loguru import logger
 from yolox_lt.losses import CategoryLoss
 from yolox_lt.report.analysis.balance_file import (
     FILE,
+    LOW_RATIO,
     STUCK_SHARE,
     balance_columns,
     group_lines,
+    group_medians,
     read_rows,
     write_balance,
 )
@@ -70,6 +72,15 @@ class BalanceHistory(Callback):
                 f"g is 1 for more than {STUCK_SHARE:.0%} of the categories after {iteration} iterations, so the "
                 "equalized loss is its plain form; a larger prior_prob leaves negatives more gradient"
             )
+        else:
+            medians = group_medians(self.in_order(state["ratio"]), self.groups)
+            if max(medians.values()) < LOW_RATIO:
+                said = ", ".join(f"{group} {median:.3f}" for group, median in medians.items())
+                logger.warning(
+                    f"g is near 0 in every group after {iteration} iterations (medians: {said}), so exponent and "
+                    "weight are raised for all categories alike and the loss is only made harder; fresh_std 0.001 or a "
+                    "smaller prior_prob takes gradient from the first negatives, cls_loss qfl does without g"
+                )
 
     def add(self, epoch: int) -> None:
         """Keep the state at the end of an epoch and log a line for each frequency group."""

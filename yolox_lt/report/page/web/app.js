@@ -2,7 +2,7 @@
 
 const byId = (id) => document.getElementById(id);
 const canvas = byId("picture");
-let model = { names: [], overlap: 0.65, max_bytes: 0 };
+let model = { names: [], overlap: 0.65, max_bytes: 0, conf: null };
 let rows = []; // one for each category: { item, box, number, name }
 let picture = null; // ImageBitmap, or null where the browser cannot show the file
 let answer = null; // the server's: { width, height, milliseconds, detections }
@@ -46,6 +46,8 @@ async function start() {
     return { item, box, number, name: name.toLowerCase() };
   });
   byId("categories").append(list);
+  byId("own").hidden = model.conf === null;
+  byId("auto").checked = model.conf !== null;
   show();
 }
 
@@ -94,9 +96,9 @@ function overlap(a, b) {
 
 // The detections to show, best first: as the server sends them.
 function chosen() {
-  const lowest = Number(byId("threshold").value), single = byId("single").checked, kept = [];
+  const same = Number(byId("threshold").value), auto = byId("auto").checked, single = byId("single").checked, kept = [];
   for (const d of answer.detections) {
-    if (d.score < lowest || !rows[d.label].box.checked) continue;
+    if (d.score < (auto ? model.conf[d.label] : same) || !rows[d.label].box.checked) continue;
     if (single && kept.some((k) => overlap(k.box, d.box) > model.overlap)) continue;
     kept.push(d);
   }
@@ -162,7 +164,8 @@ for (const name of ["dragover", "dragleave", "drop"]) {
 document.addEventListener("paste", (event) => {
   if (event.clipboardData.files.length) send(event.clipboardData.files[0]);
 });
-byId("threshold").addEventListener("input", show);
+byId("threshold").addEventListener("input", () => { byId("auto").checked = false; show(); });
+byId("auto").addEventListener("change", show);
 byId("single").addEventListener("change", show);
 byId("all").addEventListener("click", () => mark(true));
 byId("none").addEventListener("click", () => mark(false));

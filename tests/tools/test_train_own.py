@@ -1,0 +1,140 @@
+"""train --data: one command for a user's own data."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+import yolox_lt
+from tests.data.own_data import bccd, small, write_image, write_voc, write_yolo
+from yolox_lt.commands import train
+from yolox_lt.commands.train_own import budget_iterations, own_exp_file
+from yolox_lt.errors import UserError
+from yolox_lt.exp import OwnDataExp, get_exp
+
+PLACES = {"exp_name", "output_dir", "data_dir", "train_ann", "val_ann", "train_images", "val_images"}
+
+
+@pytest.fixture(scope="module")
+def content():
+    return small(bccd(), 10)
+
+
+def write_coco(folder, content, *splits):
+    for image in content["images"]:
+        write_image(folder / "images" / image["file_name"], image["width"], image["height"])
+    for split in splits:
+        (folder / f"{split}.json").write_text(json.dumps(content))
+    return folder
+
+
+def write_labelme(folder, content):
+    names = {c["id"]: c["name"] for c in content["categories"]}
+    for image in content["images"]:
+        write_image(folder / image["file_name"], image["width"], image["height"])
+        boxes = [a for a in content["annotations"] if a["image_id"] == image["id"]]
+        shapes = [
+            {"label": names[a["category_id"]], "points": [[x, y], [x + w, y + h]], "shape_type": "rectangle"}
+            for a in boxes
+            for x, y, w, h in [a["bbox"]]
+        ]
+        told = {"version": "5.0.1", "shapes": shapes, "imagePath": image["file_name"], "imageData": None}
+        told |= {"imageHeight": image["height"], "imageWidth": image["width"]}
+        (folder / image["file_name"]).with_suffix(".json").write_text(json.dumps(told))
+
+
+def choose(path, output, *words):
+    args = train.make_parser().parse_args(["--data", str(path), *words, "output_dir", str(output)])
+    return own_exp_file(args)
+
+
+def settings(path):
+    return {k: v for k, v in get_exp(path).attributes().items() if k not in PLACES}
+
+
+def test_settings__are_the_same_for_the_same_data_in_every_format(content, tmp_path):
+    coco = write_coco(tmp_path / "coco", content, "train", "val")
+    for split in ("train", "val"):
+        write_voc(tmp_path / "voc", content, split)
+        write_yolo(tmp_path / "yolo", content, split)
+        write_labelme(tmp_path / "labelme" / split, content)
+    places = [coco, coco / "train.json", *(tmp_path / name for name in ("voc", "yolo", "labelme"))]
+    found = [
+        settings(choose(path, tmp_path / "runs", "-expn", f"run{i}", "--budget", "100it"))
+        for i, path in enumerate(places)
+    ]
+    assert all(other == found[0] for other in found)
+    assert (found[0]["num_classes"], found[0]["epoch_iters"], found[0]["max_epoch"]) == (3, 10, 10)
+
+
+def test_single_set__a_part_is_held_out_alike_in_every_format(content, tmp_path):
+    coco = write_coco(tmp_path / "coco", content, "train")
+    write_yolo(tmp_path / "yolo", content, "train")
+    exps = [get_exp(choose(p, tmp_path / "runs", "-expn", p.name)) for p in (coco, tmp_path / "yolo")]
+    parts = [
+        {
+            s: [e.get_index(s).file_name(i).rpartition("/")[2] for i in range(len(e.get_index(s)))]
+            for s in ("train", "val")
+        }
+        for e in exps
+    ]
+    assert (len(parts[0]["train"]), len(parts[0]["val"])) == (8, 2)
+    assert {s: sorted(n) for s, n in parts[0].items()} == {s: sorted(n) for s, n in parts[1].items()}
+    assert not set(parts[0]["train"]) & set(parts[0]["val"])
+
+
+def test_run__trains_scores_and_is_loaded_and_its_file_gives_it_again(content, tmp_path, capsys):
+    folder = write_coco(tmp_path / "cells", content, "train", "val")
+    words = ["--data", str(folder), "--budget", "2it", "-b", "2", "-d", "1", "--device", "cpu"]
+    words += ["output_dir", str(tmp_path), "data_num_workers", "0"]
+    words += ["input_size", "(64,64)", "test_size", "(64,64)", "exp_name", "run"]
+    args = train.make_parser().parse_args(words)
+    train.main(args)
+    detector = yolox_lt.load(tmp_path / "run/best.pth")
+    assert detector.names == ("RBC", "WBC", "Platelets") or set(detector.names) == {"RBC", "WBC", "Platelets"}
+    again = get_exp(tmp_path / "run/exp.py")
+    assert isinstance(again, OwnDataExp)
+    assert (again.input_size, again.start_from, again.epoch_iters, again.max_epoch) == ((64, 64), "yolox-nano", 1, 2)
+    text = (tmp_path / "run/exp.py").read_text()
+    assert "given on the command line; chosen was (320, 416)" in text
+    resumed = train.make_parser().parse_args([*words[:2], "--resume", *words[8:]])
+    before = (tmp_path / "run/exp.py").stat().st_mtime_ns
+    assert own_exp_file(resumed) == tmp_path / "run/exp.py"
+    assert (tmp_path / "run/exp.py").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("text", ["abc", "0m", "0it", "1.5it", "-3m", "30"])
+def test_budget__of_another_kind_is_refused(text):
+    with pytest.raises(UserError, match=r"--budget .*2000it, 30m or 2h"):
+        budget_iterations(text, OwnDataExp(), 8, None)
+
+
+def test_data__that_cannot_be_read_is_refused_by_name(content, tmp_path):
+    with pytest.raises(UserError, match="nowhere: no such file or folder"):
+        choose(tmp_path / "nowhere", tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty: the folder is empty"):
+        choose(tmp_path / "empty", tmp_path)
+    write_image(tmp_path / "bare/a.jpg", 20, 20)
+    with pytest.raises(UserError, match="bare: holds images, but no labels"):
+        choose(tmp_path / "bare", tmp_path)
+    coco = write_coco(tmp_path / "none", content | {"annotations": []}, "train")
+    with pytest.raises(UserError, match="no training image has a box"):
+        choose(coco, tmp_path)
+    with pytest.raises(UserError, match="-n yolox-z: unknown model"):
+        choose(tmp_path, tmp_path, "-n", "yolox-z")
+    args = train.make_parser().parse_args(["-n", "yolox-nano", "--budget", "3it"])
+    with pytest.raises(UserError, match="--budget is for --data"):
+        train.main(args)
+
+
+def test_yaml__relative_parts_are_found(content, tmp_path):
+    path = write_yolo(tmp_path / "set", content, "train")
+    write_yolo(tmp_path / "set", content, "valid")
+    told = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({"names": told["names"], "train": "images/train", "val": "images/valid"}))
+    exp = get_exp(choose(path, tmp_path / "runs"))
+    assert (len(exp.get_index("train")), len(exp.get_index("val"))) == (10, 10)
+    exp.get_store("train"), exp.get_store("val")

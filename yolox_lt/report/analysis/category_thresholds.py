@@ -1,0 +1,72 @@
+"""The thresholds of a checkpoint's categories, from the detections of an evaluation."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from yolox_lt.calibrate.calibrator_state import Thresholds
+from yolox_lt.calibrate.choose import choose, measured, pooled
+from yolox_lt.data.annotations.index import AnnotationIndex
+from yolox_lt.data.columns import Ints
+from yolox_lt.evaluate.metrics import Report
+from yolox_lt.evaluate.results import DetectionArrays
+from yolox_lt.report.analysis.thresholds import ScoredDetections
+
+
+def category_thresholds(
+    index: AnnotationIndex,
+    detections: DetectionArrays,
+    report: Report,
+    labels: Ints | None = None,
+    precision: float | None = None,
+    fixed: float | None = None,
+) -> Thresholds:
+    """Thresholds of every category of the model at IoU 0.5, see `choose`.
+
+    Args:
+        index: the annotations. detections: as they were scored. report: their score, `status` in their order.
+        labels: int64 [C], label of each of the model's categories in `index`, see `Evaluator`; those that the file does
+            not list get the best threshold of all categories in one list.
+        precision: as for `choose`. fixed: this score for all categories instead.
+    """
+    scored = ScoredDetections.of(index, detections, report)
+    columns = scored.labels, scored.scores, scored.hit, report.box_counts
+    everything = pooled(np.ones(len(report.box_counts), bool), *columns) if precision is None else float("nan")
+    chosen, rule = choose(*columns, report.groups, precision), "best F1"
+    if precision is not None:
+        rule = f"precision {precision:g}"
+    if fixed is not None:
+        chosen, everything, rule = (
+            measured(np.full(len(report.box_counts), fixed), *columns),
+            fixed,
+            f"{fixed:g} for all",
+        )
+    own = np.arange(len(report.box_counts)) if labels is None else labels
+    values = [
+        np.where(own < 0, other, column[own]).astype(np.float32)
+        for column, other in ((chosen.conf, everything), (chosen.precision, np.nan), (chosen.recall, np.nan))
+    ]
+    return Thresholds(rule, *map(torch.from_numpy, values))
+
+
+def thresholds_text(thresholds: Thresholds, names: tuple[str, ...], groups: np.ndarray | None) -> str:
+    """Mean precision, recall and F1 by group at the thresholds, and the categories that reach no precision, by name."""
+    columns = thresholds.conf, thresholds.precision, thresholds.recall
+    conf, precision, recall = (column.double().numpy() for column in columns)
+    with np.errstate(invalid="ignore"):
+        f1 = np.nan_to_num(2 * precision * recall / (precision + recall))
+    f1 = np.where(np.isnan(recall), np.nan, f1)
+    lines = [f"thresholds of the categories by {thresholds.rule}, means at IoU 0.5 in percent"]
+    lines.append(f"{'':10}{'threshold':>10}{'precision':>10}{'recall':>10}{'F1':>10}")
+    letters = np.full(len(conf), "") if groups is None else groups
+    named = {name: letters == letter for name, letter in (("rare", "r"), ("common", "c"), ("frequent", "f"))}
+    named = {"all": np.ones(len(conf), bool), **named}
+    for name, members in named.items():
+        values = [column[members & ~np.isnan(column)] for column in (conf, precision, recall, f1)]
+        if members.any():
+            lines.append(f"{name:10}" + "".join(f"{100 * v.mean():>10.1f}" if len(v) else f"{'-':>10}" for v in values))
+    missing = [name for name, value in zip(names, conf) if np.isnan(value)]
+    if missing:
+        lines.append(f"not reachable, so nothing is reported: {', '.join(missing)}")
+    return "\n".join(lines)
