@@ -170,7 +170,7 @@ def test_recognise__by_looking(folder, tmp_path) -> None:
     assert detect_format(tmp_path, "voc") == "voc"
     with pytest.raises(UserError, match=r"none: no such annotation file"):
         detect_format(tmp_path / "none")
-    with pytest.raises(UserError, match=r"data format 'pascal' is unknown; choose one of auto, coco, voc, yolo"):
+    with pytest.raises(UserError, match=r"'pascal' is unknown; choose one of auto, coco, cvat, labelme, voc, yolo"):
         Source(("a.json",), "pascal")
 
 

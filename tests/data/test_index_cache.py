@@ -185,7 +185,7 @@ def test_load__unwritable_place_warns_once_and_goes_on(path: Path, warnings: lis
 def test_pickle__mapped_index_is_a_path(path: Path) -> None:
     index = AnnotationIndex.load(path)
     data = pickle.dumps(index)
-    assert len(data) < 1000
+    assert len(data) < 1500  # with the names of the formats' functions
     copy = pickle.loads(data)
     assert is_mapped(copy)
     assert_same(index, copy)

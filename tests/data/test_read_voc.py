@@ -93,8 +93,7 @@ BOMB = '<!DOCTYPE lolz [<!ENTITY a "ha"><!ENTITY b "&a;&a;">]>'
         (GOOD.replace("</object>", ""), r"a\.xml, line \d, column \d+: not well-formed xml \(mismatched tag\)"),
         ("", r"a\.xml, line 1, column 1: not well-formed xml \(no element found\)"),
         (BOMB + GOOD.replace("cup", "&b;"), r"a\.xml: has a DOCTYPE, .*; remove it"),
-        (GOOD.replace("<width>30</width>", ""), r"a\.xml has no <size><width>, or an empty one; add it"),
-        (GOOD.replace("30</width>", "0</width>"), r"a\.xml: size has width 0 and height 20; write the image's size"),
+        (GOOD.replace("<width>30</width>", ""), r"a\.jpg: not a readable image"),  # the size is then its header's
         (GOOD.replace("20</height>", "-2</height>"), r"a\.xml: size has width 30 and height -2"),
         (GOOD.replace("<name>cup</name>", ""), r"a\.xml: object 1 has no <name>"),
         (GOOD.replace("<xmin>1</xmin>", ""), r"a\.xml: object 1 \(cup\) has no <bndbox><xmin>"),
@@ -110,6 +109,14 @@ def test_bad_file__is_named(text, message, tmp_path) -> None:
     (tmp_path / "a.xml").write_text(text)
     with pytest.raises(UserError, match=message):
         load(tmp_path, "cup")
+
+
+@pytest.mark.parametrize("text", [GOOD.replace("<width>30</width>", ""), GOOD.replace("30</width>", "0</width>")])
+def test_size__that_is_missing_or_0_is_the_image_header_s(text, tmp_path) -> None:
+    write_image(tmp_path / "a.jpg", 30, 20)
+    (tmp_path / "a.xml").write_text(text)
+    index = load(tmp_path, "cup")
+    assert (index.sizes.tolist(), index.boxes.tolist()) == ([[20, 30]], [[0, 0, 10, 10]])
 
 
 def test_bad_encoding__and_utf16_cannot_hide_a_doctype(tmp_path) -> None:

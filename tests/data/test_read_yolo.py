@@ -77,9 +77,9 @@ def test_names__without_a_yaml(folder) -> None:
     listing = folder / "val.txt"
     listing.write_text("images/val/a.jpg\n")
     assert load(listing, "val", "ant", "bee").file_name(0) == "images/val/a.jpg"
-    with pytest.raises(UserError, match=r"val: holds 0 yaml files; give the data\.yaml itself, or class_names"):
+    with pytest.raises(UserError, match=r"val: holds 0 yaml files and no classes\.txt; give the data\.yaml"):
         load(folder / "images/val")
-    with pytest.raises(UserError, match=r"val\.txt: text labels have no names; set class_names"):
+    with pytest.raises(UserError, match=r"val\.txt: text labels have no names, .*--classes"):
         load(listing)
 
 

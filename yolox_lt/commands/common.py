@@ -109,9 +109,7 @@ def add_source(to: argparse.ArgumentParser) -> None:
         default="auto",
         help="of the annotations; auto: recognised by looking",
     )
-    to.add_argument(
-        "--classes", type=names, default=(), metavar="A,B", help="names for formats without"
-    )
+    to.add_argument("--classes", type=names, default=(), metavar="A,B", help="names for formats without")
     to.add_argument("--map", metavar="FILE", help="json file: name of a category -> its new name, or null")
     to.add_argument("--subset", metavar="TEXT", help="only images whose path begins so, or a file of image ids")
 

@@ -65,7 +65,7 @@ def own_exp_file(args: argparse.Namespace) -> Path:
     apply(exp, chosen)
     facts = data_facts(exp.get_index("train"))
     if facts.boxes == 0:
-        raise UserError(f"{args.data}: no training image has a box; check the labels with tools/inspect_data.py")
+        raise UserError(f"{args.data}: no training image has a box; check the annotations")
     batch = args.batch_size if isinstance(args.batch_size, int) else OwnDataExp.batch_size
     workers = max(1, min((os.cpu_count() or 2) - 1, 8))
     length = default_iterations(facts, batch)

@@ -71,7 +71,9 @@ def onnx_kept(
 ) -> Tensor:
     """The same from ONNX's operator. Its scores [B, C, K] take less memory than the logits [B, P, C]: K <= P."""
     categories = torch.arange(num_classes, device=labels.device)[None, :, None]
-    spread = torch.where(labels[:, None] == categories, scores[:, None], scores.new_tensor(NONE))  # [B, C, K]
+    # The operator takes scores above 0 (OpenCV refuses a threshold below 0); here a score of 0 is a candidate too.
+    above = torch.where(scores >= 0, scores.clamp_min(torch.finfo(torch.float32).tiny), scores.new_tensor(0.0))
+    spread = torch.where(labels[:, None] == categories, above[:, None], scores.new_tensor(0.0))  # [B, C, K]
     # The operator swaps corners in the wrong order; in the legacy convention such boxes exist and overlap nothing.
     ordered = torch.cat([boxes[..., :2], torch.maximum(boxes[..., :2], boxes[..., 2:])], dim=-1)
     selected = _NonMaxSuppression.apply(ordered, spread, threshold, max_per_class)  # [n, 3] image, category, candidate
@@ -93,7 +95,7 @@ class _NonMaxSuppression(torch.autograd.Function):
             scores,
             g.op("Constant", value_t=torch.tensor([max_per_class])),
             g.op("Constant", value_t=torch.tensor([threshold], dtype=torch.float32)),
-            g.op("Constant", value_t=torch.tensor([-0.5], dtype=torch.float32)),  # scores below are no candidates
+            g.op("Constant", value_t=torch.tensor([0.0], dtype=torch.float32)),
         )
 
 

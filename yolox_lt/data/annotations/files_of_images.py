@@ -1,4 +1,4 @@
-"""Annotations that lie beside or above image files: where an image is that a file names, and its size from its header."""
+"""Annotations beside or above image files: where an image is that a file names, and its size from its header."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ JSON = (
     ("Labelbox's json", (r'"data_row"|"featureId"',)),
     ("COCO's panoptic json", (r'"segments_info"',)),
     ("COCO's captions json", (r'"caption"',)),
-    ("a results file with scores, no annotations", (r'^\s*\[\s*\{', r'"image_id"', r'"score"')),
+    ("a results file with scores, no annotations", (r"^\s*\[\s*\{", r'"image_id"', r'"score"')),
     ("labelme's json (data_format labelme)", (r'"shapes"', r'"imagePath"')),
 )
 """What a json file is, and the patterns that its ends hold."""

@@ -19,8 +19,9 @@ FORMATS: dict[str, Reader] = {"labelme": LABELME, "cvat": CVAT, "voc": VOC, "yol
 
 
 def detect_format(path: Path, given: str = "auto", formats: Mapping[str, Reader] = FORMATS) -> str:
-    """Name of the format that a path holds: json; labelme's; CVAT's xml; a data.yaml; a list of image files (YOLO) or of names (VOC); a folder
-    with xml files, with a data.yaml, with images, or with one json file; and what further `formats` detect.
+    """Name of the format that a path holds: json; labelme; CVAT xml; a data.yaml; a list of image files (YOLO) or of
+    names (VOC); a folder with xml files, with a data.yaml, with images, or with one json file; and what further
+    `formats` detect.
 
     Args:
         given: a name is the answer; "auto": by looking.
@@ -38,7 +39,8 @@ def detect_format(path: Path, given: str = "auto", formats: Mapping[str, Reader]
         if foreign is not None:
             raise UserError(f"{path}: {foreign}, {REMEDY}")
         raise UserError(
-            f"{path}: holds no annotations that are known: one COCO json, VOC xml files (also below Annotations), a YOLO "
-            "data.yaml, labelme's json files or CVAT's annotations.xml; give the file itself, or name the format (data_format, --format)"
+            f"{path}: holds no annotations that are known: one COCO json, VOC xml files (also below Annotations), a "
+            "YOLO data.yaml, labelme's json files or CVAT's annotations.xml; give the file itself, or name the format "
+            "(data_format, --format)"
         )
     return found

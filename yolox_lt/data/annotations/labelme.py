@@ -72,7 +72,7 @@ def is_labelme(path: Path) -> bool:
 
 def holds_labelme(path: Path) -> bool:
     """One of its files, or a folder that holds some (itself, or in folders below that hold nothing else)."""
-    return is_labelme(path) if path.is_file() else next(_texts(path), None) is not None
+    return is_labelme(path) if path.is_file() else next(iter(_texts(path)), None) is not None
 
 
 def find_labelme(path: Path, options: ReadOptions) -> LabelmeFolder:
@@ -108,7 +108,9 @@ def read_labelme(found: LabelmeFolder, options: ReadOptions) -> AnnotationFile:
             if name not in id_of:
                 raise unknown_name(f"{path}: an object", name, id_of)
             boxes.append(BoxEntry(image_id, id_of[name], box))
-    notes = [f"{relative(found.texts[0].parent, root)}: {n} shapes of type {kind} are not read" for kind, n in left.items()]
+    notes = [
+        f"{relative(found.texts[0].parent, root)}: {n} shapes of type {kind} are not read" for kind, n in left.items()
+    ]
     return AnnotationFile(images, [CategoryEntry(i, name) for name, i in id_of.items()], boxes, notes=notes)
 
 

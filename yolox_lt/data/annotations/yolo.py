@@ -16,9 +16,9 @@ from typing import Any
 import yaml
 
 from yolox_lt.data.annotations.coco_json import AnnotationFile, Box, BoxEntry, CategoryEntry, ImageEntry
-from yolox_lt.data.annotations.darknet import NAME_FILES, data_file, names_beside
 from yolox_lt.data.annotations.files_of_images import size_of
 from yolox_lt.data.annotations.reader import Reader, ReadOptions
+from yolox_lt.data.annotations.yolo_names import NAME_FILES, data_file, names_beside, names_of_yaml
 from yolox_lt.data.image_files import first_line, images_below, is_image, listed_names
 from yolox_lt.errors import UserError
 
@@ -226,8 +226,8 @@ def _from_yaml(path: Path, split: str) -> YoloSet:
     entries = [(key, str(entry)) for key in wanted for entry in _as_list(content[key])]
     places = [_place(path, str(content.get("path") or "."), entry, key) for key, entry in entries]
     # Once more with every scalar as it is written: yaml makes a truth value of no and a number of 1.10.
-    written = yaml.load(text, yaml.BaseLoader)  # noqa: S506  # nosec B506: it makes texts alone
-    return _set_of(path.parent, list(dict.fromkeys(places)), _names(path, content, written), (path,))
+    written = yaml.load(text, yaml.BaseLoader)  # nosec B506: it makes texts alone
+    return _set_of(path.parent, list(dict.fromkeys(places)), names_of_yaml(path, content, written), (path,))
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -262,26 +262,6 @@ def _below(folder: Path, name: str) -> Path:
     parts = name.replace("\\", "/").split("/")
     tried = [folder / name, *(folder / "/".join(parts[i:]) for i in range(len(parts)))]
     return next((path for path in tried if path.exists()), tried[0])
-
-
-def _names(path: Path, content: dict[Any, Any], written: dict[Any, Any]) -> dict[int, str]:
-    """Class number -> name, from a list or a dict; `written` is `content` with every scalar as text."""
-    names, texts = content.get("names"), written.get("names")
-    if isinstance(names, str) and (path.parent / names).is_file():
-        names = texts = (path.parent / names).read_text(encoding="utf-8-sig").split("\n")
-    if isinstance(names, list):
-        names, texts = dict(enumerate(names)), dict(enumerate(texts or ()))
-    elif isinstance(names, dict):
-        texts = dict(zip(names, (texts or {}).values()))
-    if not isinstance(names, dict) or not names:
-        raise UserError(f"{path}: names is {names!r}; list the names of the classes, or give number: name")
-    bad = next((key for key in names if not isinstance(key, int) or isinstance(key, bool) or key < 0), None)
-    if bad is not None:
-        raise UserError(f"{path}: names has the class {bad!r}; classes are numbers from 0")
-    count = content.get("nc", len(names))
-    if count != len(names):
-        raise UserError(f"{path}: nc is {count!r} but names has {len(names)} entries; correct one of them")
-    return {key: str(texts[key]).strip() for key in names}
 
 
 def _place(path: Path, base: str, entry: str, split: str) -> Path:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
+
+from yolox_lt.errors import UserError
 
 NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "notes.json")
 """Where tools write them, one a line: LabelImg and Label Studio, CVAT, Roboflow; the last one is json."""
@@ -28,6 +31,26 @@ def names_beside(path: Path) -> tuple[tuple[str, ...], Path | None]:
                 if names:
                     return names, place / name
     return (), None
+
+
+def names_of_yaml(path: Path, content: dict[Any, Any], written: dict[Any, Any]) -> dict[int, str]:
+    """Class number -> name, from a list or a dict; `written` is `content` with every scalar as text."""
+    names, texts = content.get("names"), written.get("names")
+    if isinstance(names, str) and (path.parent / names).is_file():
+        names = texts = (path.parent / names).read_text(encoding="utf-8-sig").split("\n")
+    if isinstance(names, list):
+        names, texts = dict(enumerate(names)), dict(enumerate(texts or ()))
+    elif isinstance(names, dict) and isinstance(texts, dict):
+        texts = dict(zip(names, texts.values()))
+    if not isinstance(names, dict) or not names:
+        raise UserError(f"{path}: names is {names!r}; list the names of the classes, or give number: name")
+    bad = next((key for key in names if not isinstance(key, int) or isinstance(key, bool) or key < 0), None)
+    if bad is not None:
+        raise UserError(f"{path}: names has the class {bad!r}; classes are numbers from 0")
+    count = content.get("nc", len(names))
+    if count != len(names):
+        raise UserError(f"{path}: nc is {count!r} but names has {len(names)} entries; correct one of them")
+    return {key: str((texts or names)[key]).strip() for key in names}
 
 
 def _read(path: Path) -> tuple[str, ...]:
