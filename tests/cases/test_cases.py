@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+from loguru import logger
 
 from yolox_lt.commands import main
 from yolox_lt.errors import UserError
-from yolox_lt.exp import get_exp
+from yolox_lt.exp import YOLOXStarExp, get_exp
 
 CASES = Path(__file__).parent
 
@@ -144,3 +148,27 @@ def test_resume__with_renumbered_categories_is_refused(case, capsys):
     )
     assert "latest.pth: category 1 of" in sentence
     assert "is 'green', in the checkpoint 'red' (1 more differ)" in sentence
+
+
+@pytest.mark.parametrize(("highest", "is_said"), [(4095, True), (40000, False)])
+def test_twelve_bits__in_sixteen_are_said_each_time(tmp_path, highest, is_said):
+    """Camera images of 12 bits in 16-bit files become nearly black when the lower 8 bits are dropped."""
+    pixels = np.linspace(0, highest, 40 * 20).astype(np.uint16).reshape(20, 40)
+    cv2.imwrite(str(tmp_path / "a.png"), pixels)
+    content = {
+        "images": [{"id": 1, "width": 40, "height": 20, "file_name": "a.png"}],
+        "categories": [{"id": 1, "name": "cell"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 10, 10]}],
+    }
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    exp = YOLOXStarExp()
+    exp.data_dir, exp.train_ann, exp.train_images, exp.num_classes = str(tmp_path), "train.json", None, 1
+    said: list[str] = []
+    handle = logger.add(said.append, level="WARNING", format="{message}")
+    try:
+        for _ in range(2):
+            exp.get_store("train")
+    finally:
+        logger.remove(handle)
+    found = [line for line in said if f"up to {highest} of 65535" in line]
+    assert len(found) == (2 if is_said else 0)

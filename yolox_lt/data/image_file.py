@@ -75,6 +75,25 @@ def read_image_file(path: Path, width: int, height: int, entry: str) -> np.ndarr
     return image
 
 
+PNG_DEPTH = 24
+"""Place of the byte in a PNG that says how many bits a channel has."""
+
+
+def highest_level(path: Path) -> int | None:
+    """The highest value of a PNG or TIFF of 16 bits a channel; None for other files, and for one that is damaged."""
+    if path.suffix.lower() not in (".png", ".tif", ".tiff"):
+        return None
+    with path.open("rb") as file:
+        head = file.read(PNG_DEPTH + 1)
+    if path.suffix.lower() == ".png" and head[PNG_DEPTH:] != b"\x10":
+        return None
+    try:
+        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        return None
+    return int(image.max()) if image is not None and image.dtype == np.uint16 else None
+
+
 EXIF_ORIENTATION = 0x0112
 """Tag of the EXIF entry that says how an image is to be turned; values from 5 on exchange width and height."""
 

@@ -16,6 +16,7 @@ from yolox_lt.data.augment.own_transforms import OwnTransforms
 from yolox_lt.data.collate import Collate
 from yolox_lt.data.dataset import EvalDataset, EvalTransform, ImageStore, Recipe, TrainDataset, default_data_root
 from yolox_lt.data.frequency import Rounding, class_balanced_factors, repeat_factors
+from yolox_lt.data.image_file import highest_level
 from yolox_lt.data.loader import Batches, eval_loader, train_loader
 from yolox_lt.data.sampling.sampler import SampleSampler, SampleStream, iterations_per_epoch
 from yolox_lt.errors import UserError
@@ -172,6 +173,13 @@ class DataExp(BaseExp):
             )
         if missing and not self.skip_bad_images:
             raise UserError(f"{missing[0]}: image file not found; complete the data set, or set skip_bad_images True")
+        levels = {p: highest_level(store.path(p)) for p in probes if store.path(p).is_file()}
+        deep = {p: level for p, level in levels.items() if level is not None}
+        if deep and max(deep.values()) < 2**15:
+            logger.warning(
+                f"{store.path(next(iter(deep)))}: has 16 bits, but {len(deep)} such images use only the values up to "
+                f"{max(deep.values())} of 65535, so in 8 bits they are nearly black; scale them to the whole range"
+            )
         return store
 
     def train_positions(self, index: AnnotationIndex) -> np.ndarray:
