@@ -46,11 +46,10 @@ def run(folder, output, amp, iterations, *settings):
     return trainer, output / "yolox_s_eqfl"
 
 
-@pytest.mark.parametrize("amp", [None, torch.bfloat16], ids=["float32", "bf16"])
-def test_epoch__of_a_few_iterations_trains_scores_and_saves(lvis_folder, tmp_path, amp):
-    # A CPU without bf16 arithmetic takes three times as long for it: smaller images show as much.
-    smaller = () if amp is None else ("input_size", "(96,96)", "multiscale_range", "1")
-    trainer, folder = run(lvis_folder, tmp_path, amp, 3, *smaller)
+def test_epoch__of_a_few_iterations_trains_scores_and_saves(lvis_folder, tmp_path):
+    """In bf16: what goes wrong in float32 goes wrong here too, and other tests train in it."""
+    smaller = ("input_size", "(96,96)", "multiscale_range", "1")
+    trainer, folder = run(lvis_folder, tmp_path, torch.bfloat16, 3, *smaller)
     (row,) = csv.DictReader((folder / "metrics.csv").open())
     assert all(math.isfinite(float(row[name])) for name in ("cls", "box", "quality", "l1", "APr", "APc", "APf"))
     balance = trainer.run.criterion.step_states()[0]
