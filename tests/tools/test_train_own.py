@@ -138,3 +138,13 @@ def test_yaml__relative_parts_are_found(content, tmp_path):
     exp = get_exp(choose(path, tmp_path / "runs"))
     assert (len(exp.get_index("train")), len(exp.get_index("val"))) == (10, 10)
     exp.get_store("train"), exp.get_store("val")
+
+
+def test_exp_file__that_was_edited_is_not_overwritten(content, tmp_path):
+    coco = write_coco(tmp_path / "coco", content, "train", "val")
+    file = choose(coco, tmp_path / "runs", "--budget", "100it")
+    assert choose(coco, tmp_path / "runs", "--budget", "100it") == file  # the same choices again
+    file.write_text(edited := file.read_text() + "        self.seed = 7\n")
+    with pytest.raises(UserError, match=r"exp\.py: is there already and differs .*-f .*-expn"):
+        choose(coco, tmp_path / "runs", "--budget", "100it")
+    assert file.read_text() == edited

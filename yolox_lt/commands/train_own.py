@@ -43,7 +43,7 @@ def own_exp_file(args: argparse.Namespace) -> Path:
     A resumed run keeps the file that it has.
 
     Raises:
-        UserError: options that do not go together, or data that cannot be read.
+        UserError: options that do not go together, data that cannot be read, or another exp.py in the folder.
     """
     if args.exp_file is not None:
         raise UserError("give either -f FILE or --data PATH: a file has its own settings; --data chooses them")
@@ -79,7 +79,13 @@ def own_exp_file(args: argparse.Namespace) -> Path:
     for choice in chosen:
         logger.info(f"chosen: {choice.name} {choice.value!r} ({choice.reason})")
     folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(exp_text(name, chosen), encoding="utf-8")
+    text = exp_text(name, chosen)
+    if file.is_file() and file.read_text(encoding="utf-8") != text:
+        raise UserError(
+            f"{file}: is there already and differs from what is chosen now; train it with -f, or give the new run "
+            "another name with -expn"
+        )
+    file.write_text(text, encoding="utf-8")
     logger.info(f"settings written to {file}")
     return file
 
