@@ -145,6 +145,6 @@ def test_exp_file__that_was_edited_is_not_overwritten(content, tmp_path):
     file = choose(coco, tmp_path / "runs", "--budget", "100it")
     assert choose(coco, tmp_path / "runs", "--budget", "100it") == file  # the same choices again
     file.write_text(edited := file.read_text() + "        self.seed = 7\n")
-    with pytest.raises(UserError, match=r"exp\.py: is there already and differs .*-f .*-expn"):
+    with pytest.raises(UserError, match=r"exp\.py: is there already and differs .*-f, .*-expn"):
         choose(coco, tmp_path / "runs", "--budget", "100it")
     assert file.read_text() == edited
