@@ -44,10 +44,31 @@ def test_cvat__boxes_around_every_shape(tmp_path):
         assert boxes(index) == [[1, 2, 10, 6], [4, 5, 10, 10], [18, 6, 4, 8], [13, 5, 4, 10]]
         assert (index.category_names, index.labels.tolist()) == (("red", "green"), [1, 0, 0, 0])
         assert [index.file_name(i) for i in range(2)] == ["images/a.jpg", "images/b.jpg"]
-    assert any("points" in note for note in index.problems) or any("points" in str(n) for n in index.notes)
+    assert index.notes == ("annotations.xml: 1 elements <points> are not read",)
     (tmp_path / "annotations.xml").write_text(CVAT.replace("<image", "<track/><image", 1))
     with pytest.raises(UserError, match="CVAT for video"):
         load(tmp_path)
+
+
+def test_labelme__boxes_around_every_shape(tmp_path):
+    shapes = [
+        ("bee", "rectangle", [[11, 8], [1, 2]], None),  # drawn from its lower right corner
+        ("ant", "polygon", [[4, 5], [14, 5], [9, 15]], None),
+        ("ant", "circle", [[20, 10], [23, 14]], None),  # radius 5
+        ("ant", "polygon", [[0, 0], [2, 0], [2, 2]], 7),  # two parts of one object
+        ("ant", "polygon", [[6, 3], [8, 3], [8, 4]], 7),
+        ("ant", "point", [[1, 1]], None),
+    ]
+    told = [{"label": n, "shape_type": t, "points": p, "group_id": g} for n, t, p, g in shapes]
+    content = {"version": "5.0.1", "shapes": told, "imagePath": "a.jpg", "imageData": None}
+    write_image(tmp_path / "a.jpg", 40, 20)
+    (tmp_path / "a.json").write_text(json.dumps(content))  # its size is the image header's
+    index = load(tmp_path)
+    assert boxes(index) == [[1, 2, 10, 6], [4, 5, 10, 10], [15, 5, 10, 10], [0, 0, 8, 4]]
+    assert (index.category_names, index.labels.tolist()) == (("ant", "bee"), [1, 0, 0, 0])
+    assert index.sizes.tolist() == [[20, 40]]
+    assert len(index.notes) == 1
+    assert "1 shapes of type point are not read" in index.notes[0]
 
 
 @pytest.mark.parametrize("names", ["obj.names", "classes.txt"])

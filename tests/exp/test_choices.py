@@ -62,6 +62,9 @@ def test_choices__of_music():
     assert values(replace(MUSIC, rare=0))["sampler"] == "uniform"
     assert values(replace(MUSIC, object_side=100.0))["mosaic_prob"] == 0.5
     assert values(replace(MUSIC, categories=1203))["prior_prob"] == 0.001
+    given = {c.name: c.value for c in choose(MUSIC, Choice("iterations", 9, ""), 8, "yolox-s", 1, (1280, 1280))}
+    assert (given["input_size"], given["test_size"]) == ((1280, 1280), (1280, 1280))
+    assert given["mosaic_prob"] == 0.5  # 13 pixels become 40
 
 
 def test_length__of_a_short_run_and_without_a_budget():

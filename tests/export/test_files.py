@@ -39,6 +39,17 @@ def assert_same(found: list[Detections], want: list[Detections], top: int | None
             assert (theirs.boxes[rows] - ours.boxes[row]).abs().amax(dim=1).min() <= 5e-3
 
 
+def test_onnx__score_threshold_of_nms_is_one_that_every_runtime_takes(exported):
+    """OpenCV refuses a threshold below 0; the operator takes scores above it."""
+    graph = onnx.load(str(exported("star", nms=True, **FREE).path)).graph
+    (node,) = [node for node in graph.node if node.op_type == "NonMaxSuppression"]
+    constants = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
+    constants |= {
+        n.output[0]: onnx.numpy_helper.to_array(n.attribute[0].t) for n in graph.node if n.op_type == "Constant"
+    }
+    assert constants[node.input[4]].tolist() == [0.0]
+
+
 @pytest.mark.parametrize("nms", [False, True])
 @pytest.mark.parametrize("kind", ["star", "plain", "resnet", "fcos", "retinanet", "many"])
 def test_onnx__finds_what_pytorch_finds(exported, images, kind, nms):

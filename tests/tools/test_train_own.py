@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import yaml
@@ -93,7 +94,7 @@ def test_run__trains_scores_and_is_loaded_and_its_file_gives_it_again(content, t
     args = train.make_parser().parse_args(words)
     train.main(args)
     detector = yolox_lt.load(tmp_path / "run/best.pth")
-    assert detector.names == ("RBC", "WBC", "Platelets") or set(detector.names) == {"RBC", "WBC", "Platelets"}
+    assert detector.names == tuple(c["name"] for c in sorted(content["categories"], key=lambda c: c["id"]))
     again = get_exp(tmp_path / "run/exp.py")
     assert isinstance(again, OwnDataExp)
     assert (again.input_size, again.start_from, again.epoch_iters, again.max_epoch) == ((64, 64), "yolox-nano", 1, 2)
@@ -103,6 +104,31 @@ def test_run__trains_scores_and_is_loaded_and_its_file_gives_it_again(content, t
     before = (tmp_path / "run/exp.py").stat().st_mtime_ns
     assert own_exp_file(resumed) == tmp_path / "run/exp.py"
     assert (tmp_path / "run/exp.py").stat().st_mtime_ns == before
+
+
+def test_given__what_depends_on_it_follows(content, tmp_path):
+    coco = write_coco(tmp_path / "coco", content, "train", "val")
+    opts = ("--budget", "0.05m", "batch_size", "2", "input_size", "(64,64)", "repeat_thresh", "0.05")
+    file = choose(coco, tmp_path / "runs", *opts[:2], "-expn", "small", *opts[2:])
+    exp = get_exp(file)
+    assert exp.test_size == exp.input_size == (64, 64)
+    assert exp.basic_lr_per_img == 0.001  # 0.004 * sqrt(2 / 8) / 2
+    (line,) = [line for line in file.read_text().splitlines() if "self.epoch_iters" in line]
+    step = float(re.search(r": ([\d.]+) s a step of 2 here", line)[1])
+    assert 0 < exp.epoch_iters * exp.max_epoch * (step - 0.005) <= 0.9 * 3  # a tenth of the budget is for the rest
+    assert "self.input_size = (64, 64)  # given on the command line; chosen was (320, 416)\n" in file.read_text()
+    with pytest.raises(UserError, match="-b auto is for an experiment file"):
+        choose(coco, tmp_path / "runs", "-b", "auto")
+
+
+def test_evaluate_on__other_annotations_have_no_held_out_part(content, tmp_path):
+    """With `val_share` set, --split test must not score the held-out part of the training annotations."""
+    coco = write_coco(tmp_path / "coco", content, "train")
+    (coco / "test.json").write_text(json.dumps(content))
+    exp = get_exp(choose(coco, tmp_path / "runs"))
+    assert len(exp.get_index("val")) == 2
+    exp.evaluate_on("test.json", None)
+    assert (len(exp.get_index("val")), exp.get_source("val").path.name) == (10, "test.json")
 
 
 @pytest.mark.parametrize("text", ["abc", "0m", "0it", "1.5it", "-3m", "30"])
@@ -137,7 +163,8 @@ def test_yaml__relative_parts_are_found(content, tmp_path):
     path.write_text(yaml.safe_dump({"names": told["names"], "train": "images/train", "val": "images/valid"}))
     exp = get_exp(choose(path, tmp_path / "runs"))
     assert (len(exp.get_index("train")), len(exp.get_index("val"))) == (10, 10)
-    exp.get_store("train"), exp.get_store("val")
+    for split, folder in (("train", "images/train"), ("val", "images/valid")):
+        assert exp.get_store(split).path(0).parent == tmp_path / "set" / folder
 
 
 def test_exp_file__that_was_edited_is_not_overwritten(content, tmp_path):

@@ -32,13 +32,13 @@ def fold(convolution: Layer, calibrator: Calibrator) -> Layer:
     shape = (rows, *[1] * (weight.ndim - 1))
     if isinstance(calibrator, TauNormalization):
         norm = weight.flatten(1).norm(dim=1) ** calibrator.tau  # [rows, K, k, k] -> [rows, K*k*k]
-        weight = weight / norm.where(norm > 0, 1.0).view(shape)
+        weight = weight / norm.where(norm > 0, 1.0).view(shape)  # [rows] -> [rows, 1, 1, 1]
     else:
         parts = calibrator.affine()
         if parts is None:
             raise UserError(f"calibrator {type(calibrator).__name__} is not affine and cannot be folded into a layer")
         scale, shift = (anchors(values.to(weight), rows) for values in parts)
-        weight, bias = weight * scale.view(shape), bias * scale + shift
+        weight, bias = weight * scale.view(shape), bias * scale + shift  # [rows] -> [rows, 1, 1, 1]
     made.weight = nn.Parameter(weight.to(given), requires_grad=given.requires_grad)
     made.bias = nn.Parameter(bias.to(given), requires_grad=given.requires_grad)
     return made

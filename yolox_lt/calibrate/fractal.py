@@ -27,7 +27,7 @@ def fractal_dimension(centres: Any, labels: Any, num_classes: int) -> NDArray[np
     Args:
         centres: float [M, 2] as fractions of the image (x, y), in [0, 1]. labels: int64 [M], 0..C-1.
     """
-    points = np.asarray(centres, np.float64).reshape(-1, 2).clip(0, np.nextafter(1, 0))
+    points = np.asarray(centres, np.float64).reshape(-1, 2).clip(0, np.nextafter(1, 0))  # [M, 2], also without a box
     category = np.asarray(labels, np.int64)
     counts = np.bincount(category, minlength=num_classes)
     grids = np.arange(1, LARGEST_GRID + 1)

@@ -24,6 +24,8 @@ from yolox_lt.calibrate.fit import STRENGTHS, fitted
 from yolox_lt.checkpoint import load_weights, portable, save_checkpoint
 from yolox_lt.commands import common
 from yolox_lt.data.annotations.index import AnnotationIndex
+from yolox_lt.data.dataset import EvalDataset
+from yolox_lt.data.loader import eval_loader
 from yolox_lt.distributed.processes import pick_device
 from yolox_lt.errors import UserError
 from yolox_lt.evaluate.bootstrap import COCO, LVIS, Matched
@@ -144,10 +146,8 @@ def plot(rows: Sequence[Row], path: Path) -> None:
 
 def moments(exp: DetectorExp, model: Any, device: torch.device, args: argparse.Namespace) -> LogitNormalization:
     """Fit LogN on training images."""
-    train = type(exp)()
-    train.update(exp.attributes())
-    train.val_ann, train.val_images, train.val_subset = exp.train_ann, exp.train_images, None
-    loader = train.get_eval_loader(args.batch_size, 0, 1, False)
+    dataset = EvalDataset(exp.get_store("train"), exp.get_eval_transform(), exp.skip_bad_images)
+    loader = eval_loader(dataset, exp.get_collate(), args.batch_size, exp.data_num_workers, False, 0, 1)
     preprocess = preprocessor_of(exp).to(device)
     found = logit_moments(model, exp.get_predictor(), preprocess, loader, device, args.images)
     return LogitNormalization(*found)

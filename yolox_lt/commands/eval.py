@@ -135,7 +135,7 @@ def evaluate(process: ProcessInfo, args: argparse.Namespace) -> None:
     if args.tsize is not None:
         exp.test_size = (args.tsize, args.tsize)
     if args.split == "test":
-        exp.val_ann, exp.val_images, exp.val_subset = exp.test_ann, exp.test_images, None
+        exp.evaluate_on(exp.test_ann, exp.test_images)
     per_image = exp.max_detections
     limits = None
     if args.fixed or args.pool:

@@ -47,6 +47,8 @@ def own_exp_file(args: argparse.Namespace) -> Path:
     """
     if args.exp_file is not None:
         raise UserError("give either -f FILE or --data PATH: a file has its own settings; --data chooses them")
+    if args.batch_size == "auto":
+        raise UserError("-b auto is for an experiment file: --data chooses settings for a batch; give -b a number")
     if launched_externally(args.devices):
         raise UserError(
             "--data is for a command without torchrun or SLURM; run it once, then start torchrun with -f RUN/exp.py"
@@ -66,13 +68,16 @@ def own_exp_file(args: argparse.Namespace) -> Path:
     facts = data_facts(exp.get_index("train"))
     if facts.boxes == 0:
         raise UserError(f"{args.data}: no training image has a box; check the annotations")
-    batch = args.batch_size if isinstance(args.batch_size, int) else OwnDataExp.batch_size
+    exp.merge(args.opts)
+    batch = exp.batch_size if args.batch_size is None else args.batch_size
+    size = exp.input_size if "input_size" in args.opts[::2] else None
     workers = max(1, min((os.cpu_count() or 2) - 1, 8))
     length = default_iterations(facts, batch)
     if args.budget is not None:
-        apply(exp, choose(facts, length, batch, model, workers))
+        apply(exp, choose(facts, length, batch, model, workers, size))
+        exp.merge(args.opts)
         length = budget_iterations(args.budget, exp, batch, device_of(args))
-    chosen += choose(facts, length, batch, model, workers)
+    chosen += choose(facts, length, batch, model, workers, size)
     apply(exp, chosen)
     exp.merge(args.opts)
     chosen = with_given(exp, chosen, args.opts[::2])
@@ -135,9 +140,10 @@ def with_given(exp: DetectorExp, choices: list[Choice], given: list[str]) -> lis
     """The choices with the values of the command line in place of what was chosen, which is said."""
     by_name = {choice.name: choice for choice in choices}
     for name in given:
-        was = by_name.get(name)
-        instead = "" if was is None else f"; chosen was {was.value!r}"
-        by_name[name] = Choice(name, getattr(exp, name), f"given on the command line{instead}")
+        was, value = by_name.get(name), getattr(exp, name)
+        if was is None or was.value != value:
+            instead = "" if was is None else f"; chosen was {was.value!r}"
+            by_name[name] = Choice(name, value, f"given on the command line{instead}")
     return list(by_name.values())
 
 

@@ -115,6 +115,10 @@ class DataExp(BaseExp):
             self.get_formats(),
         )
 
+    def evaluate_on(self, ann: str | tuple[str, ...], images: str | tuple[str, ...] | None) -> None:
+        """Score other annotations than those of validation: all of their images, no held-out part of `train_ann`."""
+        self.val_ann, self.val_images, self.val_subset, self.val_share = ann, images, None, None
+
     def get_formats(self) -> dict[str, Reader]:
         """The formats that annotations may have, by name; one of your own is `FORMATS | {"name": Reader(...)}`."""
         return FORMATS

@@ -51,7 +51,7 @@ class CategoryRows:
         rows = tensor.shape[0] // self.blocks
         if tensor.shape[0] % self.blocks or rows < self.extra or (rows - self.extra) % self.each:
             return None
-        return tensor.unflatten(0, (self.blocks, rows))
+        return tensor.unflatten(0, (self.blocks, rows))  # [rows, ...] -> [blocks, C*each + extra, ...]
 
 
 def same_named(names: Sequence[str], theirs: Sequence[str]) -> list[tuple[int, int]]:

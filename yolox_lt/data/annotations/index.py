@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from yolox_lt.data.annotations.annotation_columns import AnnotationColumns, fill_defaults, values_of
 from yolox_lt.data.annotations.coco_json import CLIP_TOLERANCE, build_columns, clip_boxes, decode_annotations
-from yolox_lt.data.annotations.deal import held_out_parts
+from yolox_lt.data.annotations.held_out import held_out_parts
 from yolox_lt.data.annotations.index_cache import (
     PACKED_KEY,
     is_packed,

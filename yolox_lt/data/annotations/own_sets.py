@@ -14,6 +14,7 @@ from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.annotations.reader import Reader
 from yolox_lt.data.annotations.source import Source
 from yolox_lt.data.annotations.yolo import is_yaml, label_path
+from yolox_lt.data.annotations.yolo_names import data_file, names_beside
 from yolox_lt.data.dataset import ImageStore
 from yolox_lt.data.image_files import images_below
 from yolox_lt.errors import UserError
@@ -67,7 +68,7 @@ def find_own(path: str | Path, formats: Mapping[str, Reader] = FORMATS) -> OwnPa
     if not any(place.iterdir()):
         raise UserError(f"{path}: the folder is empty; put images and their labels there, or correct the path")
     kind = detect_format(place, "auto", formats)
-    return OwnParts(str(place), str(place), None, _numbers(place) if kind == "yolo" else ())
+    return OwnParts(str(place), str(place), None, _class_numbers(place) if kind == "yolo" else ())
 
 
 def _of_file(place: Path, formats: Mapping[str, Reader]) -> OwnParts:
@@ -116,15 +117,14 @@ def _only(files: Iterable[Path], place: Path, part: str) -> Path | None:
     return chosen[0] if chosen else None
 
 
-def _numbers(folder: Path) -> tuple[str, ...]:
-    """Names of the classes of text labels without a data.yaml: the lines of classes.txt, else the numbers themselves.
+def _class_numbers(folder: Path) -> tuple[str, ...]:
+    """The numbers of text labels as names of their classes, where nothing names them; none where something does.
 
     Raises:
         UserError: no image has labels.
     """
-    listed = next((p for p in (folder / "classes.txt", folder / "labels" / "classes.txt") if p.is_file()), None)
-    if listed is not None:
-        return tuple(line.strip() for line in listed.read_text(encoding="utf-8").splitlines() if line.strip())
+    if names_beside(folder)[0] or data_file(folder) is not None:
+        return ()
     highest = -1
     for image in images_below(folder):
         labels = label_path(image)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from yolox_lt.data.annotations.deal import deal_images
+from yolox_lt.data.annotations.held_out import two_parts
 from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.columns import Ints
 from yolox_lt.data.frequency import image_category_pairs
@@ -23,7 +23,7 @@ def split_images(index: AnnotationIndex, share: float, seed: int = 0) -> tuple[I
         share: of the images for validation, above 0 and below 1. seed: of the dealing.
     """
     image, category, num_images = image_category_pairs(index)
-    return deal_images(image, category, num_images, len(index.category_ids), share, seed)
+    return two_parts(image, category, num_images, len(index.category_ids), share, seed)
 
 
 def lost_categories(index: AnnotationIndex, part: Ints) -> Ints:

@@ -72,7 +72,8 @@ def as_sample(image: torch.Tensor, boxes: torch.Tensor, labels: torch.Tensor) ->
         boxes = functional.convert_bounding_box_format(boxes, new_format=tv_tensors.BoundingBoxFormat.XYXY)
     pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy()[..., ::-1])  # CHW RGB -> HWC BGR
     height, width = pixels.shape[:2]
-    corners = np.asarray(boxes, np.float32).reshape(-1, 4).clip(0, [width, height, width, height]).astype(np.float32)
+    corners = np.asarray(boxes, np.float32).reshape(-1, 4)  # [G, 4], also without a box
+    corners = corners.clip(0, [width, height, width, height]).astype(np.float32)
     sample = Sample(pixels, corners, np.asarray(labels, np.int64))
     return sample.select(larger_than(corners, MIN_SIDE))
 

@@ -1,4 +1,4 @@
-"""Deal images to a training and a validation part so that rare categories are in both."""
+"""A training and a validation part of one set of images, so that rare categories are in both."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from yolox_lt.data.columns import Columns, Ints, distinct
 TRAIN, VAL, FREE = 0, 1, -1
 
 ATTEMPTS = 20
-"""Dealings of which the best is taken."""
+"""Random splits of which the best is taken."""
 
 
 def held_out_parts(columns: Columns, names: list[str], categories: list[str], share: float) -> tuple[Ints, Ints]:
-    """`deal_images` of an index's columns, the same whatever the format: in the order of names, not of ids.
+    """`two_parts` of an index's columns, the same whatever the format: in the order of names, not of ids.
 
     Args:
         columns: with "usable". names: of the image files [I]. categories: names [C]. share: for validation.
@@ -27,11 +27,11 @@ def held_out_parts(columns: Columns, names: list[str], categories: list[str], sh
     image = place[np.repeat(np.arange(len(names)), np.diff(columns["box_offsets"]))[usable]]
     base = max(len(categories), 1)
     code = distinct(image * base + rank[columns["labels"][usable]])
-    train, val = deal_images(code // base, code % base, len(names), len(categories), share)
+    train, val = two_parts(code // base, code % base, len(names), len(categories), share)
     return np.sort(by_name[train]), np.sort(by_name[val])
 
 
-def deal_images(
+def two_parts(
     image: Ints, category: Ints, num_images: int, num_categories: int, share: float, seed: int = 0
 ) -> tuple[Ints, Ints]:
     """Positions int64, ascending, of the training and of the validation images; see `split.split_images`.
@@ -50,11 +50,11 @@ def deal_images(
     for _ in range(ATTEMPTS):
         part = np.full(num_images, FREE)
         for c in np.lexsort((rng.random(len(counts)), counts)).tolist():
-            _deal(part, rng.permutation(by_category[c]), share)
+            _assign(part, rng.permutation(by_category[c]), share)
         empty = np.flatnonzero(part == FREE)
         part[rng.permutation(empty)[: round(share * len(empty))]] = VAL
         part[part == FREE] = TRAIN
-        _mend(part, image, category, by_category)
+        _restore_lost(part, image, category, by_category)
         lost = _lost(part, by_category)
         if lost < best_lost:
             best, best_lost = part, lost
@@ -69,7 +69,7 @@ def _lost(part: Ints, by_category: list[Ints]) -> tuple[int, int]:
     return present.count([VAL]), present.count([TRAIN])
 
 
-def _deal(part: Ints, images: Ints, share: float) -> None:
+def _assign(part: Ints, images: Ints, share: float) -> None:
     """Give the free ones among the images of a category, in random order, to the parts."""
     wanted = int(np.clip(round(share * len(images)), 1, len(images) - 1)) if len(images) > 1 else 0
     free = images[part[images] == FREE]
@@ -78,7 +78,7 @@ def _deal(part: Ints, images: Ints, share: float) -> None:
     part[free[missing:]] = TRAIN
 
 
-def _mend(part: Ints, image: Ints, category: Ints, by_category: list[Ints]) -> None:
+def _restore_lost(part: Ints, image: Ints, category: Ints, by_category: list[Ints]) -> None:
     """Move images to the part that lacks a category, as long as no other category is lost by it."""
     bounds = np.searchsorted(image, np.arange(len(part) + 1))  # pairs are sorted by image
     counts = np.zeros((len(by_category), 2), np.int64)  # [C, part]
