@@ -72,6 +72,18 @@ def test_resnet__other_categories_and_averaged_weights():
     assert all(torch.equal(v, ema.model.state_dict()[k]) for k, v in model.state_dict().items())
 
 
+def test_backbone__that_fits_in_part_is_said_with_the_settings_that_help(log):
+    """Depthwise weights in a network without: a third of the tensors would start the run as if it were from scratch."""
+    source = build_yolox(3, 0.33, 0.125, depthwise=True).state_dict()
+    model = official()
+    body = [name for name in model.state_dict() if name.startswith("backbone.")]
+    lost = [n for n in body if n not in source or source[n].shape != model.state_dict()[n].shape]
+    assert 0 < len(lost) < len(body)
+    start_from(model, None, {"model": source, "ema": None, "names": NAMES}, NAMES, "w.pth")
+    said = f"{len(lost)} of the {len(body)} tensors of the backbone do not fit and start anew"
+    assert any(said in line and "depth, width and depthwise" in line for line in log)
+
+
 def test_another_family__is_refused():
     with pytest.raises(UserError, match=r"x\.pth: no tensor fits this model"):
         start_from(
