@@ -149,8 +149,8 @@ def start_from(
     body, lost = (sum(name.startswith("backbone.") for name in group) for group in (own, left))
     if lost:
         logger.warning(
-            f"{path}: {lost} of the {body} tensors of the backbone do not fit and start anew, so most of what the weights "
-            "know is lost; set the network as they have it (depth, width and depthwise of a YOLOX)"
+            f"{path}: {lost} of the {body} tensors of the backbone do not fit and start anew, so much of what the "
+            "weights know is lost; set the network as they have it (depth, width and depthwise of a YOLOX)"
         )
     if not same_categories:
         logger.info(f"{path}: {category_sentence(names, theirs, any(n.startswith(CLASSIFIERS) for n in moved))}")
