@@ -47,7 +47,11 @@ LOSSES = (
 EVALUATION = ("tests/evaluate/test_lvis.py", "tests/evaluate/test_coco.py", "tests/evaluate/test_report.py")
 
 TESTS: dict[str, tuple[str, ...]] = {
-    "yolox_lt/losses/balance.py": LOSSES,
+    "yolox_lt/losses/balance.py": (
+        *LOSSES,
+        "tests/losses/test_region_golden.py",
+        "tests/train/test_balance_history.py",
+    ),
     "yolox_lt/losses/box.py": ("tests/losses/test_blocks.py", "tests/test_criterion.py"),
     "yolox_lt/losses/eqlv2.py": LOSSES,
     "yolox_lt/losses/equalized.py": LOSSES,

@@ -11,6 +11,7 @@ from tests.conftest import GOLDEN
 from tests.processes import context, start_ranks
 from yolox_lt.distributed.processes import free_port
 from yolox_lt.losses import EQLLoss, EQLv2Loss, GroupSoftmaxLoss, SeesawLoss, SoftmaxLoss
+from yolox_lt.losses.balance import CategoryCounts
 from yolox_lt.models.layers import NormedLinear
 
 C = 30
@@ -340,3 +341,14 @@ def test_scores_and_edges(loss_fn):
         loss_fn(logits, labels.where(labels != 0, 5))
     with pytest.raises(ValueError, match="expected logits"):
         loss_fn(logits[:, 1:], labels)
+
+
+def test_counts__of_two_passes_before_the_step_ends():
+    """Accumulated gradients: the second pass sees the first one's regions, and the step keeps both; by hand."""
+    counts = CategoryCounts(3)
+    counts.auto_commit = False
+    assert counts.including(torch.tensor([0, 2, 2, -1])).tolist() == [1, 0, 2]
+    assert counts.including(torch.tensor([1, 2])).tolist() == [1, 1, 3]
+    assert counts.counts.tolist() == [0, 0, 0]
+    counts.commit()
+    assert counts.counts.tolist() == [1, 1, 3]

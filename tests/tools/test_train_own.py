@@ -175,3 +175,24 @@ def test_exp_file__that_was_edited_is_not_overwritten(content, tmp_path):
     with pytest.raises(UserError, match=r"exp\.py: is there already and differs .*-f, .*-expn"):
         choose(coco, tmp_path / "runs", "--budget", "100it")
     assert file.read_text() == edited
+
+
+def test_layouts__without_a_yaml_or_list_are_read_by_their_folders(content, tmp_path):
+    """images/train beside labels/train with and without names, and xml below annotations/ beside images/."""
+    for split in ("train", "val"):
+        write_yolo(tmp_path / "named", content, split).unlink()
+        write_yolo(tmp_path / "bare", content, split).unlink()
+    (tmp_path / "named/classes.txt").write_text("a\nb\nc\n")
+    write_voc(tmp_path / "voc", content, "train").unlink()
+    (tmp_path / "voc/Annotations").rename(tmp_path / "voc/annotations")
+    (tmp_path / "voc/JPEGImages").rename(tmp_path / "voc/images")
+    found = {}
+    for name in ("named", "bare", "voc"):
+        exp = get_exp(choose(tmp_path / name, tmp_path / "runs", "--budget", "10it"))
+        indices = [exp.get_index(split) for split in ("train", "val")]
+        found[name] = (*map(len, indices), indices[0].category_names)
+    assert found == {
+        "named": (10, 10, ("a", "b", "c")),
+        "bare": (10, 10, ("0", "1", "2")),
+        "voc": (8, 2, ("Platelets", "RBC", "WBC")),
+    }

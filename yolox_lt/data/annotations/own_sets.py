@@ -13,14 +13,16 @@ from yolox_lt.data.annotations.formats import FORMATS, detect_format
 from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.annotations.reader import Reader
 from yolox_lt.data.annotations.source import Source
+from yolox_lt.data.annotations.voc import xml_folder
 from yolox_lt.data.annotations.yolo import is_yaml, label_path
 from yolox_lt.data.annotations.yolo_names import data_file, names_beside
 from yolox_lt.data.dataset import ImageStore
 from yolox_lt.data.image_files import images_below
 from yolox_lt.errors import UserError
 
-VAL_NAMES = ("val", "valid", "validation")
-"""How folders and lists of a validation part are called."""
+TRAIN_NAMES = ("train", "training", "train2017")
+VAL_NAMES = ("val", "valid", "validation", "val2017")
+"""How folders and lists of a part are called."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +64,23 @@ def find_own(path: str | Path, formats: Mapping[str, Reader] = FORMATS) -> OwnPa
     if (lists / "train.txt").is_file():
         val = lists / "val.txt"
         return OwnParts(str(place), str(lists / "train.txt"), str(val) if val.is_file() else None)
-    if (place / "train").is_dir() and not (place / "Annotations").is_dir():
-        val_folder = next((place / name for name in VAL_NAMES if (place / name).is_dir()), None)
-        return OwnParts(str(place), str(place / "train"), None if val_folder is None else str(val_folder))
     if not any(place.iterdir()):
         raise UserError(f"{path}: the folder is empty; put images and their labels there, or correct the path")
-    kind = detect_format(place, "auto", formats)
-    return OwnParts(str(place), str(place), None, _class_numbers(place) if kind == "yolo" else ())
+    train, val_folder = place, None
+    if xml_folder(place) is None:
+        train, val_folder = _part_folders(place)
+    kind = detect_format(train, "auto", formats)
+    names = _class_numbers(place, train) if kind == "yolo" else ()
+    return OwnParts(str(place), str(train), None if val_folder is None else str(val_folder), names)
+
+
+def _part_folders(place: Path) -> tuple[Path, Path | None]:
+    """The folders of the parts: train/ and val/ of the folder or of its images/; without train/ the folder itself."""
+    for root in (place, place / "images"):
+        train = next((root / name for name in TRAIN_NAMES if (root / name).is_dir()), None)
+        if train is not None:
+            return train, next((root / name for name in VAL_NAMES if (root / name).is_dir()), None)
+    return place, None
 
 
 def _of_file(place: Path, formats: Mapping[str, Reader]) -> OwnParts:
@@ -117,13 +129,16 @@ def _only(files: Iterable[Path], place: Path, part: str) -> Path | None:
     return chosen[0] if chosen else None
 
 
-def _class_numbers(folder: Path) -> tuple[str, ...]:
+def _class_numbers(folder: Path, train: Path) -> tuple[str, ...]:
     """The numbers of text labels as names of their classes, where nothing names them; none where something does.
+
+    Args:
+        folder: of the data set. train: of the training part.
 
     Raises:
         UserError: no image has labels.
     """
-    if names_beside(folder)[0] or data_file(folder) is not None:
+    if names_beside(train)[0] or data_file(train) is not None:
         return ()
     highest = -1
     for image in images_below(folder):

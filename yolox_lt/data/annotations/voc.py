@@ -24,6 +24,9 @@ from yolox_lt.errors import UserError
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
+XML_FOLDERS = ("Annotations", "annotations", "xml", "xmls", "labels")
+"""Where the xml files lie below the folder of a data set: the devkit's name first, then those of other tools."""
+
 
 @dataclass(frozen=True)
 class VocFolder:
@@ -65,24 +68,24 @@ class VocImage:
 
 
 def find_voc(path: Path, options: ReadOptions | None = None) -> VocFolder:
-    """A folder with xml files (its own or those of Annotations/), or a list ImageSets/Main/*.txt of image names.
+    """A folder with xml files (see `xml_folder`), or a list ImageSets/Main/*.txt of image names.
 
     Raises:
         UserError: no xml files, or a list that names one that is not there.
     """
     if path.is_dir():
-        folder = path / "Annotations" if any((path / "Annotations").glob("*.xml")) else path
-        everything = tuple(sorted(folder.glob("*.xml")))
-        if not everything:
+        folder = xml_folder(path)
+        if folder is None:
             raise UserError(
-                f"{path}: has no xml files, nor has {path / 'Annotations'}; give the folder that holds them"
+                f"{path}: has no xml files, nor has {path / XML_FOLDERS[0]}; give the folder that holds them"
             )
+        everything = tuple(sorted(folder.glob("*.xml")))
         return VocFolder(path, everything, everything, _image_folders(path, folder))
     if not path.is_file():
         raise UserError(f"{path}: no such folder or list of image names; check the path")
-    root = next((p for p in path.absolute().parents[:3] if (p / "Annotations").is_dir()), path.parent)
+    root = next((p for p in path.absolute().parents[:3] if xml_folder(p) is not None), path.parent)
     root = Path(os.path.relpath(root)) if not path.is_absolute() else root
-    folder = root / "Annotations" if (root / "Annotations").is_dir() else root
+    folder = xml_folder(root) or root
     everything = tuple(sorted(folder.glob("*.xml")))
     return VocFolder(root, _listed(path, folder, set(everything)), everything, _image_folders(root, folder), path)
 
@@ -197,11 +200,16 @@ def _stem(name: str) -> str:
     return Path(name).stem if is_image(name) or name.lower().endswith(".xml") else name
 
 
+def xml_folder(root: Path) -> Path | None:
+    """The folder of a data set that holds its xml files: one of `XML_FOLDERS`, else itself; None if none does."""
+    return next((p for p in (*(root / name for name in XML_FOLDERS), root) if any(p.glob("*.xml"))), None)
+
+
 def holds_voc(path: Path) -> bool:
-    """A folder with xml files, its own or those of Annotations/, or a text file with names of images without suffix."""
+    """A folder with xml files (see `xml_folder`), or a text file with names of images without suffix."""
     if path.is_file():
         return path.suffix.lower() == ".txt" and not any(map(is_image, listed_names(first_line(path))))
-    return any(any(folder.glob("*.xml")) for folder in (path / "Annotations", path))
+    return xml_folder(path) is not None
 
 
 VOC = Reader(holds_voc, find_voc, read_voc, VocFolder.files)
