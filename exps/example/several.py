@@ -4,10 +4,10 @@ blood.json is a mapping like {"RBC": "cell", "WBC": "cell", "Platelets": "platel
 leaves out, and makes the ids of training and validation the same.
 """
 
-from yolox_lt.exp import YOLOXStarExp
+from yolox_lt.exp import OwnDataExp
 
 
-class Exp(YOLOXStarExp):
+class Exp(OwnDataExp):
     def __init__(self):
         super().__init__()
         self.data_dir = "datasets"
@@ -15,5 +15,3 @@ class Exp(YOLOXStarExp):
         self.train_images = ("bccd/images", "more/pictures")  # one folder for each file
         self.val_ann, self.val_images = "bccd/val.json", "bccd/images"
         self.category_map = "blood.json"
-        self.num_classes = 2
-        self.depth, self.width = 0.33, 0.5  # YOLOX-S

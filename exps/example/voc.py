@@ -3,15 +3,12 @@
 A folder with xml files alone does too (train_ann "train"); without class_names the names found are sorted.
 """
 
-from yolox_lt.exp import YOLOXStarExp
+from yolox_lt.exp import OwnDataExp
 
 
-class Exp(YOLOXStarExp):
+class Exp(OwnDataExp):
     def __init__(self):
         super().__init__()
         self.data_dir = "datasets/bccd_voc"
         self.train_ann, self.val_ann = "ImageSets/Main/train.txt", "ImageSets/Main/val.txt"
-        self.train_images = self.val_images = None  # where the xml files say
         self.class_names = ("RBC", "WBC", "Platelets")
-        self.num_classes = 3
-        self.depth, self.width = 0.33, 0.5  # YOLOX-S

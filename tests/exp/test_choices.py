@@ -7,7 +7,16 @@ from dataclasses import replace
 import pytest
 
 from yolox_lt.data.annotations.index import AnnotationIndex
-from yolox_lt.exp.choices import MODELS, Choice, DataFacts, choose, data_facts, default_iterations, input_size
+from yolox_lt.exp.choices import (
+    MODELS,
+    Choice,
+    DataFacts,
+    choose,
+    data_facts,
+    default_iterations,
+    input_size,
+    small_objects,
+)
 
 MUSIC = DataFacts(
     images=1193, categories=109, boxes=104052, empty=0, height=416, width=416, object_side=13, rare=42, fewest=2
@@ -15,7 +24,7 @@ MUSIC = DataFacts(
 
 
 def values(facts: DataFacts, steps: int = 1000, batch: int = 8) -> dict[str, object]:
-    found = choose(facts, Choice("iterations", steps, "given"), batch, "yolox-nano", 1)
+    found = choose(facts, Choice("iterations", steps, "given"), batch, "yolox-nano")
     assert len({c.name for c in found}) == len(found)
     return {c.name: c.value for c in found}
 
@@ -62,7 +71,7 @@ def test_choices__of_music():
     assert values(replace(MUSIC, rare=0))["sampler"] == "uniform"
     assert values(replace(MUSIC, object_side=100.0))["mosaic_prob"] == 0.5
     assert values(replace(MUSIC, categories=1203))["prior_prob"] == 0.001
-    given = {c.name: c.value for c in choose(MUSIC, Choice("iterations", 9, ""), 8, "yolox-s", 1, (1280, 1280))}
+    given = {c.name: c.value for c in choose(MUSIC, Choice("iterations", 9, ""), 8, "yolox-s", (1280, 1280))}
     assert (given["input_size"], given["test_size"]) == ((1280, 1280), (1280, 1280))
     assert given["mosaic_prob"] == 0.5  # 13 pixels become 40
 
@@ -76,7 +85,7 @@ def test_length__of_a_short_run_and_without_a_budget():
 
 
 def test_reasons__hold_the_figures():
-    reasons = {c.name: c.reason for c in choose(MUSIC, default_iterations(MUSIC, 8), 8, "yolox-nano", 1)}
+    reasons = {c.name: c.reason for c in choose(MUSIC, default_iterations(MUSIC, 8), 8, "yolox-nano")}
     assert "13 pixels" in reasons["input_size"]
     assert "gets 20" in reasons["input_size"]
     assert "42 of 109" in reasons["sampler"]
@@ -92,3 +101,9 @@ def test_models__are_the_stock_ones():
     for name, settings in MODELS.items():
         stock = get_exp(name=name)
         assert {k: getattr(stock, k) for k in ("depth", "width", "depthwise")} == {"depthwise": False} | settings, name
+
+
+def test_small_objects__are_said_below_one_cell():
+    aerial = replace(MUSIC, height=3000, width=2000, object_side=15)
+    assert "has 5 pixels of the input (960, 640)" in small_objects(aerial, (960, 640))  # 15 * 960 / 3000 = 4.8
+    assert small_objects(replace(aerial, object_side=25), (960, 640)) is None  # exactly 8

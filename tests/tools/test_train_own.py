@@ -196,3 +196,58 @@ def test_layouts__without_a_yaml_or_list_are_read_by_their_folders(content, tmp_
         "bare": (10, 10, ("0", "1", "2")),
         "voc": (8, 2, ("Platelets", "RBC", "WBC")),
     }
+
+
+FILE = """
+from yolox_lt.exp import {base}
+
+
+class Exp({base}):
+    def __init__(self):
+        super().__init__()
+        self.data_dir, self.train_ann, self.val_ann = {data!r}, "train.json", "val.json"
+        self.train_images = self.val_images = None
+        self.output_dir, self.data_num_workers = {output!r}, 0
+        {more}
+"""
+
+
+def write_exp(path, base, data, more="pass"):
+    path.write_text(FILE.format(base=base, data=str(data), output=str(path.parent), more=more))
+    return path
+
+
+def test_own_exp__leaves_to_the_data_what_the_file_does_not_set(content, tmp_path):
+    """The file of --data has the same values; what the file sets, and what depends on it, follows the file."""
+    coco = write_coco(tmp_path / "coco", content, "train", "val")
+    chosen = get_exp(choose(coco, tmp_path / "runs", "--budget", "100it"))
+    exp = get_exp(write_exp(tmp_path / "birds.py", "OwnDataExp", coco, "self.iterations = 100"))
+    said = exp.settle(8)
+    assert {choice.name for choice in said} == exp.chosen_names | {"num_classes"}
+    differ = {k for k, v in exp.attributes().items() if chosen.attributes()[k] != v}
+    assert differ <= PLACES | {"iterations", "data_num_workers"}
+    assert exp.settle(8) == []
+    sized = get_exp(write_exp(tmp_path / "sized.py", "OwnDataExp", coco, "self.input_size, self.width = (64, 64), 0.5"))
+    names = {choice.name for choice in sized.settle(8)}
+    assert (sized.test_size, sized.width, sized.start_from) == ((64, 64), 0.5, None)
+    assert not {"input_size", "width", "start_from"} & names
+    sized.model = "yolox-q"
+    with pytest.raises(UserError, match="model 'yolox-q': unknown; choose one of yolox-nano, "):
+        sized.choices(8)
+
+
+def test_num_classes__left_out_is_that_of_the_training_annotations(content, tmp_path):
+    """In any experiment; an evaluation with the file takes it, and what else was chosen, from the checkpoint."""
+    coco = write_coco(tmp_path / "coco", content, "train", "val")
+    plain = get_exp(write_exp(tmp_path / "plain.py", "YOLOXStarExp", coco))
+    assert [str(c) for c in plain.settle(8)] == [f"num_classes 3 (categories of {coco / 'train.json'})"]
+    small = "self.iterations, self.input_size, self.width, self.depthwise = 2, (64, 64), 0.125, False"
+    file = write_exp(tmp_path / "birds.py", "OwnDataExp", coco, small)
+    train.main(train.make_parser().parse_args(["-f", str(file), "-b", "2", "-d", "1", "--device", "cpu"]))
+    (tmp_path / "coco/train.json").unlink()
+    given = yolox_lt.load(tmp_path / "birds/best.pth", exp=file).exp
+    assert (given.num_classes, given.test_size, given.prior_prob, given.max_epoch) == (3, (64, 64), 0.01, 2)
+    kept = get_exp(file)
+    kept.num_classes = 4
+    with pytest.raises(UserError, match="was trained with num_classes 3, the experiment has 4"):
+        yolox_lt.load(tmp_path / "birds/best.pth", exp=kept)

@@ -42,10 +42,11 @@ def main(args: argparse.Namespace) -> None:
     exp.merge(args.opts)
     exp.exp_name = args.experiment_name or exp.exp_name
     exp.skip_bad_images = True  # missing files are to be counted here, not to stop at the first
-    store = exp.get_store("train")
     batch_size = exp.batch_size if args.batch_size is None else args.batch_size
     if batch_size < 1:
         raise UserError(f"-b {batch_size}: give at least 1")
+    exp.settle(batch_size)
+    store = exp.get_store("train")
     summary = summarize_training(exp, store.index, batch_size)
     problems = find_problems(store, exp.train_positions(store.index), exp.get_store("val"), args.check_images)
     if args.json != "-":

@@ -85,6 +85,7 @@ def train(process: ProcessInfo, args: argparse.Namespace) -> None:
         check(args)
     amp = common.amp_type(args)
     if args.batch_size == "auto" and not args.resume:  # a resumed run keeps its batch
+        exp.settle(batch_size)
         batch_size = auto_batch(exp, process, amp)
     options = TrainOptions(batch_size, process, amp, args.ckpt, args.resume, args.cache, given_by(args))
     with run_lock(Path(exp.output_dir) / exp.exp_name) if process.is_main else contextlib.nullcontext():
@@ -96,6 +97,7 @@ def train(process: ProcessInfo, args: argparse.Namespace) -> None:
 def check(args: argparse.Namespace) -> None:
     """Everything that can be checked before the ranks start, and need not wait for them."""
     exp = make_exp(args)
+    exp.settle(exp.batch_size if args.batch_size in (None, "auto") else args.batch_size)
     if args.resume or (exp.auto_resume and latest(exp).is_file()):
         path = args.ckpt or latest(exp)
         resume_settings(exp, read_checkpoint(path), given_by(args), path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import re
 import time
@@ -15,7 +16,7 @@ from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.annotations.own_sets import OwnParts, find_own, image_folder, source_of_part
 from yolox_lt.distributed.processes import launched_externally
 from yolox_lt.errors import UserError
-from yolox_lt.exp.choices import EVAL_EVERY, MODELS, Choice, choose, data_facts, default_iterations
+from yolox_lt.exp.choices import EVAL_EVERY, MODELS, Choice
 from yolox_lt.exp.detection import DetectorExp
 from yolox_lt.exp.own_data import OwnDataExp
 from yolox_lt.train.auto_batch import made_up_steps
@@ -63,26 +64,27 @@ def own_exp_file(args: argparse.Namespace) -> Path:
     if args.resume and file.is_file():
         return file
     exp = OwnDataExp()
+    exp.model = model
     chosen = data_choices(parts, name)
     apply(exp, chosen)
-    facts = data_facts(exp.get_index("train"))
-    if facts.boxes == 0:
-        raise UserError(f"{args.data}: no training image has a box; check the annotations")
     exp.merge(args.opts)
     batch = exp.batch_size if args.batch_size is None else args.batch_size
-    size = exp.input_size if "input_size" in args.opts[::2] else None
-    workers = max(1, min((os.cpu_count() or 2) - 1, 8))
-    length = default_iterations(facts, batch)
+    length = None
     if args.budget is not None:
-        apply(exp, choose(facts, length, batch, model, workers, size))
-        exp.merge(args.opts)
-        length = budget_iterations(args.budget, exp, batch, device_of(args))
-    chosen += choose(facts, length, batch, model, workers, size)
+        tried = copy.copy(exp)  # the steps that are timed have its sizes
+        tried.settle(batch)
+        length = budget_iterations(args.budget, tried, batch, device_of(args))
+    workers = max(1, min((os.cpu_count() or 2) - 1, 8))
+    chosen += [
+        *exp.choices(batch, length),
+        Choice("batch_size", batch, "images of a step (-b)"),
+        Choice("data_num_workers", workers, "loader processes, from the number of cores"),
+    ]
     apply(exp, chosen)
     exp.merge(args.opts)
     chosen = with_given(exp, chosen, args.opts[::2])
     for choice in chosen:
-        logger.info(f"chosen: {choice.name} {choice.value!r} ({choice.reason})")
+        logger.info(f"chosen: {choice}")
     folder.mkdir(parents=True, exist_ok=True)
     text = exp_text(name, chosen)
     if file.is_file() and file.read_text(encoding="utf-8") != text:

@@ -10,6 +10,7 @@ import numpy as np
 
 from yolox_lt.checkpoint import plain
 from yolox_lt.errors import UserError
+from yolox_lt.exp.data import DataExp
 from yolox_lt.exp.settings import BaseExp
 
 STRUCTURE = frozenset(
@@ -145,14 +146,15 @@ def check_structure(exp: BaseExp, content: dict[str, Any], path: str | Path) -> 
     return [f"{name} {now!r} (the checkpoint has {was!r})" for name, (now, was) in found.items() if name in TEST]
 
 
-def adopt_given(exp: BaseExp, content: dict[str, Any], given: Iterable[str]) -> None:
-    """Give an experiment from a file what the command line of the training set, unless this command line sets it too.
+def adopt_given(exp: DataExp, content: dict[str, Any], given: Iterable[str]) -> None:
+    """Give an experiment from a file what the command line of the training set, unless this command line sets it too,
+    and what the file leaves to the data.
 
     Args:
         exp: is changed. content: the checkpoint. given: names of settings on this command line.
     """
     names = set(content.get("given", ())) - set(given) - OF_THE_PLACE
-    names |= {name for name in OF_THE_WEIGHTS if not is_explicit(exp, name)}
+    names |= {name for name in OF_THE_WEIGHTS if not is_explicit(exp, name)} | exp.left_to_data()
     exp.update({name: value for name, value in content["exp"].items() if name in names})
 
 

@@ -28,17 +28,21 @@ FEWEST, MOST = 1500, 30_000
 RARE_SHARE = 0.05
 """Share of the images below which a category is repeated."""
 
+FINDABLE = 8.0
+"""Side of the median object in input pixels below which the user is told to cut the images into tiles: one cell of the
+finest level. Our choice."""
+
 EPOCHS = 10
 EVAL_EVERY = 3
 """The run is cut into ten epochs whatever their number of images; four evaluations: epochs 3, 6, 9 and 10."""
 
 MODELS: dict[str, dict[str, Any]] = {
     "yolox-nano": {"depth": 0.33, "width": 0.25, "depthwise": True},
-    "yolox-tiny": {"depth": 0.33, "width": 0.375},
-    "yolox-s": {"depth": 0.33, "width": 0.5},
-    "yolox-m": {"depth": 0.67, "width": 0.75},
-    "yolox-l": {"depth": 1.0, "width": 1.0},
-    "yolox-x": {"depth": 1.33, "width": 1.25},
+    "yolox-tiny": {"depth": 0.33, "width": 0.375, "depthwise": False},
+    "yolox-s": {"depth": 0.33, "width": 0.5, "depthwise": False},
+    "yolox-m": {"depth": 0.67, "width": 0.75, "depthwise": False},
+    "yolox-l": {"depth": 1.0, "width": 1.0, "depthwise": False},
+    "yolox-x": {"depth": 1.33, "width": 1.25, "depthwise": False},
 }
 
 
@@ -48,6 +52,9 @@ class Choice(NamedTuple):
     name: str
     value: Any
     reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.value!r} ({self.reason})"
 
 
 @dataclass(frozen=True)
@@ -121,13 +128,24 @@ def object_side_seen(facts: DataFacts, size: Sequence[int]) -> float:
     return facts.object_side * min(size[0] / facts.height, size[1] / facts.width)
 
 
+def small_objects(facts: DataFacts, size: Sequence[int]) -> str | None:
+    """What to say where most objects are too small in an input of (height, width), None where they are not."""
+    seen = object_side_seen(facts, size)
+    if seen >= FINDABLE:
+        return None
+    return (
+        f"the median object has {seen:.0f} pixels of the input {tuple(size)}, less than a cell of {FINDABLE:.0f}; cut "
+        f"the images of {facts.width:.0f} x {facts.height:.0f} into tiles, or give a larger input_size"
+    )
+
+
 def choose(
-    facts: DataFacts, iterations: Choice, batch: int, model: str, workers: int, given: tuple[int, int] | None = None
+    facts: DataFacts, iterations: Choice, batch: int, model: str, given: tuple[int, int] | None = None
 ) -> list[Choice]:
     """Every setting of the run, in the order in which it is printed.
 
     Args:
-        iterations: of the whole run. batch: images of a step. model: a key of `MODELS`. workers: loader processes.
+        iterations: of the whole run. batch: images of a step. model: a key of `MODELS`.
         given: input (height, width) in pixels that the user sets; what depends on it follows.
     """
     size = input_size(facts)
@@ -147,7 +165,6 @@ def choose(
         size,
         Choice("test_size", size.value, "as in training"),
         Choice("multiscale_range", 0, "one size: the objects keep theirs"),
-        Choice("batch_size", batch, "images of a step (-b)"),
         Choice("epoch_iters", each, f"{epochs * each:,} iterations in {epochs} epochs: {iterations.reason}"),
         Choice("max_epoch", epochs, f"an epoch is {each * batch / max(facts.images, 1):.1f} passes over the images"),
         Choice("warmup_epochs", 0.5, "one iteration in twenty"),
@@ -176,7 +193,6 @@ def choose(
         Choice("mosaic_scale", (0.8, 1.5), "objects keep about their size"),
         Choice("enable_mixup", False, "off, as in the official small models"),
         Choice("cls_loss", "qfl", "EQFL did not differ on 1,193 images of 109 categories, where its g was 1"),
-        Choice("data_num_workers", workers, "loader processes, from the number of cores"),
     ]
 
 

@@ -20,6 +20,7 @@ from yolox_lt.data.image_file import highest_level
 from yolox_lt.data.loader import Batches, eval_loader, train_loader
 from yolox_lt.data.sampling.sampler import SampleSampler, SampleStream, iterations_per_epoch
 from yolox_lt.errors import UserError
+from yolox_lt.exp.choices import Choice
 from yolox_lt.exp.settings import BaseExp
 
 FILES_TO_PROBE = 20
@@ -30,6 +31,7 @@ class DataExp(BaseExp):
     """Settings of data and sampling, and what they build. Defaults are COCO's."""
 
     # --------------------------------------------------------------- data
+    # left out: the number of categories of the training annotations
     num_classes: int = 80
     # root of the data set; None = $YOLOX_DATADIR (or ./datasets), then data_folder
     data_dir: str | None = None
@@ -118,6 +120,26 @@ class DataExp(BaseExp):
     def evaluate_on(self, ann: str | tuple[str, ...], images: str | tuple[str, ...] | None) -> None:
         """Score other annotations than those of validation: all of their images, no held-out part of `train_ann`."""
         self.val_ann, self.val_images, self.val_subset, self.val_share = ann, images, None, None
+
+    def left_to_data(self) -> frozenset[str]:
+        """Names of settings left to the data: `settle` sets them; an evaluation takes them from the checkpoint."""
+        owner = next(cls for cls in type(self).__mro__ if "num_classes" in vars(cls))
+        return frozenset({"num_classes"} if owner is DataExp and "num_classes" not in vars(self) else ())
+
+    def settle(self, batch_size: int) -> list[Choice]:
+        """Set what `left_to_data` names by the training annotations.
+
+        Args:
+            batch_size: images of a step.
+
+        Returns:
+            What was set, each with its reason.
+        """
+        if "num_classes" not in self.left_to_data():
+            return []
+        index = AnnotationIndex.load(self.get_source("train"))
+        self.num_classes = len(index.category_ids)
+        return [Choice("num_classes", self.num_classes, f"categories of {index.path}")]
 
     def get_formats(self) -> dict[str, Reader]:
         """The formats that annotations may have, by name; one of your own is `FORMATS | {"name": Reader(...)}`."""
@@ -252,7 +274,7 @@ class DataExp(BaseExp):
     def iterations_per_epoch(self, factors: np.ndarray, batch_size: int, world: int) -> int:
         """Optimiser steps of one epoch for a total batch of `batch_size`."""
         if self.epoch_iters is not None:
-            return self.epoch_iters
+            return self.epoch_iters if self.max_iter is None else min(self.epoch_iters, self.max_iter)
         iterations = iterations_per_epoch(self.epoch_images(factors), world, batch_size // world)
         return iterations if self.max_iter is None else min(iterations, self.max_iter)
 

@@ -8,6 +8,7 @@ balance, trackers, report, checkpoints, an experiment's own functions) is a call
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Iterator
 
@@ -105,6 +106,8 @@ class Trainer:
         """Everything up to the first step."""
         exp = self.exp
         ranks = rank_groups()
+        for choice in main_first(functools.partial(exp.settle, self.options.batch_size), ranks.objects):
+            logger.info(f"chosen: {choice}")
         start = find_start(exp, self.options, ranks)
         checkpoint = read_start(start, ranks)
         resumed = checkpoint if start.resume else None
