@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 
 import pytest
 import yaml
@@ -251,3 +252,42 @@ def test_num_classes__left_out_is_that_of_the_training_annotations(content, tmp_
     kept.num_classes = 4
     with pytest.raises(UserError, match="was trained with num_classes 3, the experiment has 4"):
         yolox_lt.load(tmp_path / "birds/best.pth", exp=kept)
+
+
+def test_reasons__are_true_of_the_annotations(content, tmp_path):
+    """Every printed figure that is of the data or the run, worked out again from the json alone."""
+    bare = {
+        **content,
+        "images": [*content["images"], {"id": 999, "file_name": "bare.jpg", "width": 320, "height": 240}],
+    }
+    file = choose(
+        write_coco(tmp_path / "coco", bare, "train", "val"), tmp_path / "runs", "--budget", "100it", "-b", "4"
+    )
+    said = dict(re.findall(r"self\.(\w+) = .*?  # (.*)", file.read_text()))
+    images, boxes = bare["images"], bare["annotations"]
+    holders = [{a["image_id"] for a in boxes if a["category_id"] == c["id"]} for c in bare["categories"]]
+    side = statistics.median((a["bbox"][2] * a["bbox"][3]) ** 0.5 for a in boxes)
+    height, width = (statistics.median(i[k] for i in images) for k in ("height", "width"))
+    exp = get_exp(file)
+    seen = side * max(exp.input_size) / max(height, width)  # close to it: the input is a multiple of 32
+    empty = len(images) - len({a["image_id"] for a in boxes})
+    rare = [len(h) for h in holders if len(h) < 0.05 * len(images)]
+    assert said["num_classes"] == "categories of the training annotations"
+    assert exp.num_classes == len(bare["categories"]) == 3
+    assert f"median object has {side:.0f} pixels in images of {width} x {height} (width x height)" in said["input_size"]
+    assert float(said["input_size"].rpartition(" ")[2]) == pytest.approx(seen, abs=2)
+    assert float(said["mosaic_prob"].split()[4]) == pytest.approx(seen, abs=2)
+    assert (exp.mosaic_prob == 0) == (seen < 32)
+    assert said["epoch_iters"] == "100 iterations in 10 epochs: --budget 100it"
+    assert (exp.epoch_iters, exp.max_epoch) == (10, 10)
+    assert said["max_epoch"] == f"an epoch is {10 * 4 / len(images):.1f} passes over the images"
+    assert said["warmup_epochs"] == "5% of the run"
+    assert exp.warmup_epochs * exp.epoch_iters == 100 / 20
+    assert said["keep_empty"].startswith(f"{empty} of {len(images)} images have no object")
+    assert said["prior_prob"].startswith("3 categories")
+    assert rare == [] and said["sampler"].startswith("every category is in 5% of the images or more")
+    assert float(said["basic_lr_per_img"].split()[0]) == pytest.approx(exp.basic_lr_per_img * 4, rel=0.05)
+    assert said["ema_decay"] == "averages over 100 iterations, the least"
+    assert exp.ema_decay == 1 - 1 / 100
+    factors = exp.get_factors(exp.get_index("train"), exp.train_positions(exp.get_index("train")))
+    assert (factors == 1).all()  # nothing is repeated, as the sampler's reason says

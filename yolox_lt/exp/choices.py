@@ -34,6 +34,7 @@ finest level. Our choice."""
 
 EPOCHS = 10
 EVAL_EVERY = 3
+SHORTEST_AVERAGE = 100.0
 """The run is cut into ten epochs whatever their number of images; four evaluations: epochs 3, 6, 9 and 10."""
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -155,7 +156,8 @@ def choose(
     steps = int(iterations.value)
     epochs = min(EPOCHS, steps)
     each = max(steps // epochs, 1)
-    horizon = max(steps / 5, 100.0)
+    horizon = max(steps / 5, SHORTEST_AVERAGE)
+    share = "a fifth of the run" if horizon > SHORTEST_AVERAGE else "the least"
     rate = 0.004 * math.sqrt(batch / 8) / batch
     few = facts.categories < 300
     mosaic = 0.0 if seen < SMALL else 0.5
@@ -167,16 +169,16 @@ def choose(
         Choice("multiscale_range", 0, "one size: the objects keep theirs"),
         Choice("epoch_iters", each, f"{epochs * each:,} iterations in {epochs} epochs: {iterations.reason}"),
         Choice("max_epoch", epochs, f"an epoch is {each * batch / max(facts.images, 1):.1f} passes over the images"),
-        Choice("warmup_epochs", 0.5, "one iteration in twenty"),
+        Choice("warmup_epochs", 0.5, f"{0.5 / epochs:.0%} of the run"),
         Choice("no_aug_epochs", 1, "the last epoch has whole images only"),
-        Choice("eval_interval", EVAL_EVERY, "four evaluations"),
+        Choice("eval_interval", EVAL_EVERY, f"evaluations after each {EVAL_EVERY} epochs and at the end"),
         Choice("optimizer", "adamw", "AP 8.3 after 900 steps where SGD reached 3.7 (109 music symbols, one seed)"),
         Choice(
             "basic_lr_per_img",
             float(f"{rate:.3g}"),
             f"{rate * batch:.2g} a step of {batch}: 0.004 at 8, times the root",
         ),
-        Choice("ema_decay", round(1 - 1 / horizon, 5), f"averages over {horizon:.0f} iterations, a fifth of the run"),
+        Choice("ema_decay", round(1 - 1 / horizon, 5), f"averages over {horizon:.0f} iterations, {share}"),
         Choice("ema_ramp", float(round(horizon)), "the average follows quickly at first"),
         Choice("prior_prob", 0.01 if few else 0.001, f"{facts.categories} categories; 0.001 from 300 on"),
         Choice("fresh_std", 0.001, "the scores of a new classifier start at prior_prob"),
