@@ -285,7 +285,8 @@ def test_reasons__are_true_of_the_annotations(content, tmp_path):
     assert exp.warmup_epochs * exp.epoch_iters == 100 / 20
     assert said["keep_empty"].startswith(f"{empty} of {len(images)} images have no object")
     assert said["prior_prob"].startswith("3 categories")
-    assert rare == [] and said["sampler"].startswith("every category is in 5% of the images or more")
+    assert rare == []
+    assert said["sampler"].startswith("every category is in 5% of the images or more")
     assert float(said["basic_lr_per_img"].split()[0]) == pytest.approx(exp.basic_lr_per_img * 4, rel=0.05)
     assert said["ema_decay"] == "averages over 100 iterations, the least"
     assert exp.ema_decay == 1 - 1 / 100

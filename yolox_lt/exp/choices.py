@@ -35,7 +35,8 @@ finest level. Our choice."""
 EPOCHS = 10
 EVAL_EVERY = 3
 SHORTEST_AVERAGE = 100.0
-"""The run is cut into ten epochs whatever their number of images; four evaluations: epochs 3, 6, 9 and 10."""
+"""The run is cut into ten epochs whatever their number of images, with evaluations after epochs 3, 6, 9 and 10; weights
+are averaged over at least so many iterations. Our choices."""
 
 MODELS: dict[str, dict[str, Any]] = {
     "yolox-nano": {"depth": 0.33, "width": 0.25, "depthwise": True},
