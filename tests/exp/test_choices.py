@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
+import numpy as np
 import pytest
 
 from yolox_lt.data.annotations.index import AnnotationIndex
+from yolox_lt.data.dataset import ImageStore
+from yolox_lt.data.image_file import BadImageError
 from yolox_lt.exp.choices import (
     MODELS,
     Choice,
@@ -16,6 +20,7 @@ from yolox_lt.exp.choices import (
     default_iterations,
     input_size,
     small_objects,
+    white_share,
 )
 
 MUSIC = DataFacts(
@@ -74,6 +79,27 @@ def test_choices__of_music():
     given = {c.name: c.value for c in choose(MUSIC, Choice("iterations", 9, ""), 8, "yolox-s", (1280, 1280))}
     assert (given["input_size"], given["test_size"]) == ((1280, 1280), (1280, 1280))
     assert given["mosaic_prob"] == 0.5  # 13 pixels become 40
+
+
+def test_flips__are_off_for_pages(tmp_path):
+    """Two of three images are white in three quarters and in all; only the lowest channel counts."""
+    parts = {1: (0.75, 255), 2: (1.0, 230), 3: (0.2, 255)}
+    for number, (share, level) in parts.items():
+        image = np.zeros((8, 20, 3), np.uint8)
+        image[:, : int(20 * share)] = level
+        image[:, 15:, 0] = np.minimum(image[:, 15:, 0], 200) if number == 2 else image[:, 15:, 0]
+        cv2.imwrite(str(tmp_path / f"{number}.png"), image)
+    images = [{"id": i, "width": 20, "height": 8, "file_name": f"{i}.png"} for i in parts]
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4]}
+    index = AnnotationIndex.load({"images": images, "categories": [{"id": 1, "name": "ant"}], "annotations": [box]})
+    store = ImageStore(index, tmp_path)
+    assert white_share(store) == 0.75  # 0.75, 0.75 (a quarter is yellow), 0.2
+    assert values(data_facts(index, 0.75))["flip_prob"] == 0.0
+    assert values(data_facts(index, 0.2))["flip_prob"] == 0.5
+    (tmp_path / "2.png").unlink()
+    with pytest.raises(BadImageError):
+        white_share(store)
+    assert white_share(store, skip_bad_images=True) == pytest.approx((0.75 + 0.2) / 2)
 
 
 def test_length__of_a_short_run_and_without_a_budget():

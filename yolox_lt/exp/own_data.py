@@ -8,7 +8,7 @@ from loguru import logger
 
 from yolox_lt.errors import UserError
 from yolox_lt.exp.agreement import is_explicit
-from yolox_lt.exp.choices import MODELS, Choice, choose, data_facts, default_iterations, small_objects
+from yolox_lt.exp.choices import MODELS, Choice, choose, data_facts, default_iterations, small_objects, white_share
 from yolox_lt.exp.yolox import YOLOXStarExp
 
 
@@ -37,7 +37,7 @@ class OwnDataExp(YOLOXStarExp):
         {"depth", "width", "depthwise", "start_from", "input_size", "test_size", "multiscale_range", "epoch_iters"}
         | {"max_epoch", "warmup_epochs", "no_aug_epochs", "eval_interval", "optimizer", "basic_lr_per_img"}
         | {"ema_decay", "ema_ramp", "prior_prob", "fresh_std", "sampler", "repeat_thresh", "keep_empty"}
-        | {"mosaic_prob", "mosaic_scale", "enable_mixup", "cls_loss"}
+        | {"mosaic_prob", "mosaic_scale", "enable_mixup", "flip_prob", "cls_loss"}
     )
     """Settings that are chosen where the user does not give them."""
 
@@ -73,7 +73,7 @@ class OwnDataExp(YOLOXStarExp):
         if self.model not in MODELS:
             raise UserError(f"model {self.model!r}: unknown; choose one of {', '.join(MODELS)}")
         index = self.get_index("train")
-        facts = data_facts(index)
+        facts = data_facts(index, white_share(self.get_store("train"), self.skip_bad_images))
         if facts.boxes == 0:
             raise UserError(f"{index.path}: no training image has a box; check the annotations")
         if length is None and self.iterations is not None:
