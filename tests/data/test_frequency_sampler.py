@@ -92,6 +92,32 @@ def test_instance_aware__by_hand():
     np.testing.assert_allclose(repeat_factors(lists, 1.0, "stochastic", subset, by_instances=True), [r0, r1])
 
 
+POWERS = ((0.5, None), (1.0, None), (1.0, 3.0), (0.0, None))
+
+
+@pytest.mark.parametrize("threshold", ["0.001", "0.05", "0.3"])
+def test_golden__factors_of_categories_by_images_and_by_instances(golden, threshold):
+    data = golden("beyond_sampling.npz")
+    pairs = np.unique(np.stack([data["image"], data["category"]]), axis=1)
+    found = category_factors(pairs[1], 60, float(threshold))
+    np.testing.assert_allclose(found, data[f"rfs_t{threshold}"][:11], rtol=1e-12)  # the last category occurs nowhere
+    counts = data["image_counts"], data["instance_counts"]
+    found = instance_aware_factors(*counts, 60, float(threshold))
+    np.testing.assert_allclose(found, data[f"irfs_t{threshold}"], rtol=1e-12)
+
+
+def test_power_and_cap__by_hand():
+    """Category 0 in all four images, category 1 in one: f 1 and 0.25; threshold 1: r = 1 and 4^power."""
+    images = [[0, 1], [0], [0], [0]]
+    factors = {
+        (power, cap): repeat_factors(images, 1.0, "stochastic", power=power, cap=cap)[0] for power, cap in POWERS
+    }
+    assert factors == {(0.5, None): 2.0, (1.0, None): 4.0, (1.0, 3.0): 3.0, (0.0, None): 1.0}
+    by_instances = repeat_factors(images, 1.0, "stochastic", by_instances=True, power=1.0)
+    # shares sqrt(f_i f_b): category 1 sqrt(1/4 * 1/5), to the power -1 is sqrt(20)
+    np.testing.assert_allclose(by_instances[0], 20**0.5)
+
+
 def test_class_balanced__by_hand():
     """Category 0 in images 0, 1, 2, category 2 in image 2, category 1 in none: the two share the draws equally."""
     lists = [[0], [0, 0], [0, 2], []]

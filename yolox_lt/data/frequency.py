@@ -19,10 +19,13 @@ def repeat_factors(
     rounding: Rounding = "ceil",
     images: np.ndarray | None = None,
     by_instances: bool = False,
+    power: float = 0.5,
+    cap: float | None = None,
 ) -> np.ndarray:
     """Repeat factor of each image (LVIS: A Dataset for Large Vocabulary Instance Segmentation, appendix B).
 
-    1. f_c = images with category c / images; r_c = max(1, sqrt(threshold / f_c)).
+    1. f_c = images with category c / images; r_c = max(1, sqrt(threshold / f_c)). Another `power` than the root's 0.5
+       and the bound `cap` are our addition.
     2. An image's factor is the largest r_c of its categories, 1 if it has none.
     3. Rounding: `ceil` as in the released models ("floor" and "round" alike give int64); `stochastic` returns the
        fractional factor (float64), which the sampler rounds up or down by chance in every pass.
@@ -33,12 +36,15 @@ def repeat_factors(
         threshold: image fraction below which a category is repeated; 0 repeats nothing.
         images: positions of the images that are trained on, None for all; f_c and the result refer to these.
         by_instances: instance-aware factors (IRFS), see `instance_aware_factors`.
+        power: 0 or more; 0 repeats nothing, 1 shows every category below the threshold equally often.
+        cap: largest factor, at least 1; None: no bound.
     """
     image, category, num_images = image_category_pairs(source, images)
-    factor = category_factors(category, num_images, threshold)
+    factor = category_factors(category, num_images, threshold, power)
     if by_instances:
         _, objects, _ = objects_of(source, images)
-        factor = instance_aware_factors(np.bincount(category), np.bincount(objects), num_images, threshold)
+        factor = instance_aware_factors(np.bincount(category), np.bincount(objects), num_images, threshold, power)
+    factor = factor if cap is None else np.minimum(factor, cap)
     result = np.ones(num_images)
     np.maximum.at(result, image, factor[category])
     if rounding == "stochastic":
@@ -49,15 +55,15 @@ def repeat_factors(
     return rounders[rounding](result).astype(np.int64)
 
 
-def category_factors(category: np.ndarray, num_images: int, threshold: float) -> np.ndarray:
+def category_factors(category: np.ndarray, num_images: int, threshold: float, power: float = 0.5) -> np.ndarray:
     """r_c float64 [C] from the category of each distinct (image, category) pair; 1 for categories in no image."""
     counts = np.bincount(category) if len(category) else np.zeros(0)
     fraction = np.maximum(counts, 1) / max(num_images, 1)
-    return np.where(counts > 0, np.maximum(1.0, np.sqrt(threshold / fraction)), 1.0)
+    return np.where(counts > 0, np.maximum(1.0, raised(threshold / fraction, power)), 1.0)
 
 
 def instance_aware_factors(
-    image_counts: np.ndarray, instance_counts: np.ndarray, num_images: int, threshold: float
+    image_counts: np.ndarray, instance_counts: np.ndarray, num_images: int, threshold: float, power: float = 0.5
 ) -> np.ndarray:
     """r_c float64 [C] of IRFS: in place of f_c the geometric mean of f_c and of the category's share of all objects.
 
@@ -73,7 +79,12 @@ def instance_aware_factors(
         * np.maximum(instance_counts, 1)
         / max(instance_counts.sum(), 1)
     )
-    return np.where(image_counts > 0, np.maximum(1.0, np.sqrt(threshold / share)), 1.0)
+    return np.where(image_counts > 0, np.maximum(1.0, raised(threshold / share, power)), 1.0)
+
+
+def raised(ratio: np.ndarray, power: float) -> np.ndarray:
+    """ratio^power; the root itself for 0.5, whose last bit decides where a factor is rounded."""
+    return np.sqrt(ratio) if power == 0.5 else ratio**power
 
 
 def class_balanced_factors(

@@ -26,7 +26,7 @@ OWN_STRUCTURE = {"two_stage": frozenset({"cls_loss"})}
 
 LOSS = frozenset(
     {"assigner", "atss_cells", "cls_loss", "loss_alpha", "loss_gamma", "loss_scale", "loss_focusing", "loss_weighting"}
-    | {"loss_alpha_in_statistic", "cls_weight", "l1", "box_loss", "box_weight", "quality_weight"}
+    | {"loss_alpha_in_statistic", "loss_focus", "cls_weight", "l1", "box_loss", "box_weight", "quality_weight"}
     | {"eql_threshold", "eql_frequency", "eqlv2_weights", "seesaw_exponents", "others_ratio", "class_weights"}
 )
 """What is minimised; the state of the loss in a checkpoint belongs to it."""
@@ -39,7 +39,7 @@ OPTIMIZER = frozenset(
 
 ORDER = frozenset(
     {"seed", "sampler", "repeat_thresh", "repeat_rounding", "partners", "keep_empty", "group_aspect", "epoch_length"}
-    | {"val_share"}
+    | {"val_share", "repeat_power", "repeat_cap"}
     | {"glyph_categories", "glyph_image_size", "glyph_object_size", "glyph_profile", "glyph_seed"}
     | {"glyph_train_images", "glyph_val_images"}
 )

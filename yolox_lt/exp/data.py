@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 from loguru import logger
@@ -70,6 +70,9 @@ class DataExp(BaseExp):
     sampler: str = "uniform"
     # image fraction below which a category's images are repeated
     repeat_thresh: float = 0.001
+    # r_c = (repeat_thresh / f_c)^repeat_power, at most repeat_cap
+    repeat_power: float = 0.5
+    repeat_cap: float | None = None
     # ceil (released models), stochastic, round or floor
     repeat_rounding: str = "ceil"
     # what one epoch counts: dataset (images once, as the released YOLOX models) or repeated (the repeated list)
@@ -249,7 +252,14 @@ class DataExp(BaseExp):
             return class_balanced_factors(index, positions)
         if self.sampler in ("repeat_factor", "instance_repeat_factor"):
             by_instances = self.sampler == "instance_repeat_factor"
-            return repeat_factors(index, self.repeat_thresh, self.repeat_rounding, positions, by_instances)  # type: ignore[arg-type]
+            if self.repeat_power < 0 or (self.repeat_cap is not None and self.repeat_cap < 1):
+                raise UserError(
+                    f"repeat_power {self.repeat_power:g}, repeat_cap {self.repeat_cap}: give a power of at least 0 "
+                    "and a cap of at least 1, or None"
+                )
+            rounding = cast(Rounding, self.repeat_rounding)
+            bounds = (self.repeat_power, self.repeat_cap)
+            return repeat_factors(index, self.repeat_thresh, rounding, positions, by_instances, *bounds)
         raise UserError(
             f"sampler {self.sampler!r} is unknown; choose one of uniform, repeat_factor, instance_repeat_factor, "
             "class_balanced"

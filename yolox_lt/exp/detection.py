@@ -15,17 +15,9 @@ from yolox_lt.coders import Coder
 from yolox_lt.criterion import TrainingCriterion
 from yolox_lt.errors import UserError
 from yolox_lt.exp.agreement import match_categories
+from yolox_lt.exp.loss import named_loss
 from yolox_lt.exp.wishes import WishesExp
-from yolox_lt.losses import (
-    ClassificationLoss,
-    EQLv2FocalLoss,
-    EqualizedFocalLoss,
-    EqualizedQualityFocalLoss,
-    FocalLoss,
-    QualityFocalLoss,
-    SigmoidLoss,
-    own_scores,
-)
+from yolox_lt.losses import ClassificationLoss, own_scores
 from yolox_lt.models import Detector
 from yolox_lt.models.preprocess import FunctionPreprocessor, Preprocessor
 from yolox_lt.optim import schedule
@@ -106,7 +98,7 @@ class DetectorExp(WishesExp):
     assigner: str = "atss"
     # candidate cells per level and object of ATSS; priors per level = cells x anchors (18 with two anchors)
     atss_cells: int = 9
-    # sigmoid, focal, qfl, efl, eqfl or eqlv2_focal
+    # sigmoid, focal, qfl, efl, eqfl, evfl (varifocal with EFL's factors) or eqlv2_focal
     cls_loss: str = "efl"
     loss_alpha: float = 0.25
     loss_gamma: float = 2.0
@@ -115,6 +107,8 @@ class DetectorExp(WishesExp):
     # the two halves of EFL and EQFL (paper, Table 3)
     loss_focusing: bool = True
     loss_weighting: bool = True
+    # eqfl: both, or negatives: positives keep loss_gamma
+    loss_focus: str = "both"
     # EFL's gradient sums include alpha_t, as released; False: as in the paper's Eq. 6
     loss_alpha_in_statistic: bool = True
     # factor on the classification loss
@@ -195,21 +189,7 @@ class DetectorExp(WishesExp):
 
     def get_cls_loss(self) -> ClassificationLoss:
         """The classification loss named by `cls_loss`."""
-        switches = {"focusing": self.loss_focusing, "weighting": self.loss_weighting}
-        if self.cls_loss == "sigmoid":
-            return SigmoidLoss()
-        if self.cls_loss == "focal":
-            return FocalLoss(self.loss_alpha, self.loss_gamma)
-        if self.cls_loss == "qfl":
-            return QualityFocalLoss(self.loss_gamma)
-        if self.cls_loss == "efl":
-            switches["alpha_in_statistic"] = self.loss_alpha_in_statistic
-            return EqualizedFocalLoss(self.num_classes, self.loss_alpha, self.loss_gamma, self.loss_scale, **switches)
-        if self.cls_loss == "eqfl":
-            return EqualizedQualityFocalLoss(self.num_classes, self.loss_gamma, self.loss_scale, **switches)
-        if self.cls_loss == "eqlv2_focal":
-            return EQLv2FocalLoss(self.num_classes, self.loss_alpha, self.loss_gamma)
-        raise unknown("cls_loss", self.cls_loss, "sigmoid, focal, qfl, efl, eqfl, eqlv2_focal")
+        return named_loss(self)
 
     def num_outputs(self) -> int:
         """Width of the classifier: the categories, unless the loss has another."""

@@ -6,7 +6,7 @@ from yolox_lt.losses.classification import CategoryLoss, ClassificationLoss, own
 from yolox_lt.losses.eql import EQLLoss
 from yolox_lt.losses.eqlv2 import EQLv2FocalLoss
 from yolox_lt.losses.eqlv2_region import EQLv2Loss
-from yolox_lt.losses.equalized import EqualizedFocalLoss, EqualizedQualityFocalLoss
+from yolox_lt.losses.equalized import EqualizedFocalLoss, EqualizedQualityFocalLoss, EqualizedVarifocalLoss
 from yolox_lt.losses.focal import DenseLoss, FocalLoss, QualityFocalLoss, SigmoidLoss
 from yolox_lt.losses.group_softmax import GroupSoftmaxLoss
 from yolox_lt.losses.region import RegionLoss
@@ -23,6 +23,7 @@ __all__ = [
     "EQLv2Loss",
     "EqualizedFocalLoss",
     "EqualizedQualityFocalLoss",
+    "EqualizedVarifocalLoss",
     "FocalLoss",
     "GradientBalance",
     "GroupSoftmaxLoss",

@@ -1,0 +1,63 @@
+"""The classification loss that an experiment names."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from yolox_lt.errors import UserError
+from yolox_lt.losses import (
+    ClassificationLoss,
+    EQLv2FocalLoss,
+    EqualizedFocalLoss,
+    EqualizedQualityFocalLoss,
+    EqualizedVarifocalLoss,
+    FocalLoss,
+    QualityFocalLoss,
+    SigmoidLoss,
+)
+from yolox_lt.losses.equalized import FOCUS
+
+NAMES = ("sigmoid", "focal", "qfl", "efl", "eqfl", "evfl", "eqlv2_focal")
+
+
+class LossSettings(Protocol):
+    """The settings of an experiment that say what its classification loss is."""
+
+    num_classes: int
+    cls_loss: str
+    loss_alpha: float
+    loss_gamma: float
+    loss_scale: float
+    loss_focusing: bool
+    loss_weighting: bool
+    loss_alpha_in_statistic: bool
+    loss_focus: str
+
+
+def named_loss(exp: LossSettings) -> ClassificationLoss:
+    """The loss `exp.cls_loss` with the settings beside it.
+
+    Raises:
+        UserError: an unknown `cls_loss` or `loss_focus`.
+    """
+    classes, gamma, scale = exp.num_classes, exp.loss_gamma, exp.loss_scale
+    factors = {"focusing": exp.loss_focusing, "weighting": exp.loss_weighting}
+    if exp.loss_focus not in FOCUS:
+        raise UserError(f"loss_focus {exp.loss_focus!r} is unknown; choose one of {', '.join(FOCUS)}")
+    match exp.cls_loss:
+        case "sigmoid":
+            return SigmoidLoss()
+        case "focal":
+            return FocalLoss(exp.loss_alpha, gamma)
+        case "qfl":
+            return QualityFocalLoss(gamma)
+        case "efl":
+            factors["alpha_in_statistic"] = exp.loss_alpha_in_statistic
+            return EqualizedFocalLoss(classes, exp.loss_alpha, gamma, scale, **factors)
+        case "eqfl":
+            return EqualizedQualityFocalLoss(classes, gamma, scale, **factors, focus=exp.loss_focus)
+        case "evfl":
+            return EqualizedVarifocalLoss(classes, gamma=gamma, scale=scale, **factors)
+        case "eqlv2_focal":
+            return EQLv2FocalLoss(classes, exp.loss_alpha, gamma)
+    raise UserError(f"cls_loss {exp.cls_loss!r} is unknown; choose one of {', '.join(NAMES)}")
