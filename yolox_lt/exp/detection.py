@@ -258,11 +258,17 @@ class DetectorExp(WishesExp):
             return lambda i: schedule.step(i, lr, drops, warmup)
         raise unknown("scheduler", self.scheduler, "yoloxwarmcos, yoloxwarmcos_released, warmcos, cos, multistep")
 
-    def get_trainer(self, options: TrainOptions) -> Trainer:
-        """The training loop for this experiment."""
-        from yolox_lt.train.engine import Trainer
+    def get_trainer(self, options: TrainOptions | None = None) -> Trainer:
+        """The training loop for this experiment.
 
-        return Trainer(self, options)
+        Args:
+            options: None: one process on a GPU if there is one, else on the CPU, batches of `batch_size` images.
+        """
+        from yolox_lt.distributed.processes import ProcessInfo, pick_device
+        from yolox_lt.train.engine import Trainer
+        from yolox_lt.train.options import TrainOptions
+
+        return Trainer(self, options or TrainOptions(self.batch_size, ProcessInfo(0, 1, pick_device(None, 0))))
 
     def get_evaluator(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import inspect
 import sys
 import traceback
 from pathlib import Path
@@ -23,6 +24,18 @@ PACKAGED = Path(__file__).resolve().parent / "default"
 """Where an installed package has the files of exps/default, see pyproject.toml."""
 
 DEFAULT_FOLDER = PACKAGED if PACKAGED.is_dir() else PACKAGED.parents[2] / "exps" / "default"
+
+
+OFFICIAL = {
+    "get_dataset": {"cache_type"},
+    "get_data_loader": {"batch_size", "is_distributed", "no_aug", "cache_img"},
+    "get_eval_loader": {"is_distributed", "testdev", "legacy"},
+    "get_evaluator": {"is_distributed", "testdev", "legacy"},
+    "random_resize": {"data_loader", "loader", "epoch", "is_distributed"},
+    "get_trainer": {"args"},
+    "eval": {"is_distributed", "half", "return_outputs"},
+}
+"""Methods of official YOLOX's experiments that take other parameters here -> names that only the official ones have."""
 
 
 def get_exp(file: str | Path | None = None, name: str | None = None) -> DetectorExp:
@@ -49,6 +62,7 @@ def get_exp(file: str | Path | None = None, name: str | None = None) -> Detector
     if not exp.exp_name:
         exp.exp_name = path.stem
     check_names(exp, path)
+    check_signatures(type(exp), path)
     return exp
 
 
@@ -68,6 +82,11 @@ def load_class(path: Path) -> type[DetectorExp]:
             f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).name == path.name
         ]
         where = f"{path}, line {lines[-1]}" if lines else str(path)
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == "yolox":
+            raise UserError(
+                f"{where}: imports {error.name}, official YOLOX; write yolox_lt.exp in place of yolox.exp (README, "
+                "Coming from YOLOX, has what else differs)"
+            ) from error
         raise UserError(f"{where}: {type(error).__name__}: {error}; fix the experiment file") from error
     cls = getattr(module, "Exp", None)
     if not isinstance(cls, type) or not issubclass(cls, DetectorExp):
@@ -86,6 +105,22 @@ def check_names(exp: DetectorExp, path: Path) -> None:
     for name in dir(exp):
         if name.startswith("on_") and name not in HOOKS:
             raise UserError(f"{path}: has {name!r}, which is no callback; choose one of {', '.join(HOOKS)}")
+
+
+def check_signatures(cls: type[DetectorExp], path: Path) -> None:
+    """Refuse a method that is written for official YOLOX, whose parameters are others."""
+    for name in ("get_optimizer", *OFFICIAL):
+        found = getattr(cls, name)
+        if found.__module__.startswith("yolox_lt."):
+            continue
+        ours, theirs = (inspect.signature(f).parameters for f in (getattr(DetectorExp, name, None) or found, found))
+        takes_all = any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in theirs.values())
+        lacks_model = name == "get_optimizer" and "model" not in theirs and not takes_all
+        if lacks_model or OFFICIAL.get(name, set()) & set(theirs) - set(ours):
+            raise UserError(
+                f"{path}: {name}({', '.join([*theirs][1:])}) is written for official YOLOX; here it is "
+                f"{name}({', '.join([*ours][1:])}): change the method (README, Coming from YOLOX)"
+            )
 
 
 def exp_from_settings(family: str, settings: dict[str, Any]) -> DetectorExp:
