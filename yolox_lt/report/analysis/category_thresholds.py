@@ -12,6 +12,7 @@ from yolox_lt.data.columns import Ints
 from yolox_lt.evaluate.metrics import Report
 from yolox_lt.evaluate.results import DetectionArrays
 from yolox_lt.report.analysis.thresholds import ScoredDetections
+from yolox_lt.report.group_names import GROUP_NAMES
 
 
 def category_thresholds(
@@ -50,23 +51,34 @@ def category_thresholds(
     return Thresholds(rule, *map(torch.from_numpy, values))
 
 
-def thresholds_text(thresholds: Thresholds, names: tuple[str, ...], groups: np.ndarray | None) -> str:
-    """Mean precision, recall and F1 by group at the thresholds, and the categories that reach no precision, by name."""
+def group_means(thresholds: Thresholds, groups: np.ndarray | None) -> list[tuple[str, int, np.ndarray]]:
+    """(group, categories, means float64 [4] of threshold, precision, recall, F1) for all ("") and each frequency group.
+
+    Means are over the categories that have a value; NaN where none has. groups: letters [C] of the model's categories.
+    """
     columns = thresholds.conf, thresholds.precision, thresholds.recall
     conf, precision, recall = (column.double().numpy() for column in columns)
     with np.errstate(invalid="ignore"):
         f1 = np.nan_to_num(2 * precision * recall / (precision + recall))
     f1 = np.where(np.isnan(recall), np.nan, f1)
-    lines = [f"thresholds of the categories by {thresholds.rule}, means at IoU 0.5 in percent"]
-    lines.append(f"{'':10}{'threshold':>10}{'precision':>10}{'recall':>10}{'F1':>10}")
     letters = np.full(len(conf), "") if groups is None else groups
-    named = {name: letters == letter for name, letter in (("rare", "r"), ("common", "c"), ("frequent", "f"))}
-    named = {"all": np.ones(len(conf), bool), **named}
-    for name, members in named.items():
+    found = []
+    for group in ("", *GROUP_NAMES):
+        members = np.ones(len(conf), bool) if group == "" else letters == group
         values = [column[members & ~np.isnan(column)] for column in (conf, precision, recall, f1)]
         if members.any():
-            lines.append(f"{name:10}" + "".join(f"{100 * v.mean():>10.1f}" if len(v) else f"{'-':>10}" for v in values))
-    missing = [name for name, value in zip(names, conf) if np.isnan(value)]
+            found.append((group, int(members.sum()), np.array([v.mean() if len(v) else np.nan for v in values])))
+    return found
+
+
+def thresholds_text(thresholds: Thresholds, names: tuple[str, ...], groups: np.ndarray | None) -> str:
+    """Mean precision, recall and F1 by group at the thresholds, and the categories that reach no precision, by name."""
+    lines = [f"thresholds of the categories by {thresholds.rule}, means at IoU 0.5 in percent"]
+    lines.append(f"{'':10}{'threshold':>10}{'precision':>10}{'recall':>10}{'F1':>10}")
+    for group, _, means in group_means(thresholds, groups):
+        cells = "".join(f"{'-' if np.isnan(v) else f'{100 * v:.1f}':>10}" for v in means)
+        lines.append(f"{GROUP_NAMES.get(group, 'all'):10}{cells}")
+    missing = [name for name, value in zip(names, thresholds.conf.tolist()) if np.isnan(value)]
     if missing:
         lines.append(f"not reachable, so nothing is reported: {', '.join(missing)}")
     return "\n".join(lines)
