@@ -8,8 +8,9 @@ import torch
 from yolox_lt.calibrate.calibrator_state import Thresholds
 from yolox_lt.calibrate.choose import choose, measured, pooled
 from yolox_lt.data.annotations.index import AnnotationIndex
-from yolox_lt.data.columns import Ints
+from yolox_lt.data.columns import Floats, Ints, distinct, look_up
 from yolox_lt.evaluate.metrics import Report
+from yolox_lt.evaluate.protocols import listed_codes
 from yolox_lt.evaluate.results import DetectionArrays
 from yolox_lt.report.analysis.thresholds import ScoredDetections
 from yolox_lt.report.group_names import GROUP_NAMES
@@ -23,7 +24,7 @@ def category_thresholds(
     precision: float | None = None,
     fixed: float | None = None,
 ) -> Thresholds:
-    """Thresholds of every category of the model at IoU 0.5, see `choose`.
+    """Thresholds of every category of the model at IoU 0.5, see `choose` and `image_weights`.
 
     Args:
         index: the annotations. detections: as they were scored. report: their score, `status` in their order.
@@ -33,13 +34,14 @@ def category_thresholds(
     """
     scored = ScoredDetections.of(index, detections, report)
     columns = scored.labels, scored.scores, scored.hit, report.box_counts
-    everything = pooled(np.ones(len(report.box_counts), bool), *columns) if precision is None else float("nan")
-    chosen, rule = choose(*columns, report.groups, precision), "best F1"
+    weights = image_weights(index, scored.labels, scored.images)
+    everything = pooled(np.ones(len(report.box_counts), bool), *columns, weights) if precision is None else float("nan")
+    chosen, rule = choose(*columns, report.groups, precision, weights), "best F1"
     if precision is not None:
         rule = f"precision {precision:g}"
     if fixed is not None:
         chosen, everything, rule = (
-            measured(np.full(len(report.box_counts), fixed), *columns),
+            measured(np.full(len(report.box_counts), fixed), *columns, weights),
             fixed,
             f"{fixed:g} for all",
         )
@@ -49,6 +51,23 @@ def category_thresholds(
         for column, other in ((chosen.conf, everything), (chosen.precision, np.nan), (chosen.recall, np.nan))
     ]
     return Thresholds(rule, *map(torch.from_numpy, values))
+
+
+def image_weights(index: AnnotationIndex, labels: Ints, images: Ints) -> Floats:
+    """For how many images each detection's one stands, float64 [K]; labels, images: int64 [K], positions in the index.
+
+    With federated lists a category is looked for in P images that have it and N that have not. Those N stand for all
+    I - P others, as if the category were in none of them: (I - P) / N each. Every other image stands for itself.
+    """
+    count = len(index.category_ids)
+    boxes = listed_codes(index.box_offsets, index.labels, count)
+    listed = listed_codes(index.positive_offsets, index.positive_labels, count)
+    present = distinct(np.concatenate([boxes, listed]))
+    absent = distinct(listed_codes(index.negative_offsets, index.negative_labels, count))
+    absent = absent[~look_up(absent, present)[1]]
+    others = len(index) - np.bincount(present % count, minlength=count)
+    weights = others / np.bincount(absent % count, minlength=count).clip(min=1)
+    return np.where(look_up(images * count + labels, absent)[1], weights[labels], 1.0)
 
 
 def group_means(thresholds: Thresholds, groups: np.ndarray | None) -> list[tuple[str, int, np.ndarray]]:
