@@ -22,6 +22,7 @@ from studies.measure import CAPS, experiment, make_start, run
 from studies.records import COURSES, EARLIER, REGIME, RUNS, append_rows, key_of, read_rows
 from studies.regime import LVIS_PRIORS, POSITIVES_A_BOX, lvis_rest, resting_score
 from studies.tables import TABLES, agreement_of_levels, agreement_table, by_seed, difference, number, signed
+from studies.thresholds import cell, scores_of
 from studies.worker import run_name, train_job
 from yolox_lt.assign.atss import ATSSAssigner
 from yolox_lt.checkpoint import load_checkpoint
@@ -127,6 +128,13 @@ def test_rule_for_lvis__of_the_median_rare_category_by_hand():
     # More drawn is more seen; frequent categories have a repeat factor of one.
     assert rows["repeat factor", "r"]["share"] > share
     assert rows["repeat factor", "f"]["share"] == pytest.approx(rows["uniform", "f"]["share"], rel=0.2)
+
+
+def test_thresholds__precision_recall_and_f1_by_hand():
+    assert scores_of(3, 4, 6) == (0.75, 0.5, 0.6)
+    assert cell(scores_of(3, 4, 6)) == "75 50 60"
+    assert cell(scores_of(0, 0, 6)) == "- 0 0"
+    assert cell(scores_of(0, 0, 0)) == "- - -"
 
 
 # ------------------------------------------------------------------------------------------------- the grid
