@@ -1,6 +1,6 @@
 """Do calibrators give the tail more, and because of the frequencies? Trained checkpoints, no training.
 
-    python -m studies.calibration RUN_OR_CHECKPOINT ... [--into FOLDER] [--resamples N]
+    python -m studies.calibration RUN_OR_CHECKPOINT ... [-f EXP] [--into FOLDER] [--resamples N]
 
 Every checkpoint is run once over its validation images. Calibrators: PriorAdjustment (both anchors), NorCal with a
 background, FRACAL, LogN. Controls: the same shifts permuted over the categories, and shifts by the boxes of one half of
@@ -76,10 +76,10 @@ def moments_of(exp: DetectorExp, model: Any, device: torch.device, images: int) 
     return LogitNormalization(*logit_moments(model, exp.get_predictor(), preprocessor_of(exp), loader, device, images))
 
 
-def measure(path: Path, device: torch.device, resamples: int, images: int) -> list[Row]:
+def measure(path: Path, device: torch.device, resamples: int, images: int, exp_file: str | None) -> list[Row]:
     """The rows of one checkpoint."""
     content = read_checkpoint(path)
-    exp = experiment_of(content, path)
+    exp = experiment_of(content, path, exp_file)
     model = exp.get_model()
     load_weights(model, weights_of(content), path)
     model.to(device).eval()
@@ -173,6 +173,7 @@ def main(words: Sequence[str] | None = None) -> None:
     """Measure what has no rows yet, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", help="checkpoints, or folders of runs")
+    parser.add_argument("-f", "--exp-file", help="their experiment, where checkpoints do not know where the data is")
     parser.add_argument("--into", default="YOLOX_outputs/calibration", help="folder of calibration.csv")
     parser.add_argument("--resamples", type=int, default=200, help="of the images, for the intervals")
     parser.add_argument("--images", type=int, default=1000, help="training images of LogN's moments")
@@ -184,7 +185,7 @@ def main(words: Sequence[str] | None = None) -> None:
     paths = [checkpoint_of(text) for text in args.runs]
     for path in paths:
         if str(path) not in {row["checkpoint"] for row in read_rows(folder / FILE)}:
-            append_rows(folder / FILE, measure(path, device, args.resamples, args.images))
+            append_rows(folder / FILE, measure(path, device, args.resamples, args.images, args.exp_file))
             print(f"{path}: measured", flush=True)
     print(table([row for row in read_rows(folder / FILE) if row["checkpoint"] in map(str, paths)]))
 
