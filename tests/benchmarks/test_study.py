@@ -14,7 +14,7 @@ from matplotlib.image import imread
 
 from studies import page
 from studies.__main__ import waiting_runs
-from studies.claims import CLAIMS, CONTROLS, Claim
+from studies.claims import CLAIMS, CONTROLS, TWO_STAGE, Claim
 from studies.compare import Estimate, estimate, paired, verdict
 from studies.figures import render_all
 from studies.grid import EXP_FILE, SETS, START_FILES, STARTS, TWO_STAGE_FILE, Case, Set
@@ -156,7 +156,7 @@ def test_grid__every_setting_exists_and_every_case_has_one_name():
 
 def test_claims__compare_cases_that_exist():
     cases = {(name, case.name) for name, found in SETS.items() for case in found.cases}
-    for claim in (*CLAIMS, *CONTROLS):
+    for claim in (*CLAIMS, *CONTROLS, *TWO_STAGE):
         assert {claim.ours, claim.theirs} <= cases, claim.text
         assert claim.ours != claim.theirs
 
