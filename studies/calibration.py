@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from studies.compare import estimate
 from studies.records import Row, append_rows, read_rows
 from yolox_lt.api import experiment_of, read_checkpoint, weights_of
 from yolox_lt.calibrate import Calibrator, LogitNormalization, NorCal, PriorAdjustment
@@ -152,11 +153,11 @@ def table(rows: Sequence[dict[str, str]]) -> str:
 
 
 def change(rows: Sequence[dict[str, str]], metric: str) -> str:
-    """ "+1.2 (0.3 to 2.0)": over the checkpoints with 1.96 standard errors, for a single one its bootstrap interval."""
+    """ "+1.2 (+0.3 to +2.0)": Student's interval over the checkpoints, for a single one its bootstrap interval."""
     values = np.array([float(row[f"{metric}_change"]) for row in rows])
     if len(values) > 1:
-        spread = 1.96 * values.std(ddof=1) / len(values) ** 0.5
-        low, high = values.mean() - spread, values.mean() + spread
+        found = estimate(values)
+        low, high = found.low, found.high
     else:
         low, high = float(rows[0][f"{metric}_low"]), float(rows[0][f"{metric}_high"])
     bounds = "" if np.isnan(low) else f" ({low:+.1f} to {high:+.1f})"
