@@ -75,7 +75,7 @@ def waiting_runs(
 
 
 def execute(todo: list[list[Any]], folder: Path, device: str, jobs: int) -> None:
-    """Starts first, then the runs; each row is written when its run ends."""
+    """Starts first, then the runs, second trainings last; each row is written when its run ends."""
     from studies.worker import prepare, start_job, train_job
 
     starts = dict.fromkeys(case.start for _, case, _, _ in todo if case.start is not None)
@@ -83,15 +83,17 @@ def execute(todo: list[list[Any]], folder: Path, device: str, jobs: int) -> None
         for key in starts:
             if not (folder / f"start_{key}.pth").is_file():
                 append_rows(folder / RUNS, [pool.submit(start_job, key, folder, device).result()])
-        waiting = {pool.submit(train_job, *job, folder, device): job for job in todo}
-        for number, future in enumerate(as_completed(waiting), 1):
-            row, course = future.result()
-            append_rows(folder / RUNS, [row])
-            append_rows(folder / COURSES, course)
-            logger.info(
-                f"{number}/{len(todo)} {row['set']}: {row['case']}, seed {row['seed']}: AP {row['AP_300']:.1f}, "
-                f"APr {row['APr_300']:.1f}, {row['processor_seconds']:.0f} s of processor"
-            )
+        for is_second in (False, True):  # those that start from another run's end come last
+            part = [job for job in todo if (job[1].after is not None) is is_second]
+            waiting = {pool.submit(train_job, *job, folder, device): job for job in part}
+            for number, future in enumerate(as_completed(waiting), 1):
+                row, course = future.result()
+                append_rows(folder / RUNS, [row])
+                append_rows(folder / COURSES, course)
+                logger.info(
+                    f"{number}/{len(part)} {row['set']}: {row['case']}, seed {row['seed']}: AP {row['AP_300']:.1f}, "
+                    f"APr {row['APr_300']:.1f}, {row['processor_seconds']:.0f} s of processor"
+                )
 
 
 if __name__ == "__main__":

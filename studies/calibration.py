@@ -1,6 +1,6 @@
 """Do calibrators give the tail more, and because of the frequencies? Trained checkpoints, no training.
 
-    python -m studies.calibration RUN_OR_CHECKPOINT ... [--into FOLDER] [--resamples N]
+    python -m studies.calibration RUN_OR_CHECKPOINT ... [-f EXP] [--into FOLDER] [--resamples N]
 
 Every checkpoint is run once over its validation images. Calibrators: PriorAdjustment (both anchors), NorCal with a
 background, FRACAL, LogN. Controls: the same shifts permuted over the categories, and shifts by the boxes of one half of
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from studies.compare import estimate
 from studies.records import Row, append_rows, read_rows
 from yolox_lt.api import experiment_of, read_checkpoint, weights_of
 from yolox_lt.calibrate import Calibrator, LogitNormalization, NorCal, PriorAdjustment
@@ -76,10 +77,10 @@ def moments_of(exp: DetectorExp, model: Any, device: torch.device, images: int) 
     return LogitNormalization(*logit_moments(model, exp.get_predictor(), preprocessor_of(exp), loader, device, images))
 
 
-def measure(path: Path, device: torch.device, resamples: int, images: int) -> list[Row]:
+def measure(path: Path, device: torch.device, resamples: int, images: int, exp_file: str | None) -> list[Row]:
     """The rows of one checkpoint."""
     content = read_checkpoint(path)
-    exp = experiment_of(content, path)
+    exp = experiment_of(content, path, exp_file)
     model = exp.get_model()
     load_weights(model, weights_of(content), path)
     model.to(device).eval()
@@ -152,11 +153,11 @@ def table(rows: Sequence[dict[str, str]]) -> str:
 
 
 def change(rows: Sequence[dict[str, str]], metric: str) -> str:
-    """ "+1.2 (0.3 to 2.0)": over the checkpoints with 1.96 standard errors, for a single one its bootstrap interval."""
+    """ "+1.2 (+0.3 to +2.0)": Student's interval over the checkpoints, for a single one its bootstrap interval."""
     values = np.array([float(row[f"{metric}_change"]) for row in rows])
     if len(values) > 1:
-        spread = 1.96 * values.std(ddof=1) / len(values) ** 0.5
-        low, high = values.mean() - spread, values.mean() + spread
+        found = estimate(values)
+        low, high = found.low, found.high
     else:
         low, high = float(rows[0][f"{metric}_low"]), float(rows[0][f"{metric}_high"])
     bounds = "" if np.isnan(low) else f" ({low:+.1f} to {high:+.1f})"
@@ -173,6 +174,7 @@ def main(words: Sequence[str] | None = None) -> None:
     """Measure what has no rows yet, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", help="checkpoints, or folders of runs")
+    parser.add_argument("-f", "--exp-file", help="their experiment, where checkpoints do not know where the data is")
     parser.add_argument("--into", default="YOLOX_outputs/calibration", help="folder of calibration.csv")
     parser.add_argument("--resamples", type=int, default=200, help="of the images, for the intervals")
     parser.add_argument("--images", type=int, default=1000, help="training images of LogN's moments")
@@ -184,7 +186,7 @@ def main(words: Sequence[str] | None = None) -> None:
     paths = [checkpoint_of(text) for text in args.runs]
     for path in paths:
         if str(path) not in {row["checkpoint"] for row in read_rows(folder / FILE)}:
-            append_rows(folder / FILE, measure(path, device, args.resamples, args.images))
+            append_rows(folder / FILE, measure(path, device, args.resamples, args.images, args.exp_file))
             print(f"{path}: measured", flush=True)
     print(table([row for row in read_rows(folder / FILE) if row["checkpoint"] in map(str, paths)]))
 

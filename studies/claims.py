@@ -108,3 +108,11 @@ CONTROLS: list[Claim] = [
     Claim("FL is better with prior 0.05 than with 0.01", main("FL"), scan("FL, prior 0.01"), "AP_300"),
     *rare_and_all("EFL with prior 0.05 beats FL with 0.01", main("EFL"), scan("FL, prior 0.01")),
 ]
+
+SOFTMAX = ("two_stage", "Faster R-CNN, softmax")
+
+TWO_STAGE: list[Claim] = [
+    claim
+    for case in ("Faster R-CNN, EQL", "Faster R-CNN, EQLv2", "Faster R-CNN, Seesaw", "cRT", "BAGS")
+    for claim in rare_and_all(f"{case} is better than softmax (Tables 1, 2)", ("two_stage", case), SOFTMAX)
+]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 EXP_FILE = "exps/glyphs/study.py"
+TWO_STAGE_FILE = "exps/glyphs/study_two_stage.py"
 
 COUNTS = Path("tests/golden/lvis_v1_categories.json")
 """The image count of every LVIS category: the real profile of the full study."""
@@ -18,9 +19,10 @@ Settings = dict[str, Any]
 class Case:
     """One row of a comparison.
 
-    name: in tables. settings: of the experiment, on top of `EXP_FILE` and of the set's own. seeds: how many.
+    name: in tables. settings: of the experiment, on top of `exp_file` and of the set's own. seeds: how many.
     start: key of `STARTS`, None for random weights. amp: None, "float16" or "bfloat16".
     needs: a setting that this version must know, else the case is not run.
+    after: name of a case of the same set: the run starts from the end of that case's run with the same seed.
     """
 
     name: str
@@ -29,6 +31,8 @@ class Case:
     start: str | None = "glyphs"
     amp: str | None = None
     needs: str | None = None
+    exp_file: str = EXP_FILE
+    after: str | None = None
 
 
 @dataclass(frozen=True)
@@ -133,9 +137,33 @@ FROM_SCRATCH: Settings = {
 
 STARTS: dict[str, Settings] = {
     "glyphs": {**FROM_SCRATCH, "num_classes": 30, "batch_size": 8, "basic_lr_per_img": 0.004 / 8, "max_epoch": 5},
+    "glyphs_two_stage": {
+        **BALANCED,
+        **{"num_classes": 30, "batch_size": 8, "max_epoch": 3, "warmup_iters": 100, "sampler": "uniform", "seed": 100},
+    },
     "glyphs_full": {**FULL, **FROM_SCRATCH, "num_classes": 300, "glyph_train_images": 20_000, "max_epoch": 20},
 }
 """What runs start from: detectors of equally frequent glyphs, whose classifier is taken out afterwards."""
+
+START_FILES = {"glyphs_two_stage": TWO_STAGE_FILE}
+"""The experiments of starts that have another than `EXP_FILE`."""
+
+
+def two_stage(seeds: int) -> tuple[Case, ...]:
+    """Faster R-CNN with each loss, then the second trainings on what softmax has learnt."""
+    plain: dict[str, Settings] = {
+        "softmax": {},
+        "EQL": {"cls_loss": "eql"},
+        "EQLv2": {"cls_loss": "eqlv2"},
+        "Seesaw": {"cls_loss": "seesaw", "normed_classifier": True},
+    }
+    second: Settings = {"classifier_only": True, "sampler": "class_balanced"}
+    softmax = "Faster R-CNN, softmax"
+    return (
+        *(Case(f"Faster R-CNN, {n}", s, seeds, "glyphs_two_stage", exp_file=TWO_STAGE_FILE) for n, s in plain.items()),
+        Case("cRT", second, seeds, None, exp_file=TWO_STAGE_FILE, after=softmax),
+        Case("BAGS", {**second, "cls_loss": "bags"}, seeds, None, exp_file=TWO_STAGE_FILE, after=softmax),
+    )
 
 
 def full_sets() -> dict[str, Set]:
@@ -195,6 +223,7 @@ def full_sets() -> dict[str, Set]:
 SETS: dict[str, Set] = {
     "cpu": Set(losses(3)),
     "mechanism": Set(scans(3)),
+    "two_stage": Set(two_stage(3)),
     **full_sets(),
 }
 

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from studies.grid import EXP_FILE, STARTS, Case, Settings
+from studies.grid import EXP_FILE, START_FILES, STARTS, Case, Settings
 from yolox_lt.checkpoint import load_checkpoint, save_checkpoint
 from yolox_lt.distributed.processes import ProcessInfo
 from yolox_lt.evaluate import Report, evaluate_lvis
 from yolox_lt.exp import DetectorExp, get_exp
-from yolox_lt.losses import DenseLoss, EQLv2FocalLoss
+from yolox_lt.losses import DenseLoss, EQLv2FocalLoss, RegionLoss
 from yolox_lt.losses.equalized import EqualizedLoss
 from yolox_lt.losses.kernel import DenseResult
 from yolox_lt.report.analysis.analysis import analyse
@@ -113,18 +113,22 @@ def factors(loss: DenseLoss, g: Tensor) -> tuple[Tensor, Tensor]:
 
 class StudyTrainer(Trainer):
     """The trainer, watched: nothing of what it computes is changed. Images and pages, which nobody looks at in a study
-    and which take seconds a run, are left out.
+    and which take seconds a run, are left out. watch: None for two stages, whose losses have no gradients of this kind.
     """
+
+    watch: Watch | None = None
 
     def prepare(self) -> None:
         super().prepare()
-        self.watch = Watch(self.run.criterion.cls_loss, self.exp.num_classes)
-        self.callbacks = [c for c in self.callbacks if not isinstance(c, ReportCallback)] + [self.watch]
+        self.callbacks = [c for c in self.callbacks if not isinstance(c, ReportCallback)]
+        if not isinstance(self.run.criterion.cls_loss, RegionLoss):
+            self.watch = Watch(self.run.criterion.cls_loss, self.exp.num_classes)
+            self.callbacks.append(self.watch)
 
 
-def experiment(settings: Settings, folder: Path, name: str) -> DetectorExp:
+def experiment(settings: Settings, folder: Path, name: str, exp_file: str = EXP_FILE) -> DetectorExp:
     """The experiment of the study with some settings, its run folder below `folder`."""
-    exp = get_exp(EXP_FILE)
+    exp = get_exp(exp_file)
     for key, value in settings.items():
         if not hasattr(exp, key):
             raise KeyError(key)
@@ -149,7 +153,8 @@ def balanced_counts(folder: Path, categories: int) -> Path:
 def make_start(key: str, folder: Path, device: torch.device) -> Row:
     """Train what every run starts from, and keep it as start_KEY.pth without its classifier."""
     settings = STARTS[key]
-    _, row, _ = run(Case(key, settings, 1, None), settings["seed"], {}, folder, device, f"start_{key}")
+    case = Case(key, settings, 1, None, exp_file=START_FILES.get(key, EXP_FILE))
+    _, row, _ = run(case, settings["seed"], {}, folder, device, f"start_{key}")
     content = load_checkpoint(folder / "runs" / f"start_{key}" / "latest.pth")
     save_checkpoint(folder / f"start_{key}.pth", without_classifier(content))
     return row
@@ -186,7 +191,7 @@ def run(
     Returns:
         The trainer, the run's row, the rows of its course.
     """
-    exp = experiment({**common, **case.settings, "seed": seed}, folder, name)
+    exp = experiment({**common, **case.settings, "seed": seed}, folder, name, case.exp_file)
     amp = None if case.amp is None else getattr(torch, case.amp)
     process = ProcessInfo(0, 1, device)
     trainer = StudyTrainer(
@@ -213,13 +218,14 @@ def run(
             row |= margins(trainer, report)
     row |= metrics_of(evaluate_lvis(index, found, groups=groups, protocol="fixed"), "fixed")
     for group in GROUPS:
-        if (groups == group).any():
+        if trainer.watch is not None and (groups == group).any():
             state = trainer.watch.describe(trainer.watch.pos, trainer.watch.neg, groups == group)
             row |= {f"{key}_{group}": round(value, 5) for key, value in state.items()}
     row |= {f"loss_{key}": round(value, 5) for key, value in last_losses(exp).items()}
     row |= {key: value for key, value in exp.attributes().items() if key not in PLACES}
     row["glyph_categories"] = Path(str(row["glyph_categories"])).name if row["glyph_categories"] else None
-    course = [{k: round(v, 5) if isinstance(v, float) else v for k, v in r.items()} for r in trainer.watch.rows(groups)]
+    seen = [] if trainer.watch is None else trainer.watch.rows(groups)
+    course = [{k: round(v, 5) if isinstance(v, float) else v for k, v in r.items()} for r in seen]
     return trainer, row, course
 
 

@@ -22,7 +22,7 @@ from studies.tables import TABLES, Rows
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE, DATA, IMAGES = DOCS / "results.md", DOCS / "results", DOCS / "images"
-BLOCK = re.compile(r"(<!-- table ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- table ([\w -]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def render(text: str, runs: Rows, regime: Rows, earlier: Rows) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from studies import regime
-from studies.claims import CLAIMS, CONTROLS, Claim
+from studies.claims import CLAIMS, CONTROLS, TWO_STAGE, Claim
 from studies.compare import Estimate, estimate, overlap, paired, verdict
 from studies.grid import SETS, Set
 
@@ -218,6 +218,8 @@ TABLES: dict[str, Callable[[Rows, Rows, Rows], str]] = {
     "balance": lambda runs, *_: case_table(runs, "cpu", lambda n: True, BALANCE, 2),
     "scores": lambda runs, *_: case_table(runs, "cpu", lambda n: True, SCORES, 3),
     "shares": lambda runs, *_: case_table(runs, "cpu", lambda n: True, SHARES, 3),
+    "two stages": lambda runs, *_: case_table(runs, "two_stage", lambda n: True, LEVELS),
+    "two-stage claims": lambda runs, *_: claim_table(runs, TWO_STAGE, {}),
     "regime": lambda _, places, __: regime_table(places),
     "LVIS": lambda *_: lvis_rest_table(),
     "agreement": lambda runs, _, earlier: agreement_table(runs, earlier),

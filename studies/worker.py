@@ -27,12 +27,21 @@ def start_job(key: str, folder: Path, device: str) -> Row:
     return {"set": "start", "case": key, **make_start(key, folder, torch.device(device))}
 
 
+def run_name(set_name: str, case: str, seed: int) -> str:
+    """Folder of a run below the study's runs/."""
+    return "_".join(f"{set_name} {case} {seed}".replace(",", "").split())
+
+
 def train_job(
     set_name: str, case: Case, seed: int, common: Settings, folder: Path, device: str
 ) -> tuple[Row, list[Row]]:
     """The row of one run and those of its course."""
-    name = "_".join(f"{set_name} {case.name} {seed}".replace(",", "").split())
-    start = None if case.start is None else folder / f"start_{case.start}.pth"
+    name, start = run_name(set_name, case.name, seed), None
+    if case.start is not None:
+        start = folder / f"start_{case.start}.pth"
+    elif case.after is not None:
+        start = folder / "runs" / run_name(set_name, case.after, seed) / "latest.pth"
     _, row, course = run(case, seed, common, folder, torch.device(device), name, start)
     known = {"set": set_name, "case": case.name, "seed": seed}
-    return known | {"start": case.start or "random", "amp": case.amp or "float32"} | row, [known | r for r in course]
+    more = {"start": case.start or case.after or "random", "amp": case.amp or "float32"}
+    return known | more | row, [known | r for r in course]

@@ -9,8 +9,9 @@ import torch
 from tests.models.test_two_stage_golden import ROI_CODER, grid, rows
 from yolox_lt.assign import BalancedSampler, RoIAssigner, RPNAssigner
 from yolox_lt.assign.base import Targets
-from yolox_lt.losses import SoftmaxLoss
+from yolox_lt.losses import EQLLoss, EQLv2Loss, GroupSoftmaxLoss, SeesawLoss, SoftmaxLoss
 from yolox_lt.models.two_stage import RegionPredictions, build_two_stage
+from yolox_lt.predict import RoIPredictor
 from yolox_lt.region_criterion import TwoStageCriterion, region_box_loss, rpn_losses
 
 SAMPLERS = (BalancedSampler(256, 0.5), BalancedSampler(512, 0.25))
@@ -105,6 +106,41 @@ def test_step__no_proposals(objects):
     assert (losses["cls"] > 0) == bool(objects)
     values.sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+LOSSES = (
+    EQLLoss(3, torch.tensor([0.5, 0.01, 0.0001])),
+    EQLv2Loss(3),
+    SeesawLoss(3),
+    GroupSoftmaxLoss(3, [1, 20, 2000]),
+)
+
+
+@pytest.mark.parametrize("cls_loss", LOSSES, ids=lambda loss: type(loss).__name__)
+def test_step__of_every_loss_with_no_region_one_region_and_no_object(cls_loss):
+    """One after the other on one image; the predictor gives the same images detections, or none without a region."""
+    torch.manual_seed(0)
+    model = build_two_stage(3, cls_loss.num_outputs, depth=18, channels=16, head_width=16)
+    criterion = TwoStageCriterion(
+        cls_loss, ROI_CODER, RPNAssigner(), SAMPLERS[0], RoIAssigner(), SAMPLERS[1], cls_weight=2.0
+    )
+    predictor = RoIPredictor(ROI_CODER, scores=lambda x: cls_loss.scores(x)[:, :-1], clip="content")
+    images, size = torch.randn(1, 3, 64, 64), torch.tensor([[64, 64]])
+    for objects, shift in ((0, 1e4), (1, 1e4), (0, 0.0)):
+        predictions, priors = model(images)
+        predictions.box_deltas = predictions.box_deltas + torch.tensor([shift, 0.0, 0.0, 0.0])
+        losses = criterion(predictions, priors, [OBJECTS[0][:objects]], [LABELS[0][:objects]], [(64, 64)])
+        total = torch.stack(list(losses.values())).sum()
+        assert torch.isfinite(total)
+        assert (losses["cls"] > 0) == (objects == 1 or shift == 0)
+        total.backward()
+        assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
+        for state in criterion.step_states():
+            state.commit()
+        with torch.no_grad():
+            found = predictor(predictions, priors, torch.ones(1, 2), size, size, (64, 64))[0]
+        assert (len(found) > 0) == (shift == 0)
+        assert torch.isfinite(found.scores).all()
 
 
 def test_choice__objects_first_and_the_same_after_a_resume():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,16 @@ from matplotlib.image import imread
 
 from studies import page
 from studies.__main__ import waiting_runs
-from studies.claims import CLAIMS, CONTROLS, Claim
+from studies.claims import CLAIMS, CONTROLS, TWO_STAGE, Claim
 from studies.compare import Estimate, estimate, paired, verdict
 from studies.figures import render_all
-from studies.grid import EXP_FILE, SETS, STARTS, Case, Set
+from studies.grid import EXP_FILE, SETS, START_FILES, STARTS, TWO_STAGE_FILE, Case, Set
 from studies.measure import CAPS, experiment, make_start, run
 from studies.records import COURSES, EARLIER, REGIME, RUNS, append_rows, key_of, read_rows
 from studies.regime import LVIS_PRIORS, POSITIVES_A_BOX, lvis_rest, resting_score
 from studies.tables import TABLES, agreement_of_levels, agreement_table, by_seed, difference, number, signed
+from studies.thresholds import cell, scores_of
+from studies.worker import run_name, train_job
 from yolox_lt.assign.atss import ATSSAssigner
 from yolox_lt.checkpoint import load_checkpoint
 from yolox_lt.exp import get_exp
@@ -127,25 +130,33 @@ def test_rule_for_lvis__of_the_median_rare_category_by_hand():
     assert rows["repeat factor", "f"]["share"] == pytest.approx(rows["uniform", "f"]["share"], rel=0.2)
 
 
+def test_thresholds__precision_recall_and_f1_by_hand():
+    assert scores_of(3, 4, 6) == (0.75, 0.5, 0.6)
+    assert cell(scores_of(3, 4, 6)) == "75 50 60"
+    assert cell(scores_of(0, 0, 6)) == "- 0 0"
+    assert cell(scores_of(0, 0, 0)) == "- - -"
+
+
 # ------------------------------------------------------------------------------------------------- the grid
 
 
 def test_grid__every_setting_exists_and_every_case_has_one_name():
-    known = get_exp(EXP_FILE).attributes()
+    known = {file: set(get_exp(file).attributes()) for file in (EXP_FILE, TWO_STAGE_FILE)}
     for name, found in SETS.items():
         names = [case.name for case in found.cases]
         assert len(set(names)) == len(names), name
         for case in found.cases:
-            unknown = {*found.settings, *case.settings} - set(known)
+            unknown = {*found.settings, *case.settings} - known[case.exp_file]
             assert unknown <= {case.needs}, (name, case.name)
             assert case.start is None or case.start in STARTS
-    for settings in STARTS.values():
-        assert set(settings) <= set(known)
+            assert case.after is None or (case.start is None and case.after in names)
+    for key, settings in STARTS.items():
+        assert set(settings) <= known[START_FILES.get(key, EXP_FILE)]
 
 
 def test_claims__compare_cases_that_exist():
     cases = {(name, case.name) for name, found in SETS.items() for case in found.cases}
-    for claim in (*CLAIMS, *CONTROLS):
+    for claim in (*CLAIMS, *CONTROLS, *TWO_STAGE):
         assert {claim.ours, claim.theirs} <= cases, claim.text
         assert claim.ours != claim.theirs
 
@@ -235,6 +246,31 @@ def test_start__has_no_classifier_and_a_run_takes_the_rest(tiny, folder, monkeyp
     assert all(torch.equal(state[n], v) for n, v in kept.items() if n.endswith(("weight", "bias")))
     biases = torch.cat([v for n, v in state.items() if ".cls_preds." in n and n.endswith("bias")])
     assert torch.allclose(biases, torch.tensor(math.log(0.02 / 0.98)))
+
+
+def test_two_stage__a_second_training_starts_from_the_first_of_its_seed(tiny, folder):
+    """Nothing but the classifier differs afterwards, which is that of the other loss."""
+    small = {
+        "max_iter": 2,
+        "warmup_iters": 1,
+        "fpn_channels": 16,
+        "head_width": 16,
+        "short_sides": (64,),
+        "long_side": 64,
+    }
+    settings = {k: v for k, v in tiny.items() if k.startswith(("glyph", "num_classes", "data_dir"))} | small
+    first, *second = (case for case in SETS["two_stage"].cases if case.name in ("Faster R-CNN, softmax", "BAGS"))
+    row, course = train_job("two_stage", replace(first, start=None), 1, settings, folder, "cpu")
+    assert (row["case"], row["iterations"], row["cls_loss"], course) == ("Faster R-CNN, softmax", 2, "softmax", [])
+    assert "g_r" not in row
+    row, _ = train_job("two_stage", second[0], 1, settings, folder, "cpu")
+    assert (row["start"], row["cls_loss"], row["classifier_only"]) == ("Faster R-CNN, softmax", "bags", True)
+    before, after = (
+        load_checkpoint(folder / "runs" / run_name("two_stage", name, 1) / "latest.pth")["model"]
+        for name in ("Faster R-CNN, softmax", "BAGS")
+    )
+    differ = {name for name in after if name not in before or not torch.equal(before[name], after[name])}
+    assert differ == {"head.cls_pred.weight", "head.cls_pred.bias"}
 
 
 # ------------------------------------------------------------------------------------------------- csv and page

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -48,6 +50,13 @@ def test_prior__temperature_and_counts_of_zero(golden):
     counts = np.maximum(case["image_counts"], 1)
     assert (counts != case["image_counts"]).any()
     close(PriorAdjustment(counts).shift, PriorAdjustment(case["image_counts"]).shift)
+    some = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
+    for make in (
+        partial(NorCal, gamma=0.6),
+        partial(NorCal, normalize="background"),
+        lambda n: FRACAL(n, 9, [1, 1, 1.5]),
+    ):
+        assert torch.equal(make([0, 5, 50]).scores(some), make([1, 5, 50]).scores(some))
 
 
 @pytest.mark.parametrize("gamma", [0.3, 0.6, 1.0])

@@ -10,7 +10,9 @@ from yolox_lt.calibrate import PriorAdjustment
 from yolox_lt.calibrate.calibrator_state import Thresholds, calibrator_of, calibrator_state, thresholds_of
 from yolox_lt.calibrate.choose import best_f1, choose, measured, reaching, shrunk
 from yolox_lt.calibrate.fractal import FRACAL
+from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.errors import UserError
+from yolox_lt.report.analysis.category_thresholds import image_weights
 
 SCORES, HIT = np.array([0.9, 0.8, 0.8, 0.5, 0.1]), np.array([True, False, True, False, True])
 
@@ -54,6 +56,46 @@ def test_choose__groups_and_categories_without_anything():
     nothing = choose(labels[:0], scores[:0], hit[:0], boxes)
     assert np.isnan(nothing.conf).all()
     assert nothing.recall == pytest.approx([0, 0, np.nan, 0], nan_ok=True)
+
+
+def test_choose__a_weight_is_so_many_false_positives():
+    """As if each false positive stood there as often as its weight says."""
+    rng = np.random.default_rng(0)
+    labels, hit = np.sort(rng.integers(0, 5, 400)), rng.random(400) < 0.4
+    scores = rng.permutation(np.linspace(0.01, 0.99, 400))
+    order = np.lexsort((-scores, labels))
+    labels, scores, hit = labels[order], scores[order], hit[order]
+    weights = np.where(hit, 1, rng.integers(1, 5, 400))
+    boxes, groups = rng.integers(20, 90, 5), np.array(list("rrcff"))
+    many = [np.repeat(column, weights) for column in (labels, scores, hit)]
+    for precision in (None, 0.4):
+        found = choose(labels, scores, hit, boxes, groups, precision, weights.astype(float))
+        wanted = choose(*many, boxes, groups, precision)
+        for name in ("conf", "precision", "recall"):
+            assert getattr(found, name) == pytest.approx(getattr(wanted, name), nan_ok=True), (precision, name)
+    assert not np.array_equal(found.conf, choose(labels, scores, hit, boxes, groups, 0.4).conf, equal_nan=True)
+
+
+def test_image_weights__by_hand():
+    """Ten images. Category 0 is in two and was not found in four: each of those stands for 8 / 4 of the other images.
+    Category 1 is in one, looked for in vain in none; category 2 nowhere, in vain in one.
+    """
+    images = [
+        {"id": i, "width": 9, "height": 9, "neg_category_ids": [], "not_exhaustive_category_ids": []} for i in range(10)
+    ]
+    for i in (2, 3, 4, 5, 0):  # 0 has a box too, which tells more
+        images[i]["neg_category_ids"] = [1]
+    images[6]["neg_category_ids"] = [3]
+    boxes = [(0, 1), (0, 1), (1, 1), (1, 2)]
+    annotations = [
+        {"id": k + 1, "image_id": i, "category_id": c, "bbox": [0, 0, 5, 5], "area": 25}
+        for k, (i, c) in enumerate(boxes)
+    ]
+    categories = [{"id": c, "name": str(c)} for c in (1, 2, 3)]
+    index = AnnotationIndex.load({"images": images, "annotations": annotations, "categories": categories})
+    labels = np.array([0, 0, 0, 1, 1, 2, 2])
+    at = np.array([0, 2, 9, 1, 2, 6, 0])
+    assert image_weights(index, labels, at).tolist() == [1, 2, 1, 1, 1, 10, 1]
 
 
 def test_choose__thresholds_keep_the_score_they_were_taken_from():

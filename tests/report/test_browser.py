@@ -7,6 +7,7 @@ import pytest
 
 from tests.report.chromium import CHROMIUM, DRIVER, installed, started
 from tests.report.made_run import make_run, write_categories
+from tests.report.test_after_training import write_files
 from yolox_lt.report.page.page import write_page
 from yolox_lt.report.page.run_files import read_run
 
@@ -176,6 +177,28 @@ def test_page__fits_a_phone_and_compares_runs(browser, tmp_path):
     )
     assert script(shown) == [["loss_scale", "4.0", "5.0"]]
     assert len(script("return [...document.querySelectorAll('#comparison figure')]")) == 7
+    assert browser.get_log("browser") == []
+
+
+def test_page__shows_scan_and_thresholds(browser, run, tmp_path):
+    make_run(tmp_path / "run", 8)
+    write_files(tmp_path / "run")
+    script = opened(browser, write_page(tmp_path / "run"))
+    tables = script(
+        """return [...document.querySelectorAll("#after table")].map(
+            (table) => [...table.rows].map((row) => [...row.cells].map((cell) => cell.textContent)));"""
+    )
+    (head, none, half), (_, rule) = tables
+    assert head[:6] == ["tau", "AP", "APr", "APc", "APf", "AP fixed"]
+    assert none == ["none", "20.0", "-", "10.0", "30.0", "30.0", "-", "30.0", "30.0", "0.0", "25.0", "75.0"]
+    assert half[:2] == ["0.5", "25.0"]
+    assert rule == ["best F1", "all", "8", "0.250", "50.0", "-", "40.0"]
+    assert script("return document.querySelector('#after tr.chosen').cells[0].textContent") == "0.5"
+    assert script("return [...document.querySelectorAll('#contents a')].map((a) => a.hash)").count("#after") == 1
+    browser.implicitly_wait(5)
+    browser.find_element("css selector", "#after figure[data-key='scan_places'] svg path.line")
+    opened(browser, run / "report.html")
+    assert script("return document.getElementById('after').hidden")
     assert browser.get_log("browser") == []
 
 

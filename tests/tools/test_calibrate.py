@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from yolox_lt.checkpoint import load_checkpoint, save_checkpoint
 from yolox_lt.commands import main
 from yolox_lt.commands.calibrate import NO_LIMIT, Row, choose_row, halves, scan_strengths
 from yolox_lt.evaluate.bootstrap import LVIS, Matched
+from yolox_lt.report.analysis.after_training import read_scans, read_thresholds
 from yolox_lt.train.engine import Trainer
 from yolox_lt.train.options import TrainOptions
 
@@ -46,6 +48,10 @@ def test_train__best_has_thresholds_and_every_detector_uses_them(best):
     assert thresholds["names"] == content["names"]
     assert thresholds["conf"].shape == (4,)
     assert yolox_lt.load(best).thresholds.rule == "best F1"
+    (written,) = read_thresholds(best.parent)  # by group, all first, for the page
+    means = [np.nanmean(thresholds[name].double().numpy()) for name in ("conf", "recall")]
+    assert [written["rows"][0][name] for name in ("conf", "recall")] == pytest.approx(means, abs=1e-6)
+    assert [row["rule"] for row in written["rows"] if not row["group"]] == ["best F1", "0.3 for all"]
 
 
 def test_calibrate__scan_tables_what_eval_finds(best, capsys, tmp_path):
@@ -110,12 +116,19 @@ def test_calibrate__scan_writes_a_table_and_a_plot(best, capsys, tmp_path):
     assert "AP-fixed, other half" in text
     assert "chosen on the tuning half" in text
     assert (tmp_path / "n.png").stat().st_size > 1000
+    (written,) = read_scans(tmp_path)
+    table = text[text.index("tuning half") : text.index("chosen on")].splitlines()
+    lines = [line.split() for line in table if re.match(r" +(none|[0-9.]+) ", line)]
+    assert [float(line[5]) for line in lines] == pytest.approx([100 * row[0] for row in written["held_out"]], abs=0.051)
+    assert ["none" if tau is None else f"{tau:g}" for tau in written["strength"]] == [line[0] for line in lines]
     text = command(capsys, "calibrate", "-c", best, "--method", "logn", "--images", 8, "-o", tmp_path / "l.pth")
     made = calibrator_of(load_checkpoint(tmp_path / "l.pth"), "l.pth")
     assert made.mean.shape == (4,)
     assert (made.mean < 0).all()
     text = command(capsys, "calibrate", "-c", tmp_path / "l.pth", "--method", "none", "-o", tmp_path / "o.pth")
     assert "calibrator" not in load_checkpoint(tmp_path / "o.pth")
+    command(capsys, "calibrate", "-c", best, "--method", "norcal", "-o", tmp_path / "n.pth")
+    assert read_scans(tmp_path) == []  # the scan was of another strength
 
 
 def test_halves__share_no_image():

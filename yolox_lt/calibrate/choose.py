@@ -28,25 +28,26 @@ class Chosen:
     recall: Floats
 
 
-def best_f1(scores: Floats, hit: Bools, boxes: int) -> float:
+def best_f1(scores: Floats, hit: Bools, boxes: int, weights: Floats | None = None) -> float:
     """The highest threshold with the largest F1 = 2 TP / (detections + boxes); NaN where no threshold finds anything.
 
     A detection counts from its own score on: score >= threshold.
 
     Args:
-        scores: float64 [K], falling. hit: bool [K], true positive. boxes: to be found.
+        scores: float64 [K], falling. hit: bool [K], true positive. boxes: to be found. weights: float64 [K], for how
+            many detections each counts; None for one.
     """
     last = last_of_equals(scores)
-    f1 = 2 * np.cumsum(hit)[last] / (last + 1 + boxes)
+    f1 = 2 * np.cumsum(hit)[last] / (shown_until(last, weights) + boxes)
     return float(scores[last[np.argmax(f1)]]) if f1.any() else float("nan")
 
 
-def reaching(precision: float) -> Callable[[Floats, Bools, int], float]:
+def reaching(precision: float) -> Callable[[Floats, Bools, int, Floats | None], float]:
     """The rule: the lowest threshold whose precision is at least this, NaN where none has; arguments as `best_f1`."""
 
-    def rule(scores: Floats, hit: Bools, boxes: int) -> float:
+    def rule(scores: Floats, hit: Bools, boxes: int, weights: Floats | None = None) -> float:
         last = last_of_equals(scores)
-        enough = np.flatnonzero(np.cumsum(hit)[last] >= precision * (last + 1) - 1e-9)
+        enough = np.flatnonzero(np.cumsum(hit)[last] >= precision * shown_until(last, weights) - 1e-9)
         return float(scores[last[enough[-1]]]) if len(enough) and boxes else float("nan")
 
     return rule
@@ -55,6 +56,12 @@ def reaching(precision: float) -> Callable[[Floats, Bools, int], float]:
 def last_of_equals(scores: Floats) -> Ints:
     """Positions of the last of each run of equal scores: equal scores pass a threshold together."""
     return np.flatnonzero(np.append(scores[1:] != scores[:-1], True)[: len(scores)])
+
+
+def shown_until(last: Ints, weights: Floats | None) -> Floats:
+    """For how many detections the rows up to each of `last` count."""
+    counted: Floats = (last + 1).astype(np.float64) if weights is None else np.cumsum(weights)[last]
+    return counted
 
 
 def shrunk(own: float, boxes: float, group: float) -> float:
@@ -77,6 +84,7 @@ def choose(
     boxes: Ints,
     groups: NDArray[np.str_] | None = None,
     precision: float | None = None,
+    weights: Floats | None = None,
 ) -> Chosen:
     """Thresholds of all categories.
 
@@ -87,32 +95,36 @@ def choose(
     Args:
         labels: int64 [K], ascending. scores: float64 [K], falling inside a label. hit: bool [K], true positives; others
             are false positives. boxes: int64 [C], to be found. groups: [C] letters, None for one group.
+        weights: float64 [K], for how many detections each counts where precision is meant; None for one.
     """
     count = len(boxes)
     bounds = np.searchsorted(labels, np.arange(count + 1))
     rows = [slice(bounds[c], bounds[c + 1]) for c in range(count)]
     rule = best_f1 if precision is None else reaching(precision)
-    conf = np.array([rule(scores[part], hit[part], int(n)) for part, n in zip(rows, boxes)], np.float64)
+    weights = np.ones(len(scores)) if weights is None else weights
+    conf = np.array([rule(scores[part], hit[part], int(n), weights[part]) for part, n in zip(rows, boxes)], np.float64)
     if precision is None:
         letters = np.full(count, "") if groups is None else np.asarray(groups)
-        everything = pooled(np.ones(count, bool), labels, scores, hit, boxes)
+        everything = pooled(np.ones(count, bool), labels, scores, hit, boxes, weights)
         for letter in np.unique(letters):
             members = letters == letter
-            own = pooled(members, labels, scores, hit, boxes)
+            own = pooled(members, labels, scores, hit, boxes, weights)
             common = everything if np.isnan(own) else own
             for c in np.flatnonzero(members).tolist():
                 conf[c] = shrunk(conf[c], float(boxes[c]), common)
     # float32 is what detectors compare: a threshold must not lie above the score it was taken from.
     conf = np.where(conf.astype(np.float32) > conf, np.nextafter(conf.astype(np.float32), np.float32(0)), conf)
-    return measured(conf.astype(np.float32).astype(np.float64), labels, scores, hit, boxes)
+    return measured(conf.astype(np.float32).astype(np.float64), labels, scores, hit, boxes, weights)
 
 
-def measured(conf: Floats, labels: Ints, scores: Floats, hit: Bools, boxes: Ints) -> Chosen:
+def measured(
+    conf: Floats, labels: Ints, scores: Floats, hit: Bools, boxes: Ints, weights: Floats | None = None
+) -> Chosen:
     """Precision and recall of every category at the thresholds `conf` [C]; other arguments as `choose`."""
     count = len(boxes)
     passed = scores >= conf[labels]
     found = np.bincount(labels[passed & hit], minlength=count)
-    shown = np.bincount(labels[passed], minlength=count)
+    shown = np.bincount(labels[passed], None if weights is None else weights[passed], minlength=count)
     nothing = np.full(count, np.nan)
     return Chosen(
         conf,
@@ -121,8 +133,11 @@ def measured(conf: Floats, labels: Ints, scores: Floats, hit: Bools, boxes: Ints
     )
 
 
-def pooled(members: Bools, labels: Ints, scores: Floats, hit: Bools, boxes: Ints) -> float:
+def pooled(
+    members: Bools, labels: Ints, scores: Floats, hit: Bools, boxes: Ints, weights: Floats | None = None
+) -> float:
     """`best_f1` of the detections of some categories (bool [C]) in one list."""
     inside = np.flatnonzero(members[labels])
     inside = inside[np.argsort(-scores[inside], kind="stable")]
-    return best_f1(scores[inside], hit[inside], int(boxes[members].sum()))
+    own = None if weights is None else weights[inside]
+    return best_f1(scores[inside], hit[inside], int(boxes[members].sum()), own)

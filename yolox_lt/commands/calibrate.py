@@ -38,6 +38,7 @@ from yolox_lt.evaluate.strengths import Scan, logit_moments, scan
 from yolox_lt.exp import DetectorExp
 from yolox_lt.exp.agreement import match_categories
 from yolox_lt.exp.detection import preprocessor_of
+from yolox_lt.report.analysis.after_training import SCAN, SCAN_COLUMNS, THRESHOLDS, write_scan
 
 METHODS = ("prior", "norcal", "fracal", "logn", "tau", "none")
 LARGEST_LOSS = 0.002
@@ -66,8 +67,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 @dataclass(frozen=True)
 class Row:
-    """One strength: metrics float64 [4] (AP, AP_r, AP_c, AP_f) of both halves of the images, the same of AP-fixed, and
-    the share of the places that rare, common and frequent categories take, [3], over all images.
+    """One strength, NaN without a calibrator.
+
+    tuning, held_out: AP, AP_r, AP_c, AP_f float64 [4] of both halves of the images. fixed: AP-fixed of the other half.
+    places: share that rare, common and frequent categories take, [3], over all images.
     """
 
     strength: float
@@ -202,6 +205,8 @@ def main(args: argparse.Namespace) -> None:
         if calibrator is not None:
             kept["calibrator"] = calibrator_state(calibrator, names)
     save_checkpoint(target, kept)
+    for suffix in (THRESHOLDS,) if args.scan else (SCAN, THRESHOLDS):  # those of what the file held before
+        target.with_suffix(suffix).unlink(missing_ok=True)
     if "thresholds" in content:
         logger.warning("the thresholds of the categories were made for other scores and are dropped")
     print(f"{target}: written, calibrator: {'none' if calibrator is None else args.method}")
@@ -241,4 +246,7 @@ def fit(
     name = "no calibrator" if math.isnan(chosen.strength) else f"tau {chosen.strength:g}"
     print(f"chosen on the tuning half: {name} (largest AP that costs APf at most {100 * LARGEST_LOSS:g})")
     plot(rows, target.with_suffix(".png"))
-    return calibrators[[row is chosen for row in rows].index(True)]
+    place = [row is chosen for row in rows].index(True)
+    columns = {name: [getattr(row, name) for row in rows] for name in SCAN_COLUMNS}
+    write_scan(target, args.method, place, exp.max_detections, columns)
+    return calibrators[place]

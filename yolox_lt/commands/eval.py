@@ -30,6 +30,7 @@ from yolox_lt.evaluate.lvis import DETS_PER_CATEGORY
 from yolox_lt.evaluate.results import labels_and_images, load_detections
 from yolox_lt.exp import DetectorExp, get_exp
 from yolox_lt.exp.agreement import adopt_given
+from yolox_lt.report.analysis.after_training import write_thresholds
 from yolox_lt.report.analysis.balance_file import balance_columns
 from yolox_lt.report.analysis.category_thresholds import category_thresholds, thresholds_text
 from yolox_lt.report.analysis.evaluation_file import record_evaluation
@@ -299,6 +300,7 @@ def keep_thresholds(
     groups = report.groups if evaluator.labels is None else None
     same = category_thresholds(evaluator.index, detections, report, evaluator.labels, fixed=0.3)
     print("\n".join(thresholds_text(each, tuple(names), groups) for each in (made, same)))
+    write_thresholds(path, evaluator.index, detections, report, precision)
     logger.info(f"{path}: thresholds stored; demo and API use them unless told otherwise")
 
 

@@ -43,18 +43,30 @@ class Scan:
         found: list[list[Detections]] = [[] for _ in every]
         for b in range(len(predictions.cls_logits)):
             own = image_of(predictions, b)
-            rows, level_sizes = self.union(own, priors, [every[place] for place in self.extremes])
+            rows = self.union(own, priors, [every[place] for place in self.extremes], contents[b : b + 1], size)
+            rows, level_sizes = enough(rows, priors.level_sizes, self.predictor.pre_nms)
             part = Predictions(*(None if v is None else v[:, rows] for v in fields_of(own)))  # type: ignore[arg-type]
             some = replace(priors, boxes=priors.boxes[rows], strides=priors.strides[rows], level_sizes=level_sizes)
             for each, result in zip(every, found):
                 result += each(part, some, scales[b : b + 1], originals[b : b + 1], contents[b : b + 1], size)
         return found
 
-    def union(self, own: Predictions, priors: Priors, extremes: Sequence[Predictor]) -> tuple[Tensor, list[int]]:
-        """Rows int64 [n], ascending, of the priors with a best pair under one of the extremes, and n of each level."""
+    def union(
+        self,
+        own: Predictions,
+        priors: Priors,
+        extremes: Sequence[Predictor],
+        content: Tensor,
+        size: tuple[int, int],
+    ) -> Tensor:
+        """Rows int64 [n], ascending, of the priors with a best pair under one of the extremes; own: of one image.
+
+        content: int64 [1, 2], (height, width) of the image inside the input, whose `size` is (height, width).
+        """
         quality = own.quality_logits
         weight = torch.ones_like(own.cls_logits[..., 0]) if quality is None else quality.float().sigmoid()
-        usable = torch.ones_like(weight, dtype=torch.bool)
+        content = content.to(weight.device)
+        usable = self.predictor.boxes_of(own, priors, content.new_tensor([size]), content)[1]
         parts, first = [], 0
         for level_size in priors.level_sizes:
             level = slice(first, first + level_size)
@@ -65,7 +77,22 @@ class Scan:
                 best.append(best_pairs(logits, own_quality, own_usable, count, each.multi_label, 0.0)[1])
             parts.append(first + torch.cat(best, dim=1).unique())
             first += level_size
-        return torch.cat(parts), [len(part) for part in parts]
+        return torch.cat(parts)
+
+
+def enough(rows: Tensor, level_sizes: Sequence[int], pre_nms: int | None) -> tuple[Tensor, list[int]]:
+    """Rows with others added, and how many there are of each level: no fewer than the predictor takes pairs of it.
+
+    One prior may hold several of the best pairs, so the rows that hold them all may be fewer than the pairs.
+    """
+    chosen = torch.zeros(sum(level_sizes), dtype=torch.bool, device=rows.device)
+    chosen[rows] = True
+    sizes = []
+    for level in chosen.split(list(level_sizes)):
+        missing = max(smaller(len(level), pre_nms) - int(level.sum()), 0)
+        level[(~level).nonzero().squeeze(1)[:missing]] = True
+        sizes.append(int(level.sum()))
+    return chosen.nonzero().squeeze(1), sizes
 
 
 def fields_of(predictions: Predictions) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -121,8 +148,10 @@ def logit_moments(
             sizes = [(int(height), int(width)) for height, width in batch.image_sizes.tolist()]
             rows = [predictor.logits(predictions.classify([r.boxes for r in predictions.propose(sizes)])[0])]
         else:
+            size, contents = (images.shape[2], images.shape[3]), batch.image_sizes.split(1)
             own = [image_of(predictions, b) for b in range(len(images))]
-            rows = [predictor.logits(p.cls_logits[0, look.union(p, priors, [predictor])[0]]) for p in own]
+            found = [look.union(each, priors, [predictor], at, size) for each, at in zip(own, contents)]
+            rows = [predictor.logits(each.cls_logits[0, of]) for each, of in zip(own, found)]
         for values in rows:
             values = values.double().cpu()
             count, total, squares = count + len(values), total + values.sum(0), squares + (values**2).sum(0)

@@ -54,6 +54,8 @@ class TwoStageExp(ResNetBodyExp):
     # --------------------------------------------------------------- loss
     # softmax, eql, eqlv2, seesaw or bags
     cls_loss = "softmax"
+    # of both stages: IoU 0.7 and 0.3 for anchors, 0.5 for regions
+    assigner = "max_iou"
     # EQL: categories below it get no negatives from other objects; LVIS v1 0.0011, v0.5 0.00177 ...
     eql_threshold: float = 0.0011
     # ... and what it counts: images (their share) or instances
@@ -130,7 +132,13 @@ class TwoStageExp(ResNetBodyExp):
         return DeltaCoder(min_log_ratio=-math.log(1000 / 16), stds=(0.1, 0.1, 0.2, 0.2))
 
     def get_assigner(self) -> BaseAssigner:
-        """The RPN's."""
+        """The RPN's.
+
+        Raises:
+            UserError: another `assigner`.
+        """
+        if self.assigner != "max_iou":
+            raise unknown("assigner", self.assigner, "max_iou")
         return RPNAssigner()
 
     def get_cls_loss(self) -> RegionLoss:  # type: ignore[override]

@@ -129,12 +129,7 @@ class Predictor:
             input_sizes: int64 [1, 2], (height, width) of the input. content_sizes: int64 [B, 2] of the images in it.
         """
         best_pairs = traced.best_pairs if torch.jit.is_tracing() else select.best_pairs
-        boxes = priors.to_own(self.coder.decode(priors.plain(), predictions.box_deltas.float()))  # [B, P, 4]
-        clip_sizes = {"input": input_sizes, "content": content_sizes, None: None}[self.clip]
-        if clip_sizes is not None:
-            boxes = torch.minimum(boxes.clamp(min=0), corners(clip_sizes) - float(priors.legacy))
-        usable = ((boxes[..., 2:] - boxes[..., :2] + float(priors.legacy)) > 0).all(dim=2)
-        usable = usable & (boxes[..., :2] < corners(content_sizes)[..., :2]).all(dim=2)
+        boxes, usable = self.boxes_of(predictions, priors, input_sizes, content_sizes)
         logits = predictions.quality_logits
         quality = torch.ones_like(boxes[..., 0]) if logits is None else logits.float().sigmoid()
         parts, first = [], 0
@@ -152,6 +147,17 @@ class Predictor:
             parts.append((level_boxes, self.confident(scores, label), label))
             first = first + size
         return Candidates(*(torch.cat(column, dim=1) for column in zip(*parts)))
+
+    def boxes_of(
+        self, predictions: Predictions, priors: Priors, input_sizes: Tensor, content_sizes: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Boxes float32 [B, P, 4] and which of them may be candidates, bool [B, P]; arguments as `candidates`."""
+        boxes = priors.to_own(self.coder.decode(priors.plain(), predictions.box_deltas.float()))  # [B, P, 4]
+        clip_sizes = {"input": input_sizes, "content": content_sizes, None: None}[self.clip]
+        if clip_sizes is not None:
+            boxes = torch.minimum(boxes.clamp(min=0), corners(clip_sizes) - float(priors.legacy))
+        usable = ((boxes[..., 2:] - boxes[..., :2] + float(priors.legacy)) > 0).all(dim=2)
+        return boxes, usable & (boxes[..., :2] < corners(content_sizes)[..., :2]).all(dim=2)
 
     def finish(self, candidates: Candidates, legacy: bool = False, num_classes: int = 0) -> Found:
         """NMS inside each category, or over all with `class_agnostic`, and the best `max_detections` of what stays.

@@ -8,10 +8,12 @@ import torch
 from yolox_lt.calibrate.calibrator_state import Thresholds
 from yolox_lt.calibrate.choose import choose, measured, pooled
 from yolox_lt.data.annotations.index import AnnotationIndex
-from yolox_lt.data.columns import Ints
+from yolox_lt.data.columns import Floats, Ints, distinct, look_up
 from yolox_lt.evaluate.metrics import Report
+from yolox_lt.evaluate.protocols import listed_codes
 from yolox_lt.evaluate.results import DetectionArrays
 from yolox_lt.report.analysis.thresholds import ScoredDetections
+from yolox_lt.report.group_names import GROUP_NAMES
 
 
 def category_thresholds(
@@ -22,7 +24,7 @@ def category_thresholds(
     precision: float | None = None,
     fixed: float | None = None,
 ) -> Thresholds:
-    """Thresholds of every category of the model at IoU 0.5, see `choose`.
+    """Thresholds of every category of the model at IoU 0.5, see `choose` and `image_weights`.
 
     Args:
         index: the annotations. detections: as they were scored. report: their score, `status` in their order.
@@ -32,13 +34,14 @@ def category_thresholds(
     """
     scored = ScoredDetections.of(index, detections, report)
     columns = scored.labels, scored.scores, scored.hit, report.box_counts
-    everything = pooled(np.ones(len(report.box_counts), bool), *columns) if precision is None else float("nan")
-    chosen, rule = choose(*columns, report.groups, precision), "best F1"
+    weights = image_weights(index, scored.labels, scored.images)
+    everything = pooled(np.ones(len(report.box_counts), bool), *columns, weights) if precision is None else float("nan")
+    chosen, rule = choose(*columns, report.groups, precision, weights), "best F1"
     if precision is not None:
         rule = f"precision {precision:g}"
     if fixed is not None:
         chosen, everything, rule = (
-            measured(np.full(len(report.box_counts), fixed), *columns),
+            measured(np.full(len(report.box_counts), fixed), *columns, weights),
             fixed,
             f"{fixed:g} for all",
         )
@@ -50,23 +53,51 @@ def category_thresholds(
     return Thresholds(rule, *map(torch.from_numpy, values))
 
 
-def thresholds_text(thresholds: Thresholds, names: tuple[str, ...], groups: np.ndarray | None) -> str:
-    """Mean precision, recall and F1 by group at the thresholds, and the categories that reach no precision, by name."""
+def image_weights(index: AnnotationIndex, labels: Ints, images: Ints) -> Floats:
+    """For how many images each detection's one stands, float64 [K]; labels, images: int64 [K], positions in the index.
+
+    With federated lists a category is looked for in P images that have it and N that have not. Those N stand for all
+    I - P others, as if the category were in none of them: (I - P) / N each. Every other image stands for itself.
+    """
+    count = len(index.category_ids)
+    boxes = listed_codes(index.box_offsets, index.labels, count)
+    listed = listed_codes(index.positive_offsets, index.positive_labels, count)
+    present = distinct(np.concatenate([boxes, listed]))
+    absent = distinct(listed_codes(index.negative_offsets, index.negative_labels, count))
+    absent = absent[~look_up(absent, present)[1]]
+    others = len(index) - np.bincount(present % count, minlength=count)
+    weights = others / np.bincount(absent % count, minlength=count).clip(min=1)
+    return np.where(look_up(images * count + labels, absent)[1], weights[labels], 1.0)
+
+
+def group_means(thresholds: Thresholds, groups: np.ndarray | None) -> list[tuple[str, int, np.ndarray]]:
+    """(group, categories, means float64 [4] of threshold, precision, recall, F1) for all ("") and each frequency group.
+
+    Means are over the categories that have a value; NaN where none has. groups: letters [C] of the model's categories.
+    """
     columns = thresholds.conf, thresholds.precision, thresholds.recall
     conf, precision, recall = (column.double().numpy() for column in columns)
     with np.errstate(invalid="ignore"):
         f1 = np.nan_to_num(2 * precision * recall / (precision + recall))
     f1 = np.where(np.isnan(recall), np.nan, f1)
-    lines = [f"thresholds of the categories by {thresholds.rule}, means at IoU 0.5 in percent"]
-    lines.append(f"{'':10}{'threshold':>10}{'precision':>10}{'recall':>10}{'F1':>10}")
     letters = np.full(len(conf), "") if groups is None else groups
-    named = {name: letters == letter for name, letter in (("rare", "r"), ("common", "c"), ("frequent", "f"))}
-    named = {"all": np.ones(len(conf), bool), **named}
-    for name, members in named.items():
+    found = []
+    for group in ("", *GROUP_NAMES):
+        members = np.ones(len(conf), bool) if group == "" else letters == group
         values = [column[members & ~np.isnan(column)] for column in (conf, precision, recall, f1)]
         if members.any():
-            lines.append(f"{name:10}" + "".join(f"{100 * v.mean():>10.1f}" if len(v) else f"{'-':>10}" for v in values))
-    missing = [name for name, value in zip(names, conf) if np.isnan(value)]
+            found.append((group, int(members.sum()), np.array([v.mean() if len(v) else np.nan for v in values])))
+    return found
+
+
+def thresholds_text(thresholds: Thresholds, names: tuple[str, ...], groups: np.ndarray | None) -> str:
+    """Mean precision, recall and F1 by group at the thresholds, and the categories that reach no precision, by name."""
+    lines = [f"thresholds of the categories by {thresholds.rule}, means at IoU 0.5 in percent"]
+    lines.append(f"{'':10}{'threshold':>10}{'precision':>10}{'recall':>10}{'F1':>10}")
+    for group, _, means in group_means(thresholds, groups):
+        cells = "".join(f"{'-' if np.isnan(v) else f'{100 * v:.1f}':>10}" for v in means)
+        lines.append(f"{GROUP_NAMES.get(group, 'all'):10}{cells}")
+    missing = [name for name, value in zip(names, thresholds.conf.tolist()) if np.isnan(value)]
     if missing:
         lines.append(f"not reachable, so nothing is reported: {', '.join(missing)}")
     return "\n".join(lines)

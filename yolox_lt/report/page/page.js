@@ -22,6 +22,7 @@ function start() {
   }
   charts(open);
   confusions(open);
+  afterTraining();
   epochs();
   settings();
   contents();

@@ -13,6 +13,7 @@ from yolox_lt.data.columns import Ints
 from yolox_lt.report.analysis.balance_file import STUCK_SHARE
 from yolox_lt.report.analysis.tide import KINDS
 from yolox_lt.report.group_names import GROUP_NAMES
+from yolox_lt.report.page.after_section import after_training
 from yolox_lt.report.page.category_images import FOLDER as IMAGES
 from yolox_lt.report.page.chart import plain_numbers
 from yolox_lt.report.page.run_charts import charts_of, comparison_charts
@@ -56,6 +57,7 @@ def run_data(run: Run) -> dict[str, Any]:
         "groups": group_rows(run),
         "notices": [line for line in (stale_line(run), balance_line(run)) if line],
         "balance": balance_history(run),
+        "after": after_training(run.folder),
         "confusion": [] if run.analysis is None else run.analysis.confusion.tolist(),
         "curves": None
         if run.analysis is None

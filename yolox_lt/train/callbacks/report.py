@@ -120,6 +120,7 @@ class ReportCallback(Callback):
 
     def keep_evaluation(self, run: RunState, epoch: int, report: Report, detections: DetectionArrays) -> None:
         """evaluation.npz, which the report page reads, and images of some detections."""
+        from yolox_lt.report.analysis.after_training import write_thresholds
         from yolox_lt.report.analysis.evaluation_file import record_evaluation
 
         index = run.evaluator.index
@@ -128,6 +129,7 @@ class ReportCallback(Callback):
         with self.never_fatal(self.folder / "evaluation.npz"):
             store = run.exp.get_store("val")
             record_evaluation(self.folder, index, store, detections, report, counts, epoch)
+            write_thresholds(self.folder / "best.pth", index, detections, report)
             self.render_validation(store, index, detections)
 
     def render_validation(self, store: ImageStore, index: AnnotationIndex, found: DetectionArrays) -> None:
