@@ -115,7 +115,15 @@ def find_checkpoint(args: argparse.Namespace) -> str:
         return str(args.ckpt)
     exp = get_exp(args.exp_file, args.name)
     exp.merge(args.opts)
-    return args.ckpt or str(Path(exp.output_dir) / (args.experiment_name or exp.exp_name) / "best.pth")
+    if args.ckpt is not None:
+        return str(args.ckpt)
+    best = Path(exp.output_dir) / (args.experiment_name or exp.exp_name) / "best.pth"
+    latest = best.with_name("latest.pth")
+    if latest.is_file() and not best.is_file():
+        raise UserError(
+            f"{best}: not there, since the run was not scored so far; give -c {latest} for its last weights"
+        )
+    return str(best)
 
 
 def evaluate(process: ProcessInfo, args: argparse.Namespace) -> None:

@@ -56,7 +56,7 @@ def choose_seed(exp: DetectorExp, resumed: int | None, ranks: RankGroups) -> int
 
 
 def build_data(exp: DetectorExp, options: TrainOptions, seed: int, micro_batch: int) -> TrainData:
-    """Training set with its sampling, and the evaluator.
+    """Training set with its sampling, and the evaluator if there is anything to score.
 
     Raises:
         UserError: the validation annotations list categories that the training annotations do not.
@@ -66,7 +66,9 @@ def build_data(exp: DetectorExp, options: TrainOptions, seed: int, micro_batch: 
     index = dataset.store.index
     pinned = process.device.type == "cuda"
     share = max(micro_batch, 1)
-    evaluator = exp.get_evaluator(share, process.rank, process.world_size, pinned, index.category_names)
+    evaluator = None
+    if "val" in exp.splits():
+        evaluator = exp.get_evaluator(share, process.rank, process.world_size, pinned, index.category_names)
     factors = exp.get_factors(index, dataset.images)
     epoch_iterations = exp.iterations_per_epoch(factors, options.batch_size, process.world_size)
     return TrainData(

@@ -120,7 +120,7 @@ class Trainer:
         seed = choose_seed(exp, None if resumed is None else resumed["seed"], ranks)
         main_first(exp.read_annotations, ranks.objects)
         data = build_data(exp, options, seed, micro_batch)
-        check_metric(exp.best_metric, data.evaluator)
+        check_metric(exp.best_metric, exp.patience, data.evaluator)
         progress = Progress(SamplerSegment(options.process.world_size, micro_batch, 0))
         # Loader processes make the first batch of a new run while the rest is built; forking is safest before CUDA too.
         self.batch_stream = None if start.resume else self.batches(data, progress, seed)
@@ -266,6 +266,7 @@ class Trainer:
         closing = run.iteration > run.data.no_aug_start and exp.no_aug_epochs > 0
         report = None
         evaluate = epoch % exp.eval_interval == 0 or closing or epoch == exp.max_epoch
+        evaluate &= run.data.evaluator is not None
         if evaluate:
             self.call("on_evaluation_start")
         run.merge_ranks()
@@ -274,9 +275,10 @@ class Trainer:
                 report = self.evaluate()
             self.call("on_evaluation_end", report)
         run.metrics = {} if report is None else chosen_metrics(exp.best_metric, run.evaluator, report)
-        found = run.evaluator.detections
-        if report is not None and found is not None:
-            run.thresholds = category_thresholds(run.evaluator.index, found, report, run.evaluator.labels)
+        if report is not None and run.evaluator.detections is not None:
+            run.thresholds = category_thresholds(
+                run.evaluator.index, run.evaluator.detections, report, run.evaluator.labels
+            )
         record = epoch_record(run, epoch, report)
         if evaluate:
             best = run.best if report is None else run.best.after(run.metrics[exp.best_metric])

@@ -42,11 +42,16 @@ def describe_run(run: RunState) -> DataSummary:
     sampling = Sampling(run.data.factors, run.epoch_iterations, run.options.batch_size, partners, same)
     summary = summarize(store.index, dataset.images, sampling)
     logger.info(f"training data\n{data_report(summary, exp, CATEGORIES_SHOWN, colored=False)}\nseed {exp.seed}")
-    val = exp.get_store("val")
+    val = None if run.data.evaluator is None else exp.get_store("val")
     for problem in find_problems(store, dataset.images, val, most_files=FILES_LOOKED_FOR):
         log = logger.warning if problem.error else logger.info
         log(problem_line(problem))
-    for split, count in (("training", len(dataset.images)), ("validation", len(val.index))):
+    if val is None:
+        logger.warning(
+            "val_ann is None: nothing is scored, so there is no best.pth and no epoch_N.pth; latest.pth holds the last "
+            "weights"
+        )
+    for split, count in (("training", len(dataset.images)), ("validation", 0 if val is None else len(val.index))):
         if count > FILES_LOOKED_FOR:
             logger.info(
                 f"looked for {FILES_LOOKED_FOR:,} of {count:,} {split} images; tools/inspect_data.py looks for all"
