@@ -120,9 +120,7 @@ def find_checkpoint(args: argparse.Namespace) -> str:
     best = Path(exp.output_dir) / (args.experiment_name or exp.exp_name) / "best.pth"
     latest = best.with_name("latest.pth")
     if latest.is_file() and not best.is_file():
-        raise UserError(
-            f"{best}: not there, since the run was not scored so far; give -c {latest} for its last weights"
-        )
+        raise UserError(f"{best}: not there, the run was not scored so far; give -c {latest} for its last weights")
     return str(best)
 
 

@@ -105,7 +105,8 @@ class DataExp(BaseExp):
         names, folders = (self.val_ann, self.val_images) if own else (self.train_ann, self.train_images)
         if names is None:
             raise UserError(
-                f"{split}_ann is None: there are no annotations to score with; give val_ann FILE (and val_images FOLDER)"
+                f"{split}_ann is None: there are no annotations to score with; give val_ann FILE (and val_images "
+                "FOLDER)"
             )
         return Source(
             tuple(self.find(name, f"{split}_ann") for name in ([names] if isinstance(names, str) else names)),

@@ -51,9 +51,7 @@ def check_metric(name: str, patience: int | None, evaluator: Evaluator | None) -
     """
     if evaluator is None:
         if patience is not None:
-            raise UserError(
-                f"patience {patience} counts evaluations, but val_ann is None; set patience None or val_ann"
-            )
+            raise UserError(f"patience {patience} counts evaluations, but val_ann is None; set one of the two")
         return
     if name in ("AP", F1):  # every protocol has them
         return

@@ -39,8 +39,9 @@ from yolox_lt.types import Batch
 class TrainData:
     """What a run is trained and scored on.
 
-    evaluator: None where nothing is scored. factors: repeat factors of the images of `dataset`. groups: int64 of these images, None where batches are not
-    grouped. epoch_iterations, total: optimiser steps. no_aug_start: the first iteration of the closing epochs.
+    evaluator: None where nothing is scored. factors: repeat factors of the images of `dataset`. groups: int64 of
+    these images, None where batches are not grouped. epoch_iterations, total: optimiser steps. no_aug_start: the
+    first iteration of the closing epochs.
     """
 
     dataset: TrainDataset
