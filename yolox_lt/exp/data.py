@@ -190,10 +190,12 @@ class DataExp(BaseExp):
         levels = {p: highest_level(store.path(p)) for p in probes if store.path(p).is_file()}
         deep = {p: level for p, level in levels.items() if level is not None}
         if deep and max(deep.values()) < 2**15:
-            logger.warning(
+            note = (
                 f"{store.path(next(iter(deep)))}: has 16 bits, but {len(deep)} such images use only the values up to "
                 f"{max(deep.values())} of 65535, so in 8 bits they are nearly black; scale them to the whole range"
             )
+            store.notes = (note,)
+            logger.warning(note)
         return store
 
     def train_positions(self, index: AnnotationIndex) -> np.ndarray:

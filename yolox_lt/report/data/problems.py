@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from yolox_lt.data.annotations.index import AnnotationIndex
+from yolox_lt.data.annotations.meant import CANNOT
 from yolox_lt.data.dataset import BadImageError, ImageStore
 from yolox_lt.data.image_file import shown_size
 
@@ -72,11 +73,11 @@ def find_problems(
         most_files: of either split so many files are looked for, spread evenly over it; None: all.
     """
     train_files = file_names(train, spread(positions, most_files))
-    found = annotation_problems("train", train.index) + unused_categories(train.index)
+    found = annotation_problems("train", train) + unused_categories(train.index)
     found += file_problems("train", train, train_files, read)
     if val is not None:
         val_files = file_names(val, spread(np.arange(len(val.index)), most_files))
-        found += annotation_problems("val", val.index) + category_problems(train.index, val.index)
+        found += annotation_problems("val", val) + category_problems(train.index, val.index)
         found += file_problems("val", val, val_files, read)
         both = sorted(set(val_files.values()) & set(train_files.values()))
         found.append(problem("val", True, "images that are trained on too", both))
@@ -89,11 +90,12 @@ def problem(split: str, error: bool, text: str, names: Iterable[str]) -> Problem
     return Problem(split, error, len(names), text, tuple(names[:EXAMPLES]))
 
 
-def annotation_problems(split: str, index: AnnotationIndex) -> list[Problem]:
-    """What the reader of the file counted."""
-    texts = ERRORS | REMARKS
+def annotation_problems(split: str, store: ImageStore) -> list[Problem]:
+    """What the reader of the file counted, and what was seen in the images that were looked at."""
+    texts, index = ERRORS | REMARKS, store.index
     counted = [Problem(split, name in ERRORS, count, texts[name]) for name, count in index.problems.items()]
-    return [*counted, *(Problem(split, "not read" in note, 1, note) for note in index.notes)]
+    counted += [Problem(split, True, 1, note) for note in store.notes]
+    return [*counted, *(Problem(split, "not read" in note or CANNOT in note, 1, note) for note in index.notes)]
 
 
 def unused_categories(train: AnnotationIndex) -> list[Problem]:
