@@ -181,10 +181,9 @@ def portable(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_local(value: Any) -> bool:
-    """Whether a setting is an absolute path, or a list with one."""
-    return any(
-        isinstance(text, str) and Path(text).is_absolute() for text in (value if isinstance(value, list) else [value])
-    )
+    """Whether a setting is an absolute path, or a list or a dict with one."""
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+    return any(isinstance(text, str) and Path(text).is_absolute() for text in values)
 
 
 def local_settings(path: Path) -> dict[str, Any]:

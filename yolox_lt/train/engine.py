@@ -34,7 +34,7 @@ from yolox_lt.report.analysis.category_thresholds import category_thresholds
 from yolox_lt.train.build import build_batches, build_data, build_run, choose_seed, micro_batch_size
 from yolox_lt.train.callbacks.callback import Callback, ExpCallback
 from yolox_lt.train.callbacks.checkpoints import Checkpoints
-from yolox_lt.train.callbacks.log import RunLog
+from yolox_lt.train.callbacks.log import RankWarnings, RunLog
 from yolox_lt.train.callbacks.writers import make_writers
 from yolox_lt.train.memory import keep_large_blocks
 from yolox_lt.train.meter import IntervalMeter, epoch_record
@@ -119,7 +119,7 @@ class Trainer:
         micro_batch = micro_batch_size(exp, options)
         seed = choose_seed(exp, None if resumed is None else resumed["seed"], ranks)
         main_first(exp.read_annotations, ranks.objects)
-        data = build_data(exp, options, seed, micro_batch)
+        data = build_data(exp, options, seed, micro_batch, ranks)
         check_metric(exp.best_metric, exp.patience, data.evaluator)
         progress = Progress(SamplerSegment(options.process.world_size, micro_batch, 0))
         # Loader processes make the first batch of a new run while the rest is built; forking is safest before CUDA too.
@@ -140,6 +140,8 @@ class Trainer:
         if options.process.is_main:
             self.callbacks.insert(0, RunLog(run, start.resume))
             self.callbacks[1:1] = make_writers(run)
+        else:
+            self.callbacks.insert(0, RankWarnings(run))
         if self.batch_stream is None:
             self.batch_stream = self.batches(data, run.progress, seed)
         self.call("on_train_start")
