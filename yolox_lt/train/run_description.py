@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from loguru import logger
 
+from yolox_lt.exp.data import DataExp
 from yolox_lt.exp.detection import DetectorExp
 from yolox_lt.models.complexity import model_info
 from yolox_lt.report.data.problems import find_problems
@@ -61,8 +62,11 @@ def describe_run(run: RunState) -> DataSummary:
 
 def write_config(path: Path, exp: DetectorExp, options: TrainOptions) -> None:
     """config.json: every attribute, versions, command line and git state."""
+    own_root = type(exp).data_root is not DataExp.data_root
     content: dict[str, Any] = {
         "exp": exp.attributes(),
+        # where the data is, of an experiment that finds it by a method of its own
+        "data_root": str(exp.data_root().absolute()) if own_root else None,
         "batch_size": options.batch_size,
         "world": options.process.world_size,
         "device": device_name(options.process.device),
