@@ -13,7 +13,7 @@ from torch import Tensor
 
 from yolox_lt.calibrate import Calibrator, fold_into
 from yolox_lt.calibrate.calibrator_state import calibrator_of, thresholds_of
-from yolox_lt.checkpoint import check_weights, load_checkpoint, load_weights
+from yolox_lt.checkpoint import check_weights, data_root_beside, load_checkpoint, load_weights
 from yolox_lt.convert.conversion import OWN, map_state
 from yolox_lt.convert.read import find_state, read_file
 from yolox_lt.errors import UserError
@@ -106,6 +106,8 @@ def experiment_of(
     own = as_exp(exp)
     if own is None:
         own = exp_from_settings(content.get("family", Exp.family), content["exp"])
+        if own.data_dir is None:
+            own.data_dir = data_root_beside(Path(path))
     elif isinstance(exp, DetectorExp):
         own = copy.copy(exp)
         adopt_given(own, content | {"given": ()}, ())

@@ -181,10 +181,9 @@ def portable(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_local(value: Any) -> bool:
-    """Whether a setting is an absolute path, or a list with one."""
-    return any(
-        isinstance(text, str) and Path(text).is_absolute() for text in (value if isinstance(value, list) else [value])
-    )
+    """Whether a setting is an absolute path, or a list or a dict with one."""
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+    return any(isinstance(text, str) and Path(text).is_absolute() for text in values)
 
 
 def local_settings(path: Path) -> dict[str, Any]:
@@ -192,14 +191,25 @@ def local_settings(path: Path) -> dict[str, Any]:
 
     A checkpoint itself holds none, so that it can be given away; empty where there is no config.json that can be read.
     """
-    file = path.with_name("config.json")
-    if not file.is_file():
-        return {}
+    settings = run_config(path).get("exp")
+    return {n: value for n, value in settings.items() if is_local(value)} if isinstance(settings, dict) else {}
+
+
+def data_root_beside(path: Path) -> str | None:
+    """Folder of the data of the run in whose folder a checkpoint lies, where its experiment has a `data_root` of its
+    own, which settings alone do not know; None otherwise, and where the folder is not there any more.
+    """
+    root = run_config(path).get("data_root")
+    return root if isinstance(root, str) and Path(root).is_dir() else None
+
+
+def run_config(path: Path) -> dict[str, Any]:
+    """config.json in the folder of a checkpoint, empty where there is none that can be read."""
     try:
-        settings = json.loads(file.read_text(encoding="utf-8"))["exp"]
-        return {name: value for name, value in settings.items() if is_local(value)}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        content = json.loads(path.with_name("config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return {}
+    return content if isinstance(content, dict) else {}
 
 
 def plain(values: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from yolox_lt.errors import UserError
 def content(num_images: int = 50) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     annotations = [
-        {"id": k, "image_id": int(rng.integers(num_images)), "category_id": 2, "bbox": rng.random(4).tolist()}
+        {"id": k, "image_id": int(rng.integers(num_images)), "category_id": 2, "bbox": (9 * rng.random(4)).tolist()}
         for k in range(300)
     ]
     return {

@@ -90,6 +90,18 @@ def test_mosaic__one_pixel_and_odd_tiles(fill: int) -> None:
     np.testing.assert_allclose(scene.boxes, np.round(scene.boxes), atol=1e-4)
 
 
+@pytest.mark.parametrize("side", [27, 37, 50, 63, 64, 77, 100, 150, 201])
+def test_mosaic__a_tile_that_the_canvas_cuts_shows_its_image_up_to_the_border(side: int) -> None:
+    """Squares of one grey level at the centre (40, 50) of a canvas of 128: it cuts the left and the upper ones."""
+    sample = Sample(np.full((side, side, 3), 200, np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+    image = render_scene(mosaic([sample] * 4, (40, 50), (64, 64)), fill=0)
+    assert (image[0, :103] == 200).all()
+    assert (image[:113, 0] == 200).all()
+    image = render_scene(mosaic([sample] * 4, (80, 90), (64, 64)), fill=0)  # the right and the lower ones
+    assert (image[127, 17:] == 200).all()
+    assert (image[27:, 127] == 200).all()
+
+
 def test_mosaic__no_boxes_in_some_tiles() -> None:
     samples = [random_sample(40, 30, count, seed) for seed, count in enumerate([0, 2, 0, 1])]
     scene = mosaic(samples, (64, 64), (64, 64))

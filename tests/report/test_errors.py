@@ -9,7 +9,6 @@ import pytest
 
 from tests.evaluate.cases import random_case
 from yolox_lt.data.annotations.index import AnnotationIndex
-from yolox_lt.data.columns import offsets_of
 from yolox_lt.evaluate import evaluate_lvis
 from yolox_lt.evaluate.coco import evaluate_coco
 from yolox_lt.evaluate.results import DetectionArrays, load_detections
@@ -168,7 +167,28 @@ def test_objects__crowd_ignored_and_empty_boxes_are_not_asked_for():
         "annotations": [{"id": k, "image_id": 5, "category_id": 1, **e} for k, e in enumerate(entries, 1)],
     }
     index = AnnotationIndex.load(gt)
-    assert objects_of(index, lvis=True).offsets.tolist() == [0, 0, 1]
-    assert objects_of(index, lvis=False).offsets.tolist() == offsets_of(np.array([0, 3])).tolist()
-    for lvis, evaluate in ((True, evaluate_lvis), (False, evaluate_coco)):
-        assert len(objects_of(index, lvis).labels) == evaluate(index, []).box_counts.sum()
+    for evaluate, offsets in ((evaluate_lvis, [0, 0, 1]), (evaluate_coco, [0, 0, 3])):
+        report = evaluate(index, [])
+        objects = objects_of(index, report.to_find)
+        assert objects.offsets.tolist() == offsets
+        assert len(objects.labels) == report.box_counts.sum()
+
+
+def test_objects__difficult_ones_of_voc_are_neither_missed_nor_claimed():
+    """As in AP: a difficult object that is not found is no miss, one that is found makes no true positive."""
+    gt = {
+        "images": [{"id": 1, "width": 99, "height": 99, "file_name": "a.jpg"}],
+        "categories": [{"id": 1, "name": "a"}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9]},
+            {"id": 2, "image_id": 1, "category_id": 1, "bbox": [40, 40, 9, 9], "ignore": 1},
+        ],
+        "heeds_ignore": True,
+    }
+    index = AnnotationIndex.load(gt)
+    found = DetectionArrays(np.array([1]), np.array([1]), np.array([[0.0, 0, 9, 9]]), np.array([0.9]))
+    report = evaluate_coco(index, found)
+    assert report.metrics["AP50"] == pytest.approx(1)
+    assert report.to_find.tolist() == [True, False]
+    analysis, _ = analyse(index, found, report)
+    assert analysis.errors.sum() == 0

@@ -100,10 +100,10 @@ def test_best_metric__decides_which_evaluation_is_kept(data, tmp_path, without_r
 
 def test_best_metric__that_the_protocol_lacks_is_refused(data, tmp_path):
     evaluator = tiny_exp(data, tmp_path).get_evaluator(1)
-    check_metric("APr", evaluator)
-    check_metric("F1", evaluator)
+    check_metric("APr", 3, evaluator)
+    check_metric("F1", None, evaluator)
     with pytest.raises(UserError, match=r"best_metric 'AP3' is unknown; this evaluation has AP, AP50, .*APf, .*, F1"):
-        check_metric("AP3", evaluator)
+        check_metric("AP3", None, evaluator)
 
 
 def test_f1__is_1_for_the_truth_and_2_thirds_with_as_many_false_ones_above(data, tmp_path):

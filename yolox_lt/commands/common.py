@@ -59,11 +59,12 @@ def add_devices(to: argparse.ArgumentParser) -> None:
     to.add_argument("--device", choices=("cpu", "cuda"), help="kind of device; a GPU if there is one")
 
 
-def add_precision(to: argparse.ArgumentParser) -> None:
-    """The options for mixed precision."""
+def add_precision(to: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
+    """The options for mixed precision, of which one may be given."""
     group = to.add_mutually_exclusive_group()
     group.add_argument("--fp16", action="store_true", help="mixed precision with loss scaling (GPU)")
     group.add_argument("--bf16", action="store_true", help="mixed precision in bfloat16")
+    return group
 
 
 def add_overrides(to: argparse.ArgumentParser) -> None:

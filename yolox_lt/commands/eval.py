@@ -21,13 +21,13 @@ from yolox_lt.data.dataset import ImageStore
 from yolox_lt.distributed.collectives import gather_to_main, main_first, rank_groups
 from yolox_lt.distributed.processes import ProcessInfo, count_processes, launch, use_fast_products
 from yolox_lt.errors import UserError
-from yolox_lt.evaluate import DetectionArrays, Report, evaluate_lvis, evaluate_openimages
-from yolox_lt.evaluate.bootstrap import COCO, LVIS, Matched, bootstrap, interval_table
-from yolox_lt.evaluate.coco import evaluate_coco
+from yolox_lt.evaluate import DetectionArrays, Report, evaluate_lvis
+from yolox_lt.evaluate.bootstrap import Matched, bootstrap, interval_table
 from yolox_lt.evaluate.collect import Limits, best_of_images, write_results
 from yolox_lt.evaluate.evaluator import Evaluator
 from yolox_lt.evaluate.lvis import DETS_PER_CATEGORY
 from yolox_lt.evaluate.results import labels_and_images, load_detections
+from yolox_lt.evaluate.scoring import PROTOCOLS, protocol_name, score
 from yolox_lt.exp import DetectorExp, get_exp
 from yolox_lt.exp.agreement import adopt_given
 from yolox_lt.report.analysis.after_training import write_thresholds
@@ -49,7 +49,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("-c", "--ckpt", help="checkpoint; best.pth of the run folder if not given")
     parser.add_argument("-b", "--batch-size", type=int, default=64, help="images of one forward pass over all devices")
     common.add_devices(parser)
-    common.add_precision(parser)
+    common.add_precision(parser).add_argument(
+        "--fp32", action="store_true", help="float32 for a checkpoint that was trained in mixed precision"
+    )
     parser.add_argument(
         "--conf", type=common.share, help="lowest score that counts; the experiment's test_conf if not given"
     )
@@ -65,7 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
     common.add_source(parser)
     parser.add_argument(
         "--protocol",
-        choices=("auto", "lvis", "coco", "openimages"),
+        choices=PROTOCOLS,
         default="auto",
         help="lvis: 300 detections an image; coco: 100 an image and category; openimages: mAP at IoU 0.5 over its "
         "hierarchy; auto: openimages for a file with hierarchy or groups, lvis for one with federated lists, else coco",
@@ -116,7 +118,13 @@ def find_checkpoint(args: argparse.Namespace) -> str:
         return str(args.ckpt)
     exp = get_exp(args.exp_file, args.name)
     exp.merge(args.opts)
-    return args.ckpt or str(Path(exp.output_dir) / (args.experiment_name or exp.exp_name) / "best.pth")
+    if args.ckpt is not None:
+        return str(args.ckpt)
+    best = Path(exp.output_dir) / (args.experiment_name or exp.exp_name) / "best.pth"
+    latest = best.with_name("latest.pth")
+    if latest.is_file() and not best.is_file():
+        raise UserError(f"{best}: not there, the run was not scored so far; give -c {latest} for its last weights")
+    return str(best)
 
 
 def evaluate(process: ProcessInfo, args: argparse.Namespace) -> None:
@@ -156,7 +164,8 @@ def evaluate(process: ProcessInfo, args: argparse.Namespace) -> None:
     if calibrator is not None:
         evaluator.predictor = replace(evaluator.predictor, calibrator=calibrator)
     index = evaluator.index
-    found = evaluator.detect(model, process.device, common.amp_type(args), process.is_main, limits)
+    amp = evaluation_amp(args, content, process)
+    found = evaluator.detect(model, process.device, amp, process.is_main, limits)
     parts = gather_to_main(found, ranks.objects)
     if parts is None:
         return
@@ -173,39 +182,20 @@ def evaluate(process: ProcessInfo, args: argparse.Namespace) -> None:
         return
     args.expand_detections |= evaluator.expand_detections
     detections = everything if limits is None else best_of_images(everything, per_image)
-    report = score(index, detections, args, evaluator.groups, evaluator.train_boxes)
+    check_expansion(index, args)
+    evaluator.expand_detections, evaluator.max_detections = args.expand_detections, per_image
+    report = evaluator.score(detections, args.protocol)
     show(report, extra_scores(index, everything, args, evaluator.groups))
-    show_intervals(index, detections, args, evaluator.groups)
+    show_intervals(index, detections, args, report)
     if args.thresholds:
         keep_thresholds(Path(checkpoint), evaluator, detections, report, args.precision)
     columns = training_facts(exp, content, evaluator) if args.csv or args.report else {}
     keep(args, index, detections, report, columns, exp.get_store("val"), content.get("epoch"))
 
 
-def score(
-    index: AnnotationIndex,
-    detections: DetectionArrays,
-    args: argparse.Namespace,
-    groups: np.ndarray | None = None,
-    train_boxes: np.ndarray | None = None,
-) -> Report:
-    """By the protocol of Open Images, LVIS or COCO."""
-    check_expansion(index, args)
-    if is_open_images(index, args):
-        return evaluate_openimages(index, detections, args.expand_detections, groups, train_boxes)
-    if args.protocol == "lvis" or (args.protocol == "auto" and index.federated):
-        return evaluate_lvis(index, detections, groups=groups)
-    return evaluate_coco(index, detections, groups=groups)
-
-
-def is_open_images(index: AnnotationIndex, args: argparse.Namespace) -> bool:
-    """Whether the protocol of Open Images scores."""
-    return args.protocol == "openimages" or (args.protocol == "auto" and index.open_images)
-
-
 def check_expansion(index: AnnotationIndex, args: argparse.Namespace) -> None:
     """Refuse ancestors where there are none."""
-    if args.expand_detections and not is_open_images(index, args):
+    if args.expand_detections and protocol_name(index, args.protocol) != "openimages":
         raise UserError("--expand-detections: only the protocol of Open Images knows ancestors; leave the option out")
 
 
@@ -215,6 +205,21 @@ def extra_scores(
     """Those of --fixed and --pool."""
     names = [name for name in ("fixed", "pool") if getattr(args, name)]
     return [evaluate_lvis(index, detections, groups=groups, protocol=name) for name in names]  # type: ignore[arg-type]
+
+
+def evaluation_amp(args: argparse.Namespace, content: dict[str, Any], process: ProcessInfo) -> torch.dtype | None:
+    """Type of mixed precision: as given, else as in the evaluations of the checkpoint's own training; None: float32."""
+    trained = content.get("amp")
+    if args.fp16 or args.bf16 or args.fp32 or trained is None:
+        return common.amp_type(args)
+    if process.device.type == "cpu" and trained == "float16":
+        if process.is_main:
+            logger.info("evaluated in float32; the training's own evaluations, on a GPU, were in float16")
+        return None
+    if process.is_main:
+        logger.info(f"evaluated in {trained}, as in its training; --fp32 for float32")
+    amp: torch.dtype = getattr(torch, trained)
+    return amp
 
 
 def training_facts(exp: DetectorExp, content: dict[str, Any], evaluator: Evaluator) -> dict[str, np.ndarray]:
@@ -269,17 +274,16 @@ def check_outputs(args: argparse.Namespace) -> None:
 
 
 def show_intervals(
-    index: AnnotationIndex, detections: DetectionArrays, args: argparse.Namespace, groups: np.ndarray | None = None
+    index: AnnotationIndex, detections: DetectionArrays, args: argparse.Namespace, report: Report
 ) -> None:
     """Print what --bootstrap and --against ask for."""
     if args.bootstrap is None:
         return
-    rules = {"lvis": LVIS, "coco": COCO}.get(args.protocol)
     ours = args.results or "this checkpoint"
     named = [(ours, detections)]
     if args.against is not None:
         named.append((args.against, load_detections(args.against)))
-    matched = [Matched.of(index, found, rules, groups) for _, found in named]
+    matched = [Matched.of(index, found, report.rules, report.groups) for _, found in named]
     samples = bootstrap(matched, args.bootstrap)
     values = [each.metrics(np.ones(len(index), np.int64)) for each in matched]
     for (name, _), value, sample in zip(named, values, samples):
@@ -332,9 +336,9 @@ def main(args: argparse.Namespace) -> None:
         check_expansion(index, args)
         detections = load_detections(args.results)
         labels_and_images(detections, index, args.results)  # an unknown id is told with the name of the file
-        report = score(index, detections, args)
+        report = score(index, detections, args.protocol, expand_detections=args.expand_detections)
         show(report, extra_scores(index, detections, args))
-        show_intervals(index, detections, args)
+        show_intervals(index, detections, args, report)
         keep(args, index, detections, report, {})
         return
     find_checkpoint(args)

@@ -48,7 +48,8 @@ def main(args: argparse.Namespace) -> None:
     exp.settle(batch_size)
     store = exp.get_store("train")
     summary = summarize_training(exp, store.index, batch_size)
-    problems = find_problems(store, exp.train_positions(store.index), exp.get_store("val"), args.check_images)
+    val = exp.get_store("val") if "val" in exp.splits() else None
+    problems = find_problems(store, exp.train_positions(store.index), val, args.check_images)
     if args.json != "-":
         print(data_report(summary, exp, args.rows, sys.stdout.isatty()))
         print(problem_list(problems, sys.stdout.isatty()))

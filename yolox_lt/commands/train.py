@@ -104,8 +104,8 @@ def check(args: argparse.Namespace) -> None:
     elif args.ckpt is not None:
         read_checkpoint(args.ckpt)  # tells a file of another project apart, and how to convert it
     check_trackers(exp.trackers)
-    exp.get_store("train")
-    exp.get_store("val")
+    for split in exp.splits():
+        exp.get_store(split)
 
 
 def main(args: argparse.Namespace) -> None:

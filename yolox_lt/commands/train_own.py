@@ -124,7 +124,7 @@ def data_choices(parts: OwnParts, name: str) -> list[Choice]:
     if parts.val_ann is None:
         share = f"{VAL_SHARE:.0%} of the images are held out for validation, those of rare categories in both parts"
         found.append(Choice("val_share", VAL_SHARE, f"there is no validation part: {share}"))
-        found.append(Choice("val_ann", parts.train_ann, "the same annotations"))
+        found.append(Choice("val_ann", None, "no annotations of its own"))
     else:
         val = AnnotationIndex.load(source_of_part(parts, "val", None))
         found.append(Choice("val_ann", parts.val_ann, f"{len(val):,} images"))
@@ -177,7 +177,7 @@ def budget_iterations(text: str, exp: DetectorExp, batch: int, device: torch.dev
     marks = [time.perf_counter() for _ in made_up_steps(exp, device, None, batch, 4)]
     step = (marks[-1] - marks[0]) / (len(marks) - 1)
     # A forward pass is about a third of a step.
-    evaluation = step / batch / 3 * len(exp.get_index("val"))
+    evaluation = step / batch / 3 * (len(exp.get_index("val")) if "val" in exp.splits() else 0)
     evaluations = EVAL_EVERY + 1
     left = seconds * (1 - RESERVE) - (time.perf_counter() - begun) - evaluations * evaluation
     if left < step:

@@ -52,6 +52,7 @@ class ImageStore:
         self.data_dir = Path(data_dir)
         self.folder = folder
         self.memory: dict[int, np.ndarray] = {}
+        self.notes: tuple[str, ...] = ()  # what is wrong with the files that were looked at, a sentence each
         if cache:
             logger.info(f"{index.path}: keeping {len(index):,} images in memory, {self.bytes() / 2**30:.1f} GiB")
             self.fill_memory()

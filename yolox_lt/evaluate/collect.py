@@ -83,7 +83,7 @@ def collect_detections(
             predictions, priors = model(images)
         size = (images.shape[2], images.shape[3])
         found = predict(predictions, priors, batch.scales, batch.original_sizes, batch.image_sizes, size)
-        del predictions  # a matrix of logits less while the next one is made
+        del predictions, priors, images  # a matrix of logits less while the next one is made
         parts += [to_arrays(d, int(i), category_ids) for d, i in zip(found, batch.image_ids)]
         if limits is not None and sum(map(len, parts)) > room:
             parts = [within(DetectionArrays.concatenate(parts), limits)]

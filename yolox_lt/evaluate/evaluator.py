@@ -12,12 +12,10 @@ from torch import nn
 from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.loader import Batches
 from yolox_lt.distributed.collectives import gather_to_main
-from yolox_lt.evaluate.coco import evaluate_coco
 from yolox_lt.evaluate.collect import Limits, collect_detections
-from yolox_lt.evaluate.lvis import evaluate_lvis
 from yolox_lt.evaluate.metrics import Report
-from yolox_lt.evaluate.openimages import evaluate_openimages
 from yolox_lt.evaluate.results import DetectionArrays
+from yolox_lt.evaluate.scoring import score
 from yolox_lt.predict import Predictor
 
 
@@ -92,12 +90,7 @@ class Evaluator:
         self.detections = DetectionArrays.concatenate(parts)
         return self.score(self.detections)
 
-    def score(self, detections: DetectionArrays) -> Report:
-        """AP of detections of the whole set: by the rules of Open Images for a file with its groups or hierarchy, by
-        those of LVIS for one with federated lists, else by COCO's.
-        """
-        if self.index.open_images:
-            return evaluate_openimages(self.index, detections, self.expand_detections, self.groups, self.train_boxes)
-        if self.index.federated:
-            return evaluate_lvis(self.index, detections, self.max_detections, self.groups)
-        return evaluate_coco(self.index, detections, groups=self.groups)
+    def score(self, detections: DetectionArrays, protocol: str = "auto") -> Report:
+        """AP of detections of the whole set, by the rules that `protocol_name` chooses."""
+        limits = protocol, self.max_detections
+        return score(self.index, detections, *limits, self.groups, self.expand_detections, self.train_boxes)

@@ -20,7 +20,7 @@ from yolox_lt.errors import UserError
 from yolox_lt.evaluate.curves import RECALLS, interpolated_precision
 from yolox_lt.evaluate.matching import AREA_RANGES, IOU_THRESHOLDS, MATCHED, UNMATCHED, Evaluated, match, rank_inside
 from yolox_lt.evaluate.metrics import DROPPED, FALSE_POSITIVE, IGNORED, TRUE_POSITIVE, Report
-from yolox_lt.evaluate.protocols import Protocol, select, truth_of
+from yolox_lt.evaluate.protocols import Protocol, select, to_find, truth_of
 from yolox_lt.evaluate.results import Results, labels_and_images, load_detections
 
 DETS_PER_CATEGORY = 10_000
@@ -106,6 +106,8 @@ def evaluate(
         num_images=len(index),
         precision=precision[:, 0].copy(),  # [C, A, T, 101] -> [C, T, 101]
         status=scatter(outcome, evaluated.source, len(arrays)),
+        to_find=to_find(index, protocol),
+        rules=protocol,
         shown=_shown(protocol, metrics),
     )
 

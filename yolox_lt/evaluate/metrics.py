@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from yolox_lt.data.columns import Floats, Ints
+from yolox_lt.data.columns import Bools, Floats, Ints
+from yolox_lt.evaluate.protocols import Protocol
 
 DROPPED, FALSE_POSITIVE, TRUE_POSITIVE, IGNORED = 0, 1, 2, 3
 
@@ -25,6 +26,8 @@ class Report:
     """Result of one evaluation of C categories. NaN stands for "nothing to average": no boxes to be found.
 
     protocol: what was measured, e.g. "LVIS AP, 300 detections per image".
+    to_find: bool [N], the boxes of the annotation file that were to be found: without those that the protocol ignores.
+    rules: the protocol itself, None for Open Images.
     metrics: name -> value in [0, 1]: AP AP50 AP75 APs APm APl APr APc APf AR ARs ARm ARl; COCO also AR1 AR10 AR100, the
         last of which is AR; Open Images also AP1 to AP5.
     per_category: name -> float64 [C] in [0, 1]: AP AP50 AP75 APs APm APl AR ARs ARm ARl, always of single categories;
@@ -54,6 +57,8 @@ class Report:
     num_images: int
     precision: Floats = field(repr=False)
     status: NDArray[np.int8] = field(repr=False)
+    to_find: Bools = field(repr=False)
+    rules: Protocol | None = None
     shown: tuple[str, ...] = ()
     """Metrics that the table prints, all if empty."""
 

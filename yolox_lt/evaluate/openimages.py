@@ -113,6 +113,7 @@ def evaluate_openimages(
         num_images=len(index),
         precision=precision,
         status=scatter(status[own], found.source[own], len(arrays)),
+        to_find=np.logical_and.reduce(np.isfinite(index.boxes), axis=1) & ~index.crowd,
         shown=("AP", *QUINTILES),
     )
 

@@ -41,16 +41,31 @@ class Protocol:
         return f"{self.name}, {self.max_dets} detections per {self.cap}"
 
 
-def truth_of(index: AnnotationIndex, protocol: Protocol) -> Truth:
-    """The boxes to be found. Boxes with NaN or infinite coordinates are left out under every protocol."""
+def existing(index: AnnotationIndex, protocol: Protocol) -> tuple[Bools, Bools]:
+    """bool [N] each: boxes that take part, those of them that are ignored: neither missed nor found.
+
+    Boxes with NaN or infinite coordinates are left out under every protocol.
+    """
     keep = np.logical_and.reduce(np.isfinite(index.boxes), axis=1)
     if protocol.lvis:
         keep &= index.areas > 0
+    heeded = protocol.lvis or index.ignored_not_scored
+    return keep, index.crowd | index.ignore if heeded else index.crowd
+
+
+def to_find(index: AnnotationIndex, protocol: Protocol) -> Bools:
+    """bool [N]: the boxes that a detector is asked for."""
+    keep, ignored = existing(index, protocol)
+    return keep & ~ignored
+
+
+def truth_of(index: AnnotationIndex, protocol: Protocol) -> Truth:
+    """The boxes that take part, with those to be ignored marked."""
+    keep, ignored = existing(index, protocol)
     images = np.repeat(np.arange(len(index)), np.diff(index.box_offsets))
     codes = images * len(index.category_ids) + index.labels
     rows = np.flatnonzero(keep)
     rows = rows[np.argsort(codes[rows], kind="stable")]
-    ignored = index.crowd | index.ignore if protocol.lvis or index.ignored_not_scored else index.crowd
     return Truth(
         codes=codes[rows],
         boxes=index.boxes[rows],

@@ -39,7 +39,8 @@ class DataExp(BaseExp):
     # annotations: a path, or a name below data_dir/annotations or data_dir; several are joined. COCO or LVIS json, a
     # VOC folder or list, a YOLO data.yaml ("data.yaml:test" for another split than the one that is asked for)
     train_ann: str | tuple[str, ...] = "instances_train2017.json"
-    val_ann: str | tuple[str, ...] = "instances_val2017.json"
+    # None: the run is trained without being scored, and has no best.pth
+    val_ann: str | tuple[str, ...] | None = "instances_val2017.json"
     test_ann: str | tuple[str, ...] = "instances_test2017.json"
     # folders below data_dir that hold the images, one or one for each file; None = as the annotations say, then
     # data_dir/images
@@ -101,12 +102,17 @@ class DataExp(BaseExp):
         """Where the annotations of a split are.
 
         Raises:
-            UserError: no such file.
+            UserError: no such file, or the validation of an experiment without.
         """
         if self.val_share is not None and not 0 < self.val_share < 1:
             raise UserError(f"val_share {self.val_share:g}: give a share of the images above 0 and below 1, or None")
         own = split == "val" and self.val_share is None
         names, folders = (self.val_ann, self.val_images) if own else (self.train_ann, self.train_images)
+        if names is None:
+            raise UserError(
+                f"{split}_ann is None: there are no annotations to score with; give val_ann FILE (and val_images "
+                "FOLDER)"
+            )
         return Source(
             tuple(self.find(name, f"{split}_ann") for name in ([names] if isinstance(names, str) else names)),
             self.data_format,
@@ -119,6 +125,10 @@ class DataExp(BaseExp):
             self.val_share,
             self.get_formats(),
         )
+
+    def splits(self) -> tuple[Literal["train", "val"], ...]:
+        """The splits that there are."""
+        return ("train", "val") if self.val_ann is not None or self.val_share is not None else ("train",)
 
     def evaluate_on(self, ann: str | tuple[str, ...], images: str | tuple[str, ...] | None) -> None:
         """Score other annotations than those of validation: all of their images, no held-out part of `train_ann`."""
@@ -178,8 +188,8 @@ class DataExp(BaseExp):
         return index
 
     def read_annotations(self) -> None:
-        """Read the annotations of both splits, which leaves their index beside them for whoever reads them next."""
-        for split in ("train", "val"):
+        """Read the annotations of all splits, which leaves their index beside them for whoever reads them next."""
+        for split in self.splits():
             self.get_index(split)
 
     def get_store(self, split: Literal["train", "val"], cache: bool = False) -> ImageStore:
@@ -205,10 +215,12 @@ class DataExp(BaseExp):
         levels = {p: highest_level(store.path(p)) for p in probes if store.path(p).is_file()}
         deep = {p: level for p, level in levels.items() if level is not None}
         if deep and max(deep.values()) < 2**15:
-            logger.warning(
+            note = (
                 f"{store.path(next(iter(deep)))}: has 16 bits, but {len(deep)} such images use only the values up to "
                 f"{max(deep.values())} of 65535, so in 8 bits they are nearly black; scale them to the whole range"
             )
+            store.notes = (note,)
+            logger.warning(note)
         return store
 
     def train_positions(self, index: AnnotationIndex) -> np.ndarray:

@@ -108,9 +108,10 @@ class YOLOXHead(nn.Module):
         )
 
     def cls_logits(self, features: Sequence[Tensor]) -> Tensor:
-        """Classification features [B, K, H, W] per level -> [B, P, C]; in training without a copy of the logits."""
+        """Classification features [B, K, H, W] per level -> [B, P, C], without a copy of the logits, but in exports."""
         # On a CPU torch multiplies half-precision matrices slowly, and convolves them fast.
-        if self.training and (features[0].is_cuda or features[0].itemsize >= 4):
+        x = features[0]
+        if not (torch.jit.is_tracing() or x.is_meta) and (x.is_cuda or x.itemsize >= 4):
             return pointwise_rows(features, list(self.cls_preds), self.num_classes)
         maps = [conv(feature) for conv, feature in zip(self.cls_preds, features)]
         return concat_levels(maps, self.num_classes)

@@ -19,6 +19,7 @@ from yolox_lt.models.freezing import freeze, matching
 from yolox_lt.optim.ema import ModelEMA
 from yolox_lt.train.options import TrainOptions
 from yolox_lt.train.progress import Progress
+from yolox_lt.train.shared_images import share_images
 from yolox_lt.train.state import RunState, TrainData
 from yolox_lt.types import Batch
 
@@ -55,18 +56,23 @@ def choose_seed(exp: DetectorExp, resumed: int | None, ranks: RankGroups) -> int
     return seed
 
 
-def build_data(exp: DetectorExp, options: TrainOptions, seed: int, micro_batch: int) -> TrainData:
-    """Training set with its sampling, and the evaluator.
+def build_data(exp: DetectorExp, options: TrainOptions, seed: int, micro_batch: int, ranks: RankGroups) -> TrainData:
+    """Training set with its sampling, and the evaluator if there is anything to score.
 
     Raises:
         UserError: the validation annotations list categories that the training annotations do not.
     """
     process = options.process
-    dataset = exp.get_dataset(options.cache, seed)
+    alone = process.world_size == 1
+    dataset = exp.get_dataset(options.cache and alone, seed)
+    if options.cache and not alone:
+        share_images(dataset.store, ranks)
     index = dataset.store.index
     pinned = process.device.type == "cuda"
     share = max(micro_batch, 1)
-    evaluator = exp.get_evaluator(share, process.rank, process.world_size, pinned, index.category_names)
+    evaluator = None
+    if "val" in exp.splits():
+        evaluator = exp.get_evaluator(share, process.rank, process.world_size, pinned, index.category_names)
     factors = exp.get_factors(index, dataset.images)
     epoch_iterations = exp.iterations_per_epoch(factors, options.batch_size, process.world_size)
     return TrainData(

@@ -35,7 +35,7 @@ from yolox_lt.report.analysis.category_thresholds import category_thresholds
 from yolox_lt.train.build import build_batches, build_data, build_run, choose_seed, micro_batch_size
 from yolox_lt.train.callbacks.callback import Callback, ExpCallback
 from yolox_lt.train.callbacks.checkpoints import Checkpoints
-from yolox_lt.train.callbacks.log import RunLog
+from yolox_lt.train.callbacks.log import RankWarnings, RunLog
 from yolox_lt.train.callbacks.writers import make_writers
 from yolox_lt.train.memory import keep_large_blocks
 from yolox_lt.train.meter import IntervalMeter, epoch_record
@@ -122,8 +122,8 @@ class Trainer:
         micro_batch = micro_batch_size(exp, options)
         seed = choose_seed(exp, None if resumed is None else resumed["seed"], ranks)
         main_first(exp.read_annotations, ranks.objects)
-        data = build_data(exp, options, seed, micro_batch)
-        check_metric(exp.best_metric, data.evaluator)
+        data = build_data(exp, options, seed, micro_batch, ranks)
+        check_metric(exp.best_metric, exp.patience, data.evaluator)
         progress = Progress(SamplerSegment(options.process.world_size, micro_batch, 0))
         # Loader processes make the first batch of a new run while the rest is built; forking is safest before CUDA too.
         self.batch_stream = None if start.resume else self.batches(data, progress, seed)
@@ -143,6 +143,8 @@ class Trainer:
         if options.process.is_main:
             self.callbacks.insert(0, RunLog(run, start.resume))
             self.callbacks[1:1] = make_writers(run)
+        else:
+            self.callbacks.insert(0, RankWarnings(run))
         if self.batch_stream is None:
             self.batch_stream = self.batches(data, run.progress, seed)
         self.call("on_train_start")
@@ -269,6 +271,7 @@ class Trainer:
         closing = run.iteration > run.data.no_aug_start and exp.no_aug_epochs > 0
         report = None
         evaluate = epoch % exp.eval_interval == 0 or closing or epoch == exp.max_epoch
+        evaluate &= run.data.evaluator is not None
         if evaluate:
             self.call("on_evaluation_start")
         run.merge_ranks()
@@ -277,9 +280,10 @@ class Trainer:
                 report = self.evaluate()
             self.call("on_evaluation_end", report)
         run.metrics = {} if report is None else chosen_metrics(exp.best_metric, run.evaluator, report)
-        found = run.evaluator.detections
-        if report is not None and found is not None:
-            run.thresholds = category_thresholds(run.evaluator.index, found, report, run.evaluator.labels)
+        if report is not None and run.evaluator.detections is not None:
+            run.thresholds = category_thresholds(
+                run.evaluator.index, run.evaluator.detections, report, run.evaluator.labels
+            )
         record = epoch_record(run, epoch, report)
         if evaluate:
             best = run.best if report is None else run.best.after(run.metrics[exp.best_metric])

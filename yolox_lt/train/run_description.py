@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from loguru import logger
 
+from yolox_lt.exp.data import DataExp
 from yolox_lt.exp.detection import DetectorExp
 from yolox_lt.models.complexity import model_info
 from yolox_lt.report.data.problems import find_problems
@@ -42,11 +43,16 @@ def describe_run(run: RunState) -> DataSummary:
     sampling = Sampling(run.data.factors, run.epoch_iterations, run.options.batch_size, partners, same)
     summary = summarize(store.index, dataset.images, sampling)
     logger.info(f"training data\n{data_report(summary, exp, CATEGORIES_SHOWN, colored=False)}\nseed {exp.seed}")
-    val = exp.get_store("val")
+    val = None if run.data.evaluator is None else exp.get_store("val")
     for problem in find_problems(store, dataset.images, val, most_files=FILES_LOOKED_FOR):
         log = logger.warning if problem.error else logger.info
         log(problem_line(problem))
-    for split, count in (("training", len(dataset.images)), ("validation", len(val.index))):
+    if val is None:
+        logger.warning(
+            "val_ann is None: nothing is scored, so there is no best.pth and no epoch_N.pth; latest.pth holds the last "
+            "weights"
+        )
+    for split, count in (("training", len(dataset.images)), ("validation", 0 if val is None else len(val.index))):
         if count > FILES_LOOKED_FOR:
             logger.info(
                 f"looked for {FILES_LOOKED_FOR:,} of {count:,} {split} images; tools/inspect_data.py looks for all"
@@ -56,8 +62,11 @@ def describe_run(run: RunState) -> DataSummary:
 
 def write_config(path: Path, exp: DetectorExp, options: TrainOptions) -> None:
     """config.json: every attribute, versions, command line and git state."""
+    own_root = type(exp).data_root is not DataExp.data_root
     content: dict[str, Any] = {
         "exp": exp.attributes(),
+        # where the data is, of an experiment that finds it by a method of its own
+        "data_root": str(exp.data_root().absolute()) if own_root else None,
         "batch_size": options.batch_size,
         "world": options.process.world_size,
         "device": device_name(options.process.device),

@@ -43,12 +43,16 @@ def improves(value: float, best: float) -> bool:
     return best < 0 if math.isnan(value) else value >= best
 
 
-def check_metric(name: str, evaluator: Evaluator) -> None:
-    """Refuse a `best_metric` that the evaluation does not give.
+def check_metric(name: str, patience: int | None, evaluator: Evaluator | None) -> None:
+    """Refuse a `best_metric` that the evaluation does not give, and a `patience` without any evaluation.
 
     Raises:
-        UserError: lists those that it gives.
+        UserError: lists the metrics that it gives.
     """
+    if evaluator is None:
+        if patience is not None:
+            raise UserError(f"patience {patience} counts evaluations, but val_ann is None; set one of the two")
+        return
     if name in ("AP", F1):  # every protocol has them
         return
     known = [*evaluator.score(DetectionArrays.concatenate([])).metrics, F1]

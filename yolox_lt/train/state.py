@@ -39,12 +39,13 @@ from yolox_lt.types import Batch
 class TrainData:
     """What a run is trained and scored on.
 
-    factors: repeat factors of the images of `dataset`. groups: int64 of these images, None where batches are not
-    grouped. epoch_iterations, total: optimiser steps. no_aug_start: the first iteration of the closing epochs.
+    evaluator: None where nothing is scored. factors: repeat factors of the images of `dataset`. groups: int64 of
+    these images, None where batches are not grouped. epoch_iterations, total: optimiser steps. no_aug_start: the
+    first iteration of the closing epochs.
     """
 
     dataset: TrainDataset
-    evaluator: Evaluator
+    evaluator: Evaluator | None
     factors: np.ndarray
     groups: np.ndarray | None
     epoch_iterations: int
@@ -58,8 +59,9 @@ class TrainData:
 
     @functools.cached_property
     def fingerprints(self) -> dict[str, str]:
-        """Of the annotations of training and validation."""
-        return {"train": fingerprint(self.index), "val": fingerprint(self.evaluator.index)}
+        """Of the annotations of training and validation, "" for none."""
+        val = "" if self.evaluator is None else fingerprint(self.evaluator.index)
+        return {"train": fingerprint(self.index), "val": val}
 
 
 @dataclass
@@ -123,7 +125,8 @@ class RunState:
 
     @property
     def evaluator(self) -> Evaluator:
-        """Holds the validation annotations and, after an evaluation, its detections."""
+        """Holds the validation annotations and, after an evaluation, its detections; for runs that are scored."""
+        assert self.data.evaluator is not None
         return self.data.evaluator
 
     @property
@@ -237,6 +240,8 @@ class RunState:
                 f"{path}: {self.data.index.path} holds other images or boxes than those the run began with; resume "
                 "with the same annotations, or start a new run from these weights with -c and without --resume"
             )
+        if self.data.evaluator is None:
+            return False
         logger.warning(
             f"{self.evaluator.index.path}: other images or boxes than before {path} was written; scores from now on do "
             "not compare with those until here, and best.pth is chosen again"

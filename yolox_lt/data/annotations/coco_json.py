@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from yolox_lt.data.annotations.json_text import decode_json
 from yolox_lt.data.annotations.mask_boxes import boxes_from_masks
+from yolox_lt.data.annotations.meant import refuse_fractions, unmeant
 from yolox_lt.data.columns import Columns, Floats, Ints, look_up, offsets_of, pack_strings
 from yolox_lt.data.image_files import is_image
 from yolox_lt.errors import UserError
@@ -99,7 +100,10 @@ def build_columns(content: AnnotationFile, source: str) -> Columns:
     except UnicodeEncodeError as error:  # json can write half of a pair of surrogates
         raise UserError(f"{source}: {error.object!r:.200} is no text; correct the name") from error
     columns |= _box_columns(content.annotations, columns, source)
-    notes = pack_strings(content.notes, "note")
+    refuse_fractions(columns["boxes"], source)
+    image_of_box = np.repeat(np.arange(len(columns["image_ids"])), np.diff(columns["box_offsets"]))
+    odd = unmeant(columns["boxes"], columns["sizes"][image_of_box], Path(source).name)
+    notes = pack_strings([*content.notes, *odd], "note")
     return columns | notes | {"heeds_ignore": np.array([content.ignored_not_scored])}
 
 

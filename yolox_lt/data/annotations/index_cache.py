@@ -25,7 +25,7 @@ from yolox_lt.errors import UserError
 FORMAT_VERSION = 2
 """Raise it whenever a column changes its meaning: older cache files are then rebuilt."""
 
-CACHE_VERSION = 4
+CACHE_VERSION = 5
 """Raise it whenever files are read in another way, so that what was made of them before is made again."""
 
 PACKED_KEY = f"{FORMAT_VERSION}:packed"

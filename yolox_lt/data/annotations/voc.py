@@ -15,8 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree.ElementTree import Element  # nosec B405
 
+import numpy as np
+
 from yolox_lt.data.annotations.coco_json import AnnotationFile, BoxEntry, CategoryEntry, ImageEntry
 from yolox_lt.data.annotations.files_of_images import ids_of, relative, size_of, unknown_name
+from yolox_lt.data.annotations.meant import refuse_fractions
 from yolox_lt.data.annotations.reader import Reader, ReadOptions
 from yolox_lt.data.annotations.xml_text import parse_xml
 from yolox_lt.data.image_files import first_line, is_image, listed_names
@@ -101,6 +104,8 @@ def read_voc(found: VocFolder, options: ReadOptions) -> AnnotationFile:
     parsed = {path: parse(path) for path in (found.chosen if class_names else found.everything)}
     id_of = ids_of((o.name for image in parsed.values() for o in image.objects), class_names)
     places = {p: _names_in(p) for p in found.image_folders}
+    corners = np.array([o.corners for image in parsed.values() for o in image.objects]).reshape(-1, 4)
+    refuse_fractions(corners, str(found.root))  # as in the files: boxes count from 0
     images, boxes = [], []
     for image_id, path in enumerate(sorted(found.chosen, key=lambda p: p.name), 1):
         image = parsed[path]

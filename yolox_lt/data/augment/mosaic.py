@@ -10,6 +10,7 @@ A `Scene` says where every image goes; `render_scene` then makes the image, each
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -136,16 +137,26 @@ def mosaic_tile(
     """An image stretched to `tile_size` (height, width) and shifted by (x, y), of which only the rectangle `visible`,
     in pixels of the tile, is shown.
 
-    The visible part is cut along whole pixels of the image: at the border of the canvas the tile may be up to half an
-    image pixel, that is one tile pixel, larger or smaller than its rectangle.
+    The visible part is cut along whole pixels of the image, so that all pixels of its rectangle show the image alone.
+    At the border of the canvas the tile may be larger than its rectangle, by less than 1.5 image pixels.
     """
     height, width = tile_size
     least, most = WARPED_DIRECTLY
     if not (least <= height / image.shape[0] <= most and least <= width / image.shape[1] <= most):
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     x, y = width / image.shape[1], height / image.shape[0]
-    x1, y1, x2, y2 = nearest_pixels((visible[0] / x, visible[1] / y, visible[2] / x, visible[3] / y), image.shape[:2])
+    x1, x2 = cut_pixels(visible[0], visible[2], x, image.shape[1])
+    y1, y2 = cut_pixels(visible[1], visible[3], y, image.shape[0])
     return Tile(image[y1:y2, x1:x2], Affine.scaling(x, y, shift[0] + x * x1, shift[1] + y * y1), edges)
+
+
+def cut_pixels(first: int, last: int, scale: float, length: int) -> tuple[int, int]:
+    """The pixels of an image axis of `length` that an axis of a tile needs for its pixels from `first` to `last`, of
+    which an image pixel covers `scale`: the fewest for which the outermost tile pixels do not fade into what is beyond.
+    """
+    # An image fades over the half pixel at either side of its end; the centre of the tile's pixel lies half of one in.
+    margin = min(0.5, 0.5 / scale - 0.5)
+    return max(math.floor(first / scale + margin), 0), min(math.ceil(last / scale - margin), length)
 
 
 def mosaic(samples: Sequence[Sample], centre: tuple[int, int], input_size: tuple[int, int]) -> Scene:

@@ -163,7 +163,7 @@ def analyse(
     scored = ScoredDetections.of(index, detections, report)
     threshold, best_f1 = best_thresholds(scored, report.box_counts)
     counted = scored.scores >= threshold[scored.labels]  # NaN: nothing counts
-    objects = objects_of(index, report.protocol.startswith("LVIS"))
+    objects = objects_of(index, report.to_find)
     errors, confusion, picks = find_errors(scored, counted, objects, num_categories, images_per_kind)
     analysis = Analysis(
         protocol=report.protocol,

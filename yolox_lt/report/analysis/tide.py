@@ -58,11 +58,8 @@ class Overlaps:
     other: Ints
 
 
-def objects_of(index: AnnotationIndex, lvis: bool) -> Objects:
-    """The boxes an evaluation asks for: none that is crowd; under LVIS's rules none with "ignore" or without area."""
-    keep = np.logical_and.reduce(np.isfinite(index.boxes), axis=1) & ~index.crowd
-    if lvis:
-        keep &= (index.areas > 0) & ~index.ignore
+def objects_of(index: AnnotationIndex, keep: Bools) -> Objects:
+    """The boxes an evaluation asked for; keep: bool [N], its report's `to_find`."""
     images = np.repeat(np.arange(len(index)), np.diff(index.box_offsets))[keep]
     counts = np.bincount(images, minlength=len(index))
     return Objects(images, index.labels[keep], index.boxes[keep], offsets_of(counts))

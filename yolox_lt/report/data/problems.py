@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from yolox_lt.data.annotations.index import AnnotationIndex
+from yolox_lt.data.annotations.meant import CANNOT
 from yolox_lt.data.dataset import BadImageError, ImageStore
 from yolox_lt.data.image_file import shown_size
 
@@ -58,22 +59,28 @@ class Problem:
 
 
 def find_problems(
-    train: ImageStore, positions: np.ndarray, val: ImageStore, read: bool = False, most_files: int | None = None
+    train: ImageStore,
+    positions: np.ndarray,
+    val: ImageStore | None,
+    read: bool = False,
+    most_files: int | None = None,
 ) -> list[Problem]:
     """Everything that is found, errors first.
 
     Args:
-        train, val: images and annotations. positions: of the training images that are used.
+        train, val: images and annotations, None without validation. positions: of the training images that are used.
         read: decode every image file instead of looking whether it is there.
         most_files: of either split so many files are looked for, spread evenly over it; None: all.
     """
-    found = annotation_problems("train", train.index) + annotation_problems("val", val.index)
-    found += category_problems(train.index, val.index)
     train_files = file_names(train, spread(positions, most_files))
-    val_files = file_names(val, spread(np.arange(len(val.index)), most_files))
-    found += file_problems("train", train, train_files, read) + file_problems("val", val, val_files, read)
-    both = sorted(set(val_files.values()) & set(train_files.values()))
-    found.append(problem("val", True, "images that are trained on too", both))
+    found = annotation_problems("train", train) + unused_categories(train.index)
+    found += file_problems("train", train, train_files, read)
+    if val is not None:
+        val_files = file_names(val, spread(np.arange(len(val.index)), most_files))
+        found += annotation_problems("val", val) + category_problems(train.index, val.index)
+        found += file_problems("val", val, val_files, read)
+        both = sorted(set(val_files.values()) & set(train_files.values()))
+        found.append(problem("val", True, "images that are trained on too", both))
     return sorted((p for p in found if p.count), key=lambda p: not p.error)
 
 
@@ -83,17 +90,23 @@ def problem(split: str, error: bool, text: str, names: Iterable[str]) -> Problem
     return Problem(split, error, len(names), text, tuple(names[:EXAMPLES]))
 
 
-def annotation_problems(split: str, index: AnnotationIndex) -> list[Problem]:
-    """What the reader of the file counted."""
-    texts = ERRORS | REMARKS
+def annotation_problems(split: str, store: ImageStore) -> list[Problem]:
+    """What the reader of the file counted, and what was seen in the images that were looked at."""
+    texts, index = ERRORS | REMARKS, store.index
     counted = [Problem(split, name in ERRORS, count, texts[name]) for name, count in index.problems.items()]
-    return [*counted, *(Problem(split, "not read" in note, 1, note) for note in index.notes)]
+    counted += [Problem(split, True, 1, note) for note in store.notes]
+    return [*counted, *(Problem(split, "not read" in note or CANNOT in note, 1, note) for note in index.notes)]
+
+
+def unused_categories(train: AnnotationIndex) -> list[Problem]:
+    """Those that are never seen in training."""
+    unused = [name for name, count in zip(train.category_names, train.image_counts) if not count]
+    return [problem("train", False, "categories without a box", unused)]
 
 
 def category_problems(train: AnnotationIndex, val: AnnotationIndex) -> list[Problem]:
-    """Categories that do not match, and those that are never seen."""
-    unused = [name for name, count in zip(train.category_names, train.image_counts) if not count]
-    found = [problem("train", False, "categories without a box", unused)]
+    """Categories that do not match, and those that only validation has boxes of."""
+    found: list[Problem] = []
     foreign = [name for name in val.category_names if name not in train.category_names]
     if foreign:
         return [*found, problem("val", True, "categories that the training annotations do not list", foreign)]

@@ -108,6 +108,22 @@ class RunLog(Callback):
         logger.remove(self.sink)
 
 
+class RankWarnings(Callback):
+    """Warnings of a rank other than 0 in the run's train.log, with its number; a machine without the folder has none.
+
+    Every line is appended by one write, so those of several ranks do not mix.
+    """
+
+    def __init__(self, run: RunState) -> None:
+        form = f"{PREFIX}rank {run.process.rank}: {{message}}"
+        there = run.folder.is_dir()
+        self.sink = logger.add(run.folder / "train.log", format=form, level="WARNING") if there else None
+
+    def close(self, run: RunState) -> None:
+        if self.sink is not None:
+            logger.remove(self.sink)
+
+
 def finite(values: dict[str, float]) -> dict[str, float | None]:
     """JSON has no NaN: undefined values become null."""
     return {k: v if math.isfinite(v) else None for k, v in values.items()}

@@ -18,14 +18,14 @@ def make_writers(run: RunState) -> list[Callback]:
     """
     summary = describe_run(run)
     write_config(run.folder / "config.json", run.exp, run.options)
+    loss, epochs, scored = run.criterion.cls_loss, run.progress.epochs, run.data.evaluator
+    if scored is not None:
+        balance = BalanceHistory(run.folder, loss, scored.groups, epochs, scored.in_order_of_index)
+    else:
+        index = run.data.index
+        balance = BalanceHistory(run.folder, loss, index.groups(index.image_counts), epochs)
     return [
-        BalanceHistory(
-            run.folder,
-            run.criterion.cls_loss,
-            run.evaluator.groups,
-            run.progress.epochs,
-            run.evaluator.in_order_of_index,
-        ),
+        balance,
         TrackerCallback(run.exp.trackers, run.folder),
         ReportCallback(run.folder, summary),
     ]
