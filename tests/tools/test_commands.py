@@ -17,7 +17,7 @@ import torch
 
 from tests.conftest import GOLDEN
 from tests.convert.files import official
-from yolox_lt.commands import COMMANDS, main
+from yolox_lt.commands import COMMANDS, common, main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -89,6 +89,28 @@ def test_tool__says_what_the_command_says(name, words, capsys, monkeypatch):
     by_command = outcome(capsys, [name, *words])
     assert by_tool == (by_command[0], *(text.replace(f"yolox-lt {name}", "PROGRAM") for text in by_command[1:]))
     assert by_tool[0] == (0 if words == ["--help"] else 2)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-expn", "NAME", "output_dir", "Y", "min_lr", "-1e-3"],
+        ["output_dir", "Y", "min_lr", "-1e-3", "-expn", "NAME"],
+        ["output_dir", "Y", "-expn", "NAME", "min_lr", "-1e-3"],
+    ],
+)
+@pytest.mark.parametrize("name", ["train", "inspect"])
+def test_overrides__stand_on_either_side_of_options(name, words):
+    parser = importlib.import_module(f"yolox_lt.commands.{COMMANDS[name][0]}").make_parser()
+    args = common.parse(parser, ["-f", "X", *words])
+    assert (args.exp_file, args.experiment_name) == ("X", "NAME")
+    assert args.opts == ["output_dir", "Y", "min_lr", "-1e-3"]
+
+
+def test_mistyped_option__is_refused_by_name_after_overrides(capsys):
+    status, _, error = outcome(capsys, ["train", "-f", "X", "output_dir", "Y", "--bacth-size", "3"])
+    assert status == 2
+    assert error.splitlines()[-1].startswith("yolox-lt train: error: unrecognized arguments: --bacth-size")
 
 
 def test_demo__finds_objects_with_the_built_in_weights_and_needs_one_detector(tmp_path, capsys):

@@ -68,12 +68,34 @@ def add_precision(to: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGro
 
 
 def add_overrides(to: argparse.ArgumentParser) -> None:
-    """KEY VALUE pairs at the end."""
+    """KEY VALUE pairs, before, between or after the options."""
     overrides = (
         "settings to override, for example max_epoch 50, or category_map some.json num_classes 3 for a subset of the "
         "categories (the file gives null for those to leave out)"
     )
-    to.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help=overrides)
+    to.add_argument("opts", nargs="*", default=[], metavar="KEY VALUE", help=overrides)
+
+
+def parse(made: argparse.ArgumentParser, words: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments; KEY VALUE overrides may stand on both sides of options, and a value may be any negative number.
+
+    argparse takes -1e-3 for an option; a blank before it says that it is none.
+    """
+    words = sys.argv[1:] if words is None else words
+    if made.get_default("opts") is None or {"-h", "--help"} & set(words):
+        return made.parse_args(words)
+    args = made.parse_intermixed_args([f" {word}" if is_negative(word) else word for word in words])
+    args.opts = [word[1:] if is_negative(word[1:]) else word for word in args.opts]
+    return args
+
+
+def is_negative(word: str) -> bool:
+    """Whether a word is a number with a minus sign."""
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return word.startswith("-")
 
 
 def share(text: str) -> float:
@@ -141,7 +163,7 @@ def run(
     Args:
         main: the command. made: its parser. words: its arguments; those of the command line if not given.
     """
-    args = made.parse_args(words)
+    args = parse(made, words)
     setup_console()
     try:
         main(args)
