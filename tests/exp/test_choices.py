@@ -56,7 +56,8 @@ def test_facts__of_three_images():
     [
         (416, 416, 13, (640, 640)),  # 416 * 20 / 13 = 640
         (480, 640, 100, (320, 416)),  # legible at any size: 416 on the long side, 312 -> 320 on the other
-        (128, 128, 25, (128, 128)),  # never smaller than small images
+        (128, 128, 25, (256, 256)),  # small images are doubled at most
+        (300, 300, 60, (416, 416)),  # and reach the size of the weights' own training
         (128, 128, 5, (256, 256)),  # at most twice the image
         (3000, 2000, 15, (960, 640)),  # at most 960
     ],

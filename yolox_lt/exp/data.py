@@ -140,14 +140,7 @@ class DataExp(BaseExp):
         return frozenset({"num_classes"} if owner is DataExp and "num_classes" not in vars(self) else ())
 
     def settle(self, batch_size: int) -> list[Choice]:
-        """Set what `left_to_data` names by the training annotations.
-
-        Args:
-            batch_size: images of a step.
-
-        Returns:
-            What was set, each with its reason.
-        """
+        """Set what `left_to_data` names by the training annotations, for steps of `batch_size` images; returns it."""
         if "num_classes" not in self.left_to_data():
             return []
         index = AnnotationIndex.load(self.get_source("train"))
