@@ -244,7 +244,9 @@ def test_num_classes__left_out_is_that_of_the_training_annotations(content, tmp_
     assert [str(c) for c in plain.settle(8)] == [f"num_classes 3 (categories of {coco / 'train.json'})"]
     small = "self.iterations, self.input_size, self.width, self.depthwise = 2, (64, 64), 0.125, False"
     file = write_exp(tmp_path / "birds.py", "OwnDataExp", coco, small)
-    train.main(train.make_parser().parse_args(["-f", str(file), "-b", "2", "-d", "1", "--device", "cpu"]))
+    exp = get_exp(file)
+    exp.merge(["batch_size", "2"])
+    exp.get_trainer().train()  # as the README has it
     (tmp_path / "coco/train.json").unlink()
     given = yolox_lt.load(tmp_path / "birds/best.pth", exp=file).exp
     assert (given.num_classes, given.test_size, given.prior_prob, given.max_epoch) == (3, (64, 64), 0.01, 2)
