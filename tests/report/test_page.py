@@ -6,6 +6,7 @@ import base64
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from yolox_lt.commands import report as command
 from yolox_lt.errors import UserError
 from yolox_lt.report.page import page
 from yolox_lt.report.page.page import write_page, write_report
-from yolox_lt.report.page.page_data import duration, text_of
+from yolox_lt.report.page.page_data import best_row, duration, text_of
 from yolox_lt.report.page.run_files import PURPOSES, read_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -302,3 +303,17 @@ def test_package__every_file_of_the_page_is_there():
     folder = ROOT / "yolox_lt/report/page"
     listed = {"page.html", *page.STYLES, *page.SCRIPTS}
     assert {p.name for suffix in ("html", "css", "js") for p in folder.glob(f"*.{suffix}")} == listed
+
+
+def test_best__is_the_row_of_best_pth_by_the_run_s_own_metric(tmp_path):
+    """APr falls where AP rises; of the equal ones of AP50 the latest."""
+    make_run(tmp_path / "run", 3)
+    epochs = {
+        "epoch": [1, 2, 3, 4],
+        "AP": [0.1, 0.2, 0.3, 0.4],
+        "APr": [0.4, 0.3, 0.3, 0.2],
+        "AP50": [0.5, 0.7, 0.7, 0.6],
+    }
+    for metric, epoch in (("APr", 1), ("AP", 4), ("AP50", 3)):
+        run = replace(read_run(tmp_path / "run"), config={"exp": {"best_metric": metric}}, epochs=epochs)
+        assert best_row(run)["epoch"] == epoch

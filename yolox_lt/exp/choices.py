@@ -21,8 +21,9 @@ SMALL = 32.0
 """Median side in input pixels below which mosaic is off. Our choice: at 13 pixels it cost 4.8 AP on the same data."""
 
 PRETRAINED_SIDE = 416.0
-"""Pixels of the input's longer side at least, up to twice the image: what YOLOX-Nano's weights were trained with. Glyphs
-in images of 192 pixels gained 10 AP from an input of 384 (600 steps of batch 8, one seed), in three times the time."""
+"""Pixels of the input's longer side at least, up to twice the image: what YOLOX-Nano's weights were trained with.
+Glyphs in images of 192 pixels gained 10 AP from an input of 384 (600 steps of batch 8, one seed), in three times the
+time."""
 
 LONGEST_SIDE = 960
 """Pixels of the input's longer side at most: the time of a step grows with the area. Our choice."""

@@ -97,7 +97,8 @@ def duration(seconds: float) -> str:
 
 
 def best_row(run: Run) -> dict[str, float | None]:
-    """epoch and SUMMARY_METRICS of the row of metrics.csv with the highest AP; empty if no epoch was evaluated.
+    """epoch and SUMMARY_METRICS of the row of metrics.csv that best.pth is of: the highest `best_metric`, of equal ones
+    the latest; empty if no epoch was evaluated.
 
     Without a metrics.csv those of the evaluation.
     """
@@ -106,10 +107,10 @@ def best_row(run: Run) -> dict[str, float | None]:
         if run.analysis.epoch is not None:
             found["epoch"] = run.analysis.epoch
         return dict(zip(found, exact_numbers(list(found.values()))))
-    ap = run.column("AP")
-    if not np.isfinite(ap).any():
+    metric = run.column(run.config.get("exp", {}).get("best_metric", "AP"))
+    if not np.isfinite(metric).any():
         return {}
-    row = int(np.nanargmax(ap))
+    row = int(np.flatnonzero(metric == np.nanmax(metric))[-1])
     return {n: exact_numbers([run.epochs[n][row]])[0] for n in ("epoch", *SUMMARY_METRICS) if n in run.epochs}
 
 
