@@ -1,4 +1,6 @@
-"""Stranger (a): a Seesaw-like softmax loss with weights per row and category, its own width and its own state."""
+"""Stranger (a): a Seesaw-like softmax loss with weights per row and category, its own width and its own state.
+
+Its experiment normalises pixels and keeps fewer boxes in its own way too."""
 
 from __future__ import annotations
 
@@ -9,11 +11,14 @@ from tests.tiny import tiny_data
 from yolox_lt.checkpoint import load_checkpoint
 
 EXP = f'''
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 
 from yolox_lt.exp import GlyphExp
 from yolox_lt.losses import ClassificationLoss, StepState
+from yolox_lt.models.preprocess import Preprocessor
 
 
 class Counts(StepState):
@@ -66,13 +71,19 @@ class Exp(GlyphExp):
 {GLYPHS}
     def get_cls_loss(self):
         return SeesawLike(self.num_classes)
+
+    def get_preprocessor(self):
+        return Preprocessor((0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+
+    def get_predictor(self, names=()):
+        return replace(super().get_predictor(names), max_detections=20)
 '''
 
 
 def test_stranger__a_loss_with_its_own_width_and_state(tmp_path, tmp_path_factory):
     file = tmp_path / "seesaw_exp.py"
     file.write_text(EXP)
-    folder = walk(file, tmp_path, tiny_data(tmp_path_factory), ["get_cls_loss"])
+    folder = walk(file, tmp_path, tiny_data(tmp_path_factory), ["get_cls_loss", "get_predictor", "get_preprocessor"])
     content = load_checkpoint(folder / "latest.pth")
     assert content["model"]["head.cls_preds.0.weight"].shape[0] == 2 * (4 + 1)  # two anchors, four categories
     counts = content["criterion"]["cls_loss.state.counts"]

@@ -94,7 +94,7 @@ def export(
         temporary.touch()
         trace(network.eval(), temporary, metadata, size, options)
         load = load_onnx if options.format == "onnx" else load_torchscript
-        exported = load(temporary).model
+        exported = load(temporary, exp=exp).model
         exported.source = target
         difference = compare(own, exported, arrays)
         check(difference, target)
