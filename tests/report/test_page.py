@@ -317,3 +317,16 @@ def test_best__is_the_row_of_best_pth_by_the_run_s_own_metric(tmp_path):
     for metric, epoch in (("APr", 1), ("AP", 4), ("AP50", 3)):
         run = replace(read_run(tmp_path / "run"), config={"exp": {"best_metric": metric}}, epochs=epochs)
         assert best_row(run)["epoch"] == epoch
+
+
+def test_comparison__is_the_first_run_minus_each_other(tmp_path):
+    """By hand: 40 - 25 = 15, and a metric that one run lacks has no difference."""
+    make_run(tmp_path / "run", 3)
+    run = replace(read_run(tmp_path / "run"), name="new", epochs={"epoch": [1], "AP": [0.4], "APr": [0.1]})
+    old = replace(run, name="old", epochs={"epoch": [1, 2], "AP": [0.2, 0.25]})
+    assert command.comparison([run, old]).splitlines() == [
+        "              AP   AP50    APr    APc    APf",
+        "new         40.0      -   10.0      -      -",
+        "old         25.0      -      -      -      -",
+        "new - old  +15.0      -      -      -      -",
+    ]
