@@ -295,7 +295,7 @@ def test_choosing__gains_are_those_of_the_demo_s_data():
     by_instances = repeat_factors(plan, 0.1, "stochastic", by_instances=True)
     cases = {
         "`sampler uniform`": (np.ones(images), 0.0, False),
-        "`repeat_rounding ceil`, no mosaic (as the demo is trained)": (ceil, 0.0, False),
+        "`repeat_rounding ceil`, no mosaic (as it is trained)": (ceil, 0.0, False),
         "`repeat_rounding stochastic`, no mosaic": (repeat_factors(plan, 0.1, "stochastic"), 0.0, False),
         "`repeat_rounding ceil`, `mosaic_prob 1` with mixup": (ceil, 4.0, False),
         "the same with `partners same`": (ceil, 4.0, True),

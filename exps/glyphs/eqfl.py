@@ -1,4 +1,4 @@
-"""EQFL on glyphs: the demo of the README, minutes on two CPU cores."""
+"""EQFL on 30 glyphs from random weights, minutes on two CPU cores."""
 
 from yolox_lt.exp import GlyphExp
 
