@@ -33,7 +33,7 @@ def main(args: argparse.Namespace) -> None:
         if line:
             logger.warning(line)
     if len(args.runs) > 1:
-        print(comparison([read_run(folder) for folder in args.runs]))
+        logger.info("best epochs, in percent\n" + comparison([read_run(folder) for folder in args.runs]))
     print(write_report(args.runs[0], args.runs[1:], args.output))
 
 
