@@ -19,7 +19,6 @@ from yolox_lt.exp.choices import (
     data_facts,
     default_iterations,
     input_size,
-    small_objects,
     white_share,
 )
 
@@ -132,5 +131,9 @@ def test_models__are_the_stock_ones():
 
 def test_small_objects__are_said_below_one_cell():
     aerial = replace(MUSIC, height=3000, width=2000, object_side=15)
-    assert "has 5 pixels of the input (960, 640)" in small_objects(aerial, (960, 640))  # 15 * 960 / 3000 = 4.8
-    assert small_objects(replace(aerial, object_side=25), (960, 640)) is None  # exactly 8
+    reasons = {}
+    for side in (15, 25):
+        chosen = choose(replace(aerial, object_side=side), Choice("iterations", 10, ""), 8, "yolox-nano")
+        reasons[side] = next(c.reason for c in chosen if c.name == "input_size")
+    assert "5 is less than a cell of 8 pixels: cut the images into tiles" in reasons[15]  # 15 * 960 / 3000 = 4.8
+    assert "tiles" not in reasons[25]  # exactly 8

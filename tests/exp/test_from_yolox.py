@@ -4,40 +4,19 @@ from __future__ import annotations
 
 import pytest
 
+from tests.exp.test_exp import USER_FILE
 from yolox_lt.errors import UserError
 from yolox_lt.exp import get_exp
 
-SETTINGS = """
-import os
-
-from {module} import Exp as MyExp
-
-
-class Exp(MyExp):
-    def __init__(self):
-        super(Exp, self).__init__()
-        self.depth = 0.33
-        self.width = 0.50
-        self.exp_name = os.path.split(os.path.realpath(__file__))[1].split(".")[0]
-        self.data_dir = "datasets/coco128"
-        self.train_ann = "instances_train2017.json"
-        self.num_classes = 71
-        self.degrees = 0
-        self.random_size = (10, 20)
-        self.mosaic_prob, self.enable_mixup = 0.5, False
-"""
-
 
 def write(path, module="yolox_lt.exp", method=""):
-    path.write_text(SETTINGS.format(module=module) + method)
+    path.write_text(USER_FILE.replace("from yolox_lt.exp", f"from {module}") + method)
     return path
 
 
-def test_settings__of_an_official_file_are_taken_after_its_import_is_changed(tmp_path):
-    exp = get_exp(write(tmp_path / "own.py"))
-    assert (exp.exp_name, exp.width, exp.num_classes, exp.degrees) == ("own", 0.5, 71, 0)
-    assert exp.size_range() == (10, 20)
-    with pytest.raises(UserError, match=r"own\.py, line 4: imports yolox.*write yolox_lt\.exp in place of yolox\.exp"):
+def test_import__of_official_yolox_is_refused_with_the_line_to_write(tmp_path):
+    """What the rest of such a file sets is taken: test_exp.py's test_user_file."""
+    with pytest.raises(UserError, match=r"own\.py, line 3: imports yolox.*write yolox_lt\.exp in place of yolox\.exp"):
         get_exp(write(tmp_path / "own.py", "yolox.exp"))
 
 

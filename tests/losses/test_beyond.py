@@ -48,6 +48,9 @@ def test_exp__names_the_losses_and_refuses_others():
     exp.merge(["num_classes", "8", "loss_focus", "negatives"])
     assert exp.get_cls_loss().focus == "negatives"
     exp.merge(["cls_loss", "evfl", "loss_scale", "2"])
+    with pytest.raises(UserError, match="loss_focus negatives is for cls_loss eqfl, not evfl"):
+        exp.get_cls_loss()
+    exp.loss_focus = "both"
     loss_fn = exp.get_cls_loss()
     assert (type(loss_fn), loss_fn.scale, loss_fn.alpha) == (EqualizedVarifocalLoss, 2.0, 0.75)
     exp.loss_focus = "positives"

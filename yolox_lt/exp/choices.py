@@ -163,15 +163,13 @@ def object_side_seen(facts: DataFacts, size: Sequence[int]) -> float:
     return facts.object_side * min(size[0] / facts.height, size[1] / facts.width)
 
 
-def small_objects(facts: DataFacts, size: Sequence[int]) -> str | None:
-    """What to say where most objects are too small in an input of (height, width), None where they are not."""
-    seen = object_side_seen(facts, size)
+def with_size_note(size: Choice, facts: DataFacts) -> Choice:
+    """The choice of an input, whose reason says where most objects are too small in it."""
+    seen = object_side_seen(facts, size.value)
     if seen >= FINDABLE:
-        return None
-    return (
-        f"the median object has {seen:.0f} pixels of the input {tuple(size)}, less than a cell of {FINDABLE:.0f}; cut "
-        f"the images of {facts.width:.0f} x {facts.height:.0f} into tiles, or give a larger input_size"
-    )
+        return size
+    note = f"{seen:.0f} is less than a cell of {FINDABLE:.0f} pixels: cut the images into tiles, or give a larger one"
+    return size._replace(reason=f"{size.reason}; {note}")
 
 
 def choose(
@@ -186,6 +184,7 @@ def choose(
     size = input_size(facts)
     if given is not None:
         size = Choice("input_size", given, f"given on the command line; chosen was {size.value!r}")
+    size = with_size_note(size, facts)
     seen = object_side_seen(facts, size.value)
     steps = int(iterations.value)
     epochs = min(EPOCHS, steps)

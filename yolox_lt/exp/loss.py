@@ -38,12 +38,16 @@ def named_loss(exp: LossSettings) -> ClassificationLoss:
     """The loss `exp.cls_loss` with the settings beside it.
 
     Raises:
-        UserError: an unknown `cls_loss` or `loss_focus`.
+        UserError: an unknown `cls_loss` or `loss_focus`, or a `loss_focus` for a loss without.
     """
     classes, gamma, scale = exp.num_classes, exp.loss_gamma, exp.loss_scale
     factors = {"focusing": exp.loss_focusing, "weighting": exp.loss_weighting}
     if exp.loss_focus not in FOCUS:
         raise UserError(f"loss_focus {exp.loss_focus!r} is unknown; choose one of {', '.join(FOCUS)}")
+    if exp.loss_focus != "both" and exp.cls_loss != "eqfl":
+        raise UserError(
+            f"loss_focus {exp.loss_focus} is for cls_loss eqfl, not {exp.cls_loss}; leave it out, or set eqfl"
+        )
     match exp.cls_loss:
         case "sigmoid":
             return SigmoidLoss()

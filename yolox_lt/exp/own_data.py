@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from loguru import logger
-
 from yolox_lt.errors import UserError
 from yolox_lt.exp.agreement import is_explicit
-from yolox_lt.exp.choices import MODELS, Choice, choose, data_facts, default_iterations, small_objects, white_share
+from yolox_lt.exp.choices import MODELS, Choice, choose, data_facts, default_iterations, white_share
 from yolox_lt.exp.yolox import YOLOXStarExp
 
 
@@ -81,9 +79,6 @@ class OwnDataExp(YOLOXStarExp):
         length = length or default_iterations(facts, batch_size)
         size = self.input_size if is_explicit(self, "input_size") else None
         found = choose(facts, length, batch_size, self.model, size)
-        too_small = small_objects(facts, next(choice.value for choice in found if choice.name == "input_size"))
-        if too_small is not None:
-            logger.warning(too_small)
         stock = MODELS[self.model]
         same = all(getattr(self, name) == value for name, value in stock.items() if is_explicit(self, name))
         return found if same else [choice for choice in found if choice.name != "start_from"]

@@ -55,7 +55,11 @@ def fill(store: ImageStore) -> Any:
     """The open file of a store's images, which the store now reads from memory."""
     room = SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free > 1.1 * store.bytes()
     file = tempfile.NamedTemporaryFile(prefix="yolox_lt-", dir=SHARED_MEMORY if room else None, delete=False)  # noqa: SIM115
-    os.posix_fallocate(file.fileno(), 0, max(store.bytes(), 1))
+    try:
+        os.posix_fallocate(file.fileno(), 0, max(store.bytes(), 1))
+    except OSError:  # too little room: told by the caller
+        os.unlink(file.name)
+        raise
     map_images(store, file.fileno(), range(len(store.index)))
     views = dict(store.memory)
     store.memory.clear()
@@ -74,4 +78,5 @@ def map_images(store: ImageStore, descriptor: int, positions: Any) -> None:
     whole = np.frombuffer(mmap.mmap(descriptor, max(int(ends[-1]), 1)), np.uint8)
     for position in positions:
         height, width = store.index.sizes[position].tolist()
+        # The bytes of one image -> [H, W, 3].
         store.memory[position] = whole[ends[position] : ends[position + 1]].reshape(height, width, 3)
