@@ -25,7 +25,7 @@ demo: $(STAMP)
 	OMP_NUM_THREADS=1 $(PYTHON) tools/train.py $(TAIL) -d 1 -expn demo_plain sampler uniform cls_loss qfl > $(OUT)/plain.log 2>&1 & \
 	OMP_NUM_THREADS=1 $(PYTHON) tools/train.py $(TAIL) -d 1 -expn demo_tail; trained=$$?; wait $$! && exit $$trained
 	$(PYTHON) tools/report.py $(OUT)/demo_tail $(OUT)/demo_plain -o $(OUT)/demo.html
-	@echo "boxes on photographs: $(OUT)/photos; the two runs compared, with rare objects that one finds and the other does not: $(OUT)/demo.html"
+	@echo "boxes on photographs: $(OUT)/photos; the two runs compared by group and category: $(OUT)/demo.html"
 	@echo "your own data: python tools/train.py --data PATH --budget 30m     (PATH: a data.yaml, a COCO json, or a folder)"
 
 test: $(STAMP)

@@ -82,8 +82,8 @@ def test_choices__of_music():
 
 
 def test_flips__are_off_for_pages(tmp_path):
-    """Two of three images are white in three quarters and in all; only the lowest channel counts."""
-    parts = {1: (0.75, 255), 2: (1.0, 230), 3: (0.2, 255)}
+    """White in all, in three quarters and in a fifth; a yellow quarter is not white."""
+    parts = {1: (1.0, 255), 2: (1.0, 230), 3: (0.2, 255)}
     for number, (share, level) in parts.items():
         image = np.zeros((8, 20, 3), np.uint8)
         image[:, : int(20 * share)] = level
@@ -93,13 +93,13 @@ def test_flips__are_off_for_pages(tmp_path):
     box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4]}
     index = AnnotationIndex.load({"images": images, "categories": [{"id": 1, "name": "ant"}], "annotations": [box]})
     store = ImageStore(index, tmp_path)
-    assert white_share(store) == 0.75  # 0.75, 0.75 (a quarter is yellow), 0.2
+    assert white_share(store) == 0.75  # of 1, 0.75 (a quarter is yellow) and 0.2
     assert values(data_facts(index, 0.75))["flip_prob"] == 0.0
     assert values(data_facts(index, 0.2))["flip_prob"] == 0.5
     (tmp_path / "2.png").unlink()
     with pytest.raises(BadImageError):
         white_share(store)
-    assert white_share(store, skip_bad_images=True) == pytest.approx((0.75 + 0.2) / 2)
+    assert white_share(store, skip_bad_images=True) == pytest.approx((1.0 + 0.2) / 2)
 
 
 def test_length__of_a_short_run_and_without_a_budget():

@@ -70,7 +70,7 @@ function tiles() {
     return tile;
   });
   byId("tiles").append(...made);
-  if (made.length) byId("tiles").after(element("p", "note", "In percent, at the epoch with the highest AP."));
+  if (made.length) byId("tiles").after(element("p", "note", "In percent, at the epoch of best.pth."));
   if (!made.length) byId("tiles").append(element("p", "note", "No epoch has been evaluated."));
 }
 
