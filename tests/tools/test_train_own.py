@@ -294,3 +294,20 @@ def test_reasons__are_true_of_the_annotations(content, tmp_path):
     assert exp.ema_decay == 1 - 1 / 100
     factors = exp.get_factors(exp.get_index("train"), exp.train_positions(exp.get_index("train")))
     assert (factors == 1).all()  # nothing is repeated, as the sampler's reason says
+
+
+def test_resume__keeps_the_choices_that_the_run_began_with(content, tmp_path):
+    """The first command gives a length and a batch on which choices rest; the second gives neither."""
+    coco = write_coco(tmp_path / "coco", content, "train", "val")
+    small = "self.input_size, self.width, self.depthwise = (64, 64), 0.125, False"
+    file = write_exp(tmp_path / "birds.py", "OwnDataExp", coco, small)
+    words = ["-f", str(file), "-d", "1", "--device", "cpu"]
+    train.main(
+        train.make_parser().parse_args([*words, "-b", "2", "iterations", "600", "max_epoch", "1", "max_iter", "2"])
+    )
+    began = yolox_lt.load(tmp_path / "birds/latest.pth").exp
+    train.main(train.make_parser().parse_args([*words, "--resume", "max_epoch", "2"]))
+    ended = yolox_lt.load(tmp_path / "birds/latest.pth").exp
+    differ = {k for k, v in ended.attributes().items() if began.attributes()[k] != v}
+    assert differ == {"max_epoch"}
+    assert (ended.ema_decay, ended.basic_lr_per_img) == (0.99167, 0.001)  # 1 - 1 / (600 / 5); 0.004 * sqrt(2 / 8) / 2

@@ -97,7 +97,8 @@ def train(process: ProcessInfo, args: argparse.Namespace) -> None:
 def check(args: argparse.Namespace) -> None:
     """Everything that can be checked before the ranks start, and need not wait for them."""
     exp = make_exp(args)
-    exp.settle(exp.batch_size if args.batch_size in (None, "auto") else args.batch_size)
+    if not args.resume:
+        exp.settle(exp.batch_size if args.batch_size in (None, "auto") else args.batch_size)
     if args.resume or (exp.auto_resume and latest(exp).is_file()):
         path = args.ckpt or latest(exp)
         resume_settings(exp, read_checkpoint(path), given_by(args), path)

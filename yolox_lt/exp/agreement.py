@@ -83,11 +83,12 @@ def differences(exp: BaseExp, settings: dict[str, Any]) -> dict[str, tuple[Any, 
     return {name: (now[name], was) for name, was in settings.items() if name in now and now[name] != was}
 
 
-def resume_settings(exp: BaseExp, content: dict[str, Any], given: Iterable[str] | None, path: str | Path) -> list[str]:
+def resume_settings(exp: DataExp, content: dict[str, Any], given: Iterable[str] | None, path: str | Path) -> list[str]:
     """Give a resumed run the settings it began with, but for those that are now set on purpose.
 
-    On purpose is what the command line sets, and what the experiment file sets otherwise than when the run began. Of
-    those, schedule, speed, augmentation and places are applied; structure, loss, optimiser and data order are refused.
+    What the experiment leaves to the data is the checkpoint's. On purpose is what the command line sets, and what the
+    experiment file sets otherwise than when the run began. Of those, schedule, speed, augmentation and places are
+    applied; structure, loss, optimiser and data order are refused.
 
     Args:
         exp: is changed. content: a checkpoint. given: names of settings on the command line; None: all of `exp`'s are
@@ -99,6 +100,8 @@ def resume_settings(exp: BaseExp, content: dict[str, Any], given: Iterable[str] 
     Raises:
         UserError: a setting that a resumed run cannot change, with both values.
     """
+    left = exp.left_to_data()
+    exp.update({name: value for name, value in content["exp"].items() if name in left})
     first = content.get("given")  # None in checkpoints of earlier versions, which did not record it
     kept, said = [], []
     for name, (now, was) in differences(exp, content["exp"]).items():

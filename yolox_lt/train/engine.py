@@ -106,8 +106,9 @@ class Trainer:
         """Everything up to the first step."""
         exp = self.exp
         ranks = rank_groups()
-        for choice in main_first(functools.partial(exp.settle, self.options.batch_size), ranks.objects):
-            logger.info(f"chosen: {choice}")
+        if not self.options.resume:  # a resumed run has the checkpoint's choices
+            for choice in main_first(functools.partial(exp.settle, self.options.batch_size), ranks.objects):
+                logger.info(f"chosen: {choice}")
         start = find_start(exp, self.options, ranks)
         checkpoint = read_start(start, ranks)
         resumed = checkpoint if start.resume else None
