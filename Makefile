@@ -29,7 +29,7 @@ demo: $(STAMP)
 	@echo "your own data: python tools/train.py --data PATH --budget 30m     (PATH: a data.yaml, a COCO json, or a folder)"
 
 test: $(STAMP)
-	$(PYTHON) -m pytest -n 2 --dist worksteal
+	$(PYTHON) -m pytest -n 2 --dist loadgroup
 
 # Every detector with every loss learns eight images by heart: half an hour.
 test-slow: $(STAMP)

@@ -108,9 +108,9 @@ def main() -> None:
     for file, settings, size in (
         ("lvis/yolox_m_eqfl.py", yolox, (64, 64)),
         ("lvis/yolox_m.py", yolox, (64, 64)),
-        ("lvis/efl_r50.py", resnet, (96, 128)),
-        ("lvis/retinanet_r50_focal.py", resnet, (96, 128)),
-        ("lvis/paa_r50_focal.py", resnet, (96, 128)),
+        ("lvis/efl_r50.py", resnet, (64, 64)),
+        ("lvis/retinanet_r50_focal.py", resnet, (64, 64)),
+        ("lvis/paa_r50_focal.py", resnet, (64, 64)),
     ):
         steps = make_steps(experiment(file, **settings), torch.device("cpu"), 2, size)
         steps()

@@ -12,6 +12,8 @@ import pytest
 import torch
 from loguru import logger
 
+from yolox_lt.train.callbacks.report import ReportCallback
+
 GOLDEN = Path(__file__).parent / "golden"
 torch.set_num_threads(1)
 
@@ -36,3 +38,9 @@ def log() -> Iterator[list[str]]:
     handler = logger.add(lambda message: lines.append(message.record["message"]), level="INFO")
     yield lines
     logger.remove(handler)
+
+
+@pytest.fixture
+def without_report(monkeypatch):
+    """Trainings make no report page: it costs more than a tiny training, and other tests look at it."""
+    monkeypatch.setattr(ReportCallback, "write_report", lambda self: None)

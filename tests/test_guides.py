@@ -47,6 +47,8 @@ from yolox_lt.data.glyphs.spec import glyph_spec, glyph_tail
 from yolox_lt.exp import get_exp
 from yolox_lt.report.data.summary import expected_draws
 
+pytestmark = pytest.mark.xdist_group("guides")
+
 ROOT = Path(__file__).resolve().parents[1]
 GUIDES = ROOT / "docs" / "guides"
 NAMES = sorted(path.stem for path in GUIDES.glob("*.md"))

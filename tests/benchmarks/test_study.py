@@ -32,6 +32,8 @@ from yolox_lt.models.priors import AnchorGrid
 from yolox_lt.train.engine import Trainer
 from yolox_lt.train.options import TrainOptions
 
+pytestmark = pytest.mark.xdist_group("study")
+
 CPU = torch.device("cpu")
 TINY = {
     "num_classes": 3,

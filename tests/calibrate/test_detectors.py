@@ -21,6 +21,8 @@ from yolox_lt.export import ExportOptions, export
 from yolox_lt.inference import LoadedDetector
 from yolox_lt.predict.predictor import Candidates, Predictor
 
+pytestmark = pytest.mark.xdist_group("detectors")
+
 COUNTS = [1, 3, 20, 150, 900]
 CALIBRATORS = {
     "prior": PriorAdjustment(COUNTS, 0.5),

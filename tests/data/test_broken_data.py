@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
 import os
 import re
 import signal
@@ -232,6 +234,7 @@ def test_worker__that_dies_or_hangs_ends_the_run_with_a_sentence(tmp_path, recip
 
 @pytest.mark.parametrize("skip", [False, True])
 def test_files_that_vanish_while_training(tmp_path, skip):
+    before = set(multiprocessing.active_children())
     dataset = dataset_of(good_set(tmp_path, 12), skip)
     batches = iter(loader_of(dataset, 60, 60))
     first = next(batches)
@@ -243,8 +246,13 @@ def test_files_that_vanish_while_training(tmp_path, skip):
         assert all((b.images[0, :, :4, :4] == b.image_ids[0]).all() for b in rest)
         assert {name for b in rest for name in b.skipped} == {str(tmp_path / f"{i}.png") for i in range(6)}
         return
+    start = time.monotonic()
     with pytest.raises(BadImageError) as ended:
         list(batches)
+    del batches
+    gc.collect()
+    assert time.monotonic() - start < 4  # torch waits five seconds for a worker that does not end
+    assert set(multiprocessing.active_children()) <= before
     sentence = user_error(ended.value)
     assert sentence is not None
     assert re.fullmatch(r".*/([0-5])\.png: image file not found; [^\n]* \(image id \1\)", sentence)

@@ -17,7 +17,7 @@ from yolox_lt.inference import LoadedDetector
 
 YOLOX = {"num_classes": 5, "depth": 0.33, "width": 0.125, "test_size": (64, 96)}
 RESNET = {
-    **{"num_classes": 5, "resnet_depth": 18, "fpn_channels": 128, "test_size": (64, 96)},
+    **{"num_classes": 5, "resnet_depth": 18, "fpn_channels": 64, "test_size": (64, 96)},
     **{"freeze_bn": False, "trainable_layers": 5},
 }
 # Thresholds so low that NMS has something to do.

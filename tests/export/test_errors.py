@@ -18,6 +18,8 @@ from yolox_lt.errors import UserError
 from yolox_lt.export import ExportOptions, export, load_onnx, load_torchscript
 from yolox_lt.inference import LoadedDetector
 
+pytestmark = pytest.mark.xdist_group("exported")
+
 
 @pytest.fixture(scope="module")
 def detector(images, conf=0):

@@ -17,6 +17,8 @@ from yolox_lt.export import ExportOptions, export, load_onnx, load_torchscript
 from yolox_lt.inference import LoadedDetector
 from yolox_lt.types import Detections
 
+pytestmark = pytest.mark.xdist_group("exported")
+
 FREE = {"batch": None, "dynamic_size": True}
 
 
@@ -171,7 +173,7 @@ def test_metadata__tells_all_without_this_project(exported):
     assert stored["names"] == list(file.detector.names)
     assert stored["family"] == "resnet"
     assert stored["settings"]["test_size"] == [64, 96]
-    assert stored["settings"]["fpn_channels"] == 128
+    assert stored["settings"]["fpn_channels"] == 64
     assert stored["thresholds"] == {
         **{"score_threshold": 0.0, "nms_threshold": 0.5, "pre_nms": 6000},
         **{"max_detections": 300, "multi_label": True, "clip": "content"},

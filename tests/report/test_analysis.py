@@ -20,6 +20,8 @@ from yolox_lt.report.analysis.picks import Pick, ranks_of
 from yolox_lt.report.analysis.thresholds import THRESHOLDS, best_threshold
 from yolox_lt.report.page.category_images import COLORS, FOLDER, crop, image_plan
 
+pytestmark = pytest.mark.xdist_group("analysis")
+
 
 def scored(*scores):
     return np.array(scores, float)

@@ -15,7 +15,10 @@ selenium = pytest.importorskip("selenium", reason="selenium is not installed (re
 
 CATEGORIES = 1203
 
-pytestmark = pytest.mark.skipif(not installed(), reason=f"needs {CHROMIUM} and {DRIVER}")
+pytestmark = [
+    pytest.mark.xdist_group("browser"),
+    pytest.mark.skipif(not installed(), reason=f"needs {CHROMIUM} and {DRIVER}"),
+]
 
 
 @pytest.fixture(scope="module")

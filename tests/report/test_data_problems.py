@@ -20,6 +20,8 @@ from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.dataset import ImageStore
 from yolox_lt.report.data.problems import ERRORS, REMARKS, find_problems
 
+pytestmark = pytest.mark.xdist_group("data_problems")
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.strangers.walk import GLYPHS, walk
 from tests.tiny import tiny_data
 from yolox_lt.checkpoint import load_checkpoint
@@ -36,6 +38,7 @@ class Exp(GlyphExp):
 '''
 
 
+@pytest.mark.usefixtures("without_report")
 def test_stranger__a_backbone_of_ten_lines(tmp_path, tmp_path_factory):
     file = tmp_path / "plain_exp.py"
     file.write_text(EXP)

@@ -7,6 +7,8 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from tests.strangers.walk import run, walk
 from tests.tiny import tiny_data
 
@@ -54,6 +56,7 @@ def write_csv(source: Path, target: Path, folder: str) -> None:
             )
 
 
+@pytest.mark.usefixtures("without_report")
 def test_stranger__an_annotation_format_of_ten_lines(tmp_path, tmp_path_factory, capsys):
     glyphs, data = tiny_data(tmp_path_factory), tmp_path / "data"
     data.mkdir()

@@ -22,6 +22,8 @@ from yolox_lt.report.analysis.after_training import read_scans, read_thresholds
 from yolox_lt.train.engine import Trainer
 from yolox_lt.train.options import TrainOptions
 
+pytestmark = pytest.mark.xdist_group("calibrate")
+
 
 @pytest.fixture(scope="module")
 def best(tmp_path_factory):

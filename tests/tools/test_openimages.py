@@ -14,6 +14,8 @@ from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.evaluate import evaluate_openimages
 from yolox_lt.exp import get_exp
 
+pytestmark = pytest.mark.xdist_group("openimages")
+
 ROOT = Path(__file__).resolve().parents[2]
 EXP = str(ROOT / "exps/openimages/efl_r50.py")
 SMALL = ["resnet_depth", "18", "backbone_weights", "none", "fpn_channels", "32", "trainable_layers", "5"]

@@ -65,6 +65,7 @@ def test_stages__processes_of_torchrun_train_one_run(folder, monkeypatch):
         stages(args)
 
 
+@pytest.mark.usefixtures("without_report")
 def test_main__trains_both_and_then_only_what_is_missing(folder, tmp_path_factory):
     data = tiny_data(tmp_path_factory)
     words = ("data_dir", str(data), "output_dir", str(folder / "out"))

@@ -237,6 +237,7 @@ def test_own_exp__leaves_to_the_data_what_the_file_does_not_set(content, tmp_pat
         sized.choices(8)
 
 
+@pytest.mark.usefixtures("without_report")
 def test_num_classes__left_out_is_that_of_the_training_annotations(content, tmp_path):
     """In any experiment; an evaluation with the file takes it, and what else was chosen, from the checkpoint."""
     coco = write_coco(tmp_path / "coco", content, "train", "val")
@@ -296,6 +297,7 @@ def test_reasons__are_true_of_the_annotations(content, tmp_path):
     assert (factors == 1).all()  # nothing is repeated, as the sampler's reason says
 
 
+@pytest.mark.usefixtures("without_report")
 def test_resume__keeps_the_choices_that_the_run_began_with(content, tmp_path):
     """The first command gives a length and a batch on which choices rest; the second gives neither."""
     coco = write_coco(tmp_path / "coco", content, "train", "val")

@@ -25,6 +25,8 @@ from yolox_lt.errors import UserError
 from yolox_lt.images import read_image
 from yolox_lt.inference import LoadedDetector
 
+pytestmark = pytest.mark.xdist_group("web")
+
 WEB = Path(__file__).resolve().parents[2] / "yolox_lt/report/page/web"
 NAMES = tuple(f"glyph \u00e9 {i}" for i in range(4))
 JPEG_TYPE = {"Content-Type": "image/jpeg"}

@@ -25,6 +25,12 @@ def log():
 
 
 @pytest.fixture
-def without_report(monkeypatch):
-    """No report page: it costs more than a tiny training, and tests/report makes it."""
-    monkeypatch.setattr(ReportCallback, "write_report", lambda self: None)
+def with_report():
+    """The report page is made, as in every run of a user."""
+
+
+@pytest.fixture(autouse=True)
+def without_report(request, monkeypatch):
+    """No report page unless a test asks `with_report`: it costs more than a tiny training."""
+    if "with_report" not in request.fixturenames:
+        monkeypatch.setattr(ReportCallback, "write_report", lambda self: None)

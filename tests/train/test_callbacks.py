@@ -19,8 +19,6 @@ from yolox_lt.train.options import TrainOptions
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs/guides/callbacks.md"
 
-pytestmark = pytest.mark.usefixtures("without_report")
-
 
 class Notes(Callback):
     """Writes down every moment that comes."""

@@ -15,7 +15,6 @@ from yolox_lt.train.options import TrainOptions
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
-@pytest.mark.usefixtures("without_report")
 def test_compile__two_steps_leave_the_same_weights_and_statistic(tmp_path_factory, tmp_path):
     data = tiny_data(tmp_path_factory)
     states = []

@@ -14,8 +14,6 @@ from yolox_lt.train.build import settle_buckets
 from yolox_lt.train.engine import Trainer
 from yolox_lt.train.options import TrainOptions
 
-pytestmark = pytest.mark.usefixtures("without_report")
-
 
 @pytest.fixture
 def deterministic_off():

@@ -14,8 +14,6 @@ from yolox_lt.train.engine import Trainer
 from yolox_lt.train.nonfinite import NonFiniteGuard
 from yolox_lt.train.options import TrainOptions
 
-pytestmark = pytest.mark.usefixtures("without_report")
-
 
 class Poisoned(Trainer):
     """The loss of the iterations in `bad` (from 0) is NaN, and BatchNorm has seen it."""

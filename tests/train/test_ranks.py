@@ -20,6 +20,8 @@ from yolox_lt.distributed.signals import EXIT_STATUS
 from yolox_lt.train.engine import Trainer
 from yolox_lt.train.options import TrainOptions
 
+pytestmark = pytest.mark.xdist_group("ranks")
+
 SECONDS = 30.0
 """Within which a rank ends after another one has."""
 
@@ -128,7 +130,6 @@ class Noting(Trainer):
             yield batch
 
 
-@pytest.mark.usefixtures("without_report")
 def test_resume__of_two_ranks_with_one_draws_what_they_left(folder, tmp_path):
     shutil.copytree(folder / "Asked/tiny", tmp_path / "tiny")
     content = load_checkpoint(tmp_path / "tiny/latest.pth")

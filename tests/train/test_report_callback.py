@@ -19,6 +19,8 @@ from yolox_lt.train.callbacks import report
 from yolox_lt.train.engine import Trainer
 from yolox_lt.train.options import TrainOptions
 
+pytestmark = pytest.mark.usefixtures("with_report")
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):

@@ -57,7 +57,7 @@ def test_stale__counts_from_the_first_value_above_zero():
     assert seen == [(-1, 0), (0, 0), (0, 0), (0.2, 0), (0.2, 1), (0.2, 2), (0.2, 3), (0.3, 0), (0.3, 1)]
 
 
-def test_patience__ends_the_run_says_why_and_survives_a_resume(data, tmp_path, without_report, log):
+def test_patience__ends_the_run_says_why_and_survives_a_resume(data, tmp_path, log):
     script = (0.0, 0.2, 0.3, 0.1, 0.3, 0.9, 0.9)
     scripted(data, tmp_path, script, patience=2, no_aug_epochs=0).get_trainer(TrainOptions(4)).train()
     latest, best = (load_checkpoint(tmp_path / f"tiny/{name}.pth") for name in ("latest", "best"))
@@ -82,13 +82,13 @@ def test_patience__ends_the_run_says_why_and_survives_a_resume(data, tmp_path, w
     assert load_checkpoint(tmp_path / "tiny/latest.pth")["epoch"] == 7
 
 
-def test_patience__says_what_was_not_trained(data, tmp_path, without_report, log):
+def test_patience__says_what_was_not_trained(data, tmp_path, log):
     exp = scripted(data, tmp_path, (0.3, 0.1, 0.1, 0.1), patience=1, no_aug_epochs=2, warmup_epochs=0)
     exp.get_trainer(TrainOptions(4)).train()
     assert any("the 2 closing epochs without mosaic (no_aug_epochs)" in line for line in log)
 
 
-def test_best_metric__decides_which_evaluation_is_kept(data, tmp_path, without_report):
+def test_best_metric__decides_which_evaluation_is_kept(data, tmp_path):
     exp = scripted(data, tmp_path, (0.1, 0.2, 0.3), best_metric="AP50")  # falls: 0.9, 0.8, 0.7
     exp.max_epoch = 3
     exp.get_trainer(TrainOptions(4)).train()

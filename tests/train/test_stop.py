@@ -16,7 +16,7 @@ from yolox_lt.errors import UserError
 from yolox_lt.train.engine import Trainer
 from yolox_lt.train.options import TrainOptions
 
-pytestmark = pytest.mark.usefixtures("without_report")
+pytestmark = pytest.mark.xdist_group("stop")
 
 SETTINGS = {"max_iter": 4, "max_epoch": 2, "eval_interval": 1, "print_interval": 1, "keep_checkpoints": 1}
 

@@ -23,7 +23,6 @@ from yolox_lt.train.engine import Trainer
 from yolox_lt.train.options import TrainOptions
 
 CPU = torch.device("cpu")
-pytestmark = pytest.mark.usefixtures("without_report")
 
 
 @pytest.fixture(scope="module")

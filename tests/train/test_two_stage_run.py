@@ -20,8 +20,11 @@ from yolox_lt.distributed.processes import ProcessInfo, free_port
 from yolox_lt.errors import UserError
 from yolox_lt.evaluate.collect import to_arrays
 from yolox_lt.exp import GlyphTwoStageExp, TwoStageExp
+from yolox_lt.train.callbacks.report import ReportCallback
 from yolox_lt.train.engine import Trainer
 from yolox_lt.train.options import TrainOptions
+
+pytestmark = pytest.mark.xdist_group("two_stage_run")
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +63,10 @@ def runs(data, tmp_path_factory):
     def run(cls_loss):
         if cls_loss not in made:
             trainer = OneBatch(two_stage_exp(data, folder, cls_loss), TrainOptions(2))
-            trainer.train()
+            with pytest.MonkeyPatch.context() as patch:
+                if cls_loss != "seesaw":  # one page of this family is enough
+                    patch.setattr(ReportCallback, "write_report", lambda self: None)
+                trainer.train()
             made[cls_loss] = folder / cls_loss, trainer.history, trainer.labels
         return made[cls_loss]
 
@@ -90,7 +96,6 @@ def test_state__of_the_loss_is_in_the_checkpoint_and_the_history(runs):
     assert (ratio != 100).all()
 
 
-@pytest.mark.usefixtures("without_report")
 @pytest.mark.parametrize("cls_loss", ["seesaw", "bags"])
 def test_resume__goes_on_bit_for_bit(data, tmp_path, cls_loss):
     """Grouped random choices of anchors and regions too, in the middle of an epoch and with a worker process."""
@@ -137,7 +142,6 @@ def test_ranks__end_with_the_same_weights_and_counts(data, tmp_path):
     assert first["cls_loss.statistic.counts"].sum() > 0
 
 
-@pytest.mark.usefixtures("without_report")
 @pytest.mark.parametrize("cls_loss", ["seesaw", "eqlv2"])
 def test_bf16__both_stages_run_in_it_and_the_losses_in_float32(data, tmp_path, cls_loss):
     exp = two_stage_exp(data, tmp_path, cls_loss, max_iter=2)
@@ -186,7 +190,6 @@ def test_loaded__with_another_loss_is_refused(data, runs):
         experiment_of(load_checkpoint(path), path, two_stage_exp(data, folder, "eqlv2"))
 
 
-@pytest.mark.usefixtures("without_report")
 def test_fine_tuning__a_classifier_of_another_loss_starts_anew(data, runs, tmp_path):
     folder, _, _ = runs("softmax")
     trainer = Noting(
@@ -210,7 +213,6 @@ def second_exp(data, output, cls_loss="softmax", **changes) -> GlyphTwoStageExp:
     return two_stage_exp(data, output, cls_loss, **{**settings, **changes})
 
 
-@pytest.mark.usefixtures("without_report")
 @pytest.mark.parametrize("cls_loss", ["softmax", "bags"], ids=["cRT", "BAGS"])
 def test_second__only_the_classifier_is_new_and_moves(data, runs, tmp_path, cls_loss):
     folder, _, _ = runs("softmax")

@@ -14,6 +14,8 @@ from yolox_lt.errors import UserError
 from yolox_lt.train.engine import Trainer
 from yolox_lt.train.options import TrainOptions
 
+pytestmark = pytest.mark.xdist_group("without_validation")
+
 
 @pytest.fixture(scope="module")
 def run(data, tmp_path_factory) -> Path:
@@ -36,7 +38,7 @@ def test_run__leaves_its_last_weights_and_a_page(run):
     assert (run / "report.html").is_file()
 
 
-def test_resume__continues_and_may_be_scored_from_now_on(run, data, log, without_report):
+def test_resume__continues_and_may_be_scored_from_now_on(run, data, log):
     exp = tiny_exp(data, run.parent, max_iter=3, max_epoch=3, val_ann="glyphs_val.json")
     Trainer(exp, TrainOptions(4, resume=True)).train()
     assert load_checkpoint(run / "best.pth")["epoch"] == 3

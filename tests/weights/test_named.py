@@ -16,6 +16,8 @@ from yolox_lt.errors import UserError
 from yolox_lt.weights import find_weights
 from yolox_lt.weights.named import BUILT_IN, cached, sha256
 
+pytestmark = pytest.mark.xdist_group("named")
+
 
 class Server:
     """Serves `content` as /yolox_nano.pth; `cut`: bytes after which it breaks off. ranges: what was asked for."""

@@ -13,6 +13,8 @@ from tests.conftest import GOLDEN
 from yolox_lt.boxes import pairwise_iou
 from yolox_lt.evaluate import evaluate_coco
 
+pytestmark = pytest.mark.xdist_group("real")
+
 PHOTOS = GOLDEN / "coco_images"
 
 

@@ -32,22 +32,31 @@ class Loader(DataLoader[Any]):
     """A DataLoader that says in one sentence that a worker died or hangs."""
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        return watched(super().__iter__())  # the processes start now, not with the first batch
+        batches = super().__iter__()  # the processes start now, not with the first batch
+        return watched(batches) if self.num_workers else batches
 
 
 def watched(batches: Iterator[Any]) -> Iterator[Any]:
-    """The same, with a UserError for a worker that died or hangs."""
+    """The same, with a UserError for a worker that died or hangs. After any other error the processes end at once.
+
+    torch's frames refer to the error that they raise. In such a cycle the queues are finalized before the iterator:
+    its processes never hear that they may end, and are waited for, ten seconds. So those frames are dropped. They tell
+    nothing; what happened in a worker is in the error's text.
+    """
     while True:
         try:
             batch = next(batches)
         except StopIteration:
             return
-        except RuntimeError as error:
-            failure = worker_failure(str(error))
-            if failure is None:
-                raise
-            raise UserError(failure) from error
+        except Exception as error:
+            failure = worker_failure(str(error)) if isinstance(error, RuntimeError) else None
+            if failure is not None:
+                raise UserError(failure) from error
+            failed = error.with_traceback(None)
+            break
         yield batch
+    del batches
+    raise failed
 
 
 def worker_failure(text: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import subprocess
@@ -87,10 +88,11 @@ def device_name(device: torch.device) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of this package, Python and the libraries that decide about results."""
-    names = ("torch", "torchvision", "numpy", "opencv-python", "opencv-python-headless")
     found = {"yolox_lt": __version__, "python": platform.python_version()}
-    installed = {d.metadata["Name"] for d in metadata.distributions()}
-    return found | {name: metadata.version(name) for name in names if name in installed}
+    for name in ("torch", "torchvision", "numpy", "opencv-python", "opencv-python-headless"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def git_state() -> str:
