@@ -103,14 +103,14 @@ def main() -> None:
 
     kernel.block_pass = kernel_pass
     small = {"num_classes": 30}
-    yolox = {"width": 0.125, **small}
+    yolox = {"width": 0.125, "depth": 0.33, **small}
     resnet = {"resnet_depth": 18, "fpn_channels": 32, "backbone_weights": None, **small}
     for file, settings, size in (
         ("lvis/yolox_m_eqfl.py", yolox, (64, 64)),
         ("lvis/yolox_m.py", yolox, (64, 64)),
-        ("lvis/efl_r50.py", resnet, (64, 64)),
-        ("lvis/retinanet_r50_focal.py", resnet, (64, 64)),
-        ("lvis/paa_r50_focal.py", resnet, (64, 64)),
+        ("lvis/efl_r50.py", resnet, (32, 32)),
+        ("lvis/retinanet_r50_focal.py", resnet, (32, 32)),
+        ("lvis/paa_r50_focal.py", resnet, (32, 32)),
     ):
         steps = make_steps(experiment(file, **settings), torch.device("cpu"), 2, size)
         steps()

@@ -12,6 +12,8 @@ import pytest
 import torch
 from loguru import logger
 
+from yolox_lt.models import complexity
+from yolox_lt.train import run_description
 from yolox_lt.train.callbacks.report import ReportCallback
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -38,6 +40,22 @@ def log() -> Iterator[list[str]]:
     handler = logger.add(lambda message: lines.append(message.record["message"]), level="INFO")
     yield lines
     logger.remove(handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def counted_once() -> Iterator[None]:
+    """The operations of a model, which every run says, are counted once for each structure: a third of a tiny run."""
+    counted: dict[tuple[str, tuple[int, int]], str] = {}
+
+    def model_info(model: torch.nn.Module, test_size: tuple[int, int]) -> str:
+        key = str(model), test_size
+        if key not in counted:
+            counted[key] = complexity.model_info(model, test_size)
+        return counted[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_description, "model_info", model_info)
+        yield
 
 
 @pytest.fixture

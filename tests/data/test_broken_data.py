@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import os
 import re
@@ -189,10 +188,10 @@ class Dies(AsItIs):
 
 
 class Hangs(AsItIs):
-    """A decoder that never comes back."""
+    """A decoder that comes back later than anybody waits for."""
 
     def __call__(self, index, rng, use_mosaic, read, partner):
-        time.sleep(10_000)
+        time.sleep(2.8)
 
 
 def good_set(folder: Path, count: int) -> Path:
@@ -227,6 +226,7 @@ def test_worker__that_dies_or_hangs_ends_the_run_with_a_sentence(tmp_path, recip
         next(iter(loader_of(dataset, 4, 2)))
     assert time.monotonic() - start < 60
     sentence = user_error(ended.value)
+    del ended  # it holds the loader in a cycle, whose processes torch waits for when that is collected
     assert sentence is not None
     assert re.search(words, sentence), sentence
     assert "\n" not in sentence
@@ -246,13 +246,9 @@ def test_files_that_vanish_while_training(tmp_path, skip):
         assert all((b.images[0, :, :4, :4] == b.image_ids[0]).all() for b in rest)
         assert {name for b in rest for name in b.skipped} == {str(tmp_path / f"{i}.png") for i in range(6)}
         return
-    start = time.monotonic()
     with pytest.raises(BadImageError) as ended:
         list(batches)
-    del batches
-    gc.collect()
-    assert time.monotonic() - start < 4  # torch waits five seconds for a worker that does not end
-    assert set(multiprocessing.active_children()) <= before
+    assert set(multiprocessing.active_children()) <= before  # the workers have ended, before anything is collected
     sentence = user_error(ended.value)
     assert sentence is not None
     assert re.fullmatch(r".*/([0-5])\.png: image file not found; [^\n]* \(image id \1\)", sentence)

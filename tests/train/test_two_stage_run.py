@@ -62,7 +62,7 @@ def runs(data, tmp_path_factory):
 
     def run(cls_loss):
         if cls_loss not in made:
-            trainer = OneBatch(two_stage_exp(data, folder, cls_loss), TrainOptions(2))
+            trainer = OneBatch(two_stage_exp(data, folder, cls_loss, basic_lr_per_img=0.006), TrainOptions(1))
             with pytest.MonkeyPatch.context() as patch:
                 if cls_loss != "seesaw":  # one page of this family is enough
                     patch.setattr(ReportCallback, "write_report", lambda self: None)
@@ -101,7 +101,7 @@ def test_resume__goes_on_bit_for_bit(data, tmp_path, cls_loss):
     """Grouped random choices of anchors and regions too, in the middle of an epoch and with a worker process."""
     for kind, stop_at in (("whole", None), ("parts", 5)):
         changes = {"max_iter": 8, "checkpoint_interval": 5, "data_num_workers": 1}
-        trainer = Noting(two_stage_exp(data, tmp_path / kind, cls_loss, **changes), TrainOptions(2))
+        trainer = Noting(two_stage_exp(data, tmp_path / kind, cls_loss, **changes), TrainOptions(1))
         if stop_at is None:
             trainer.train()
             continue
@@ -115,7 +115,7 @@ def test_resume__goes_on_bit_for_bit(data, tmp_path, cls_loss):
         trainer.step = stop
         with pytest.raises(KeyboardInterrupt):
             trainer.train()
-        resumed = Noting(two_stage_exp(data, tmp_path / kind, cls_loss, **changes), TrainOptions(2, resume=True))
+        resumed = Noting(two_stage_exp(data, tmp_path / kind, cls_loss, **changes), TrainOptions(1, resume=True))
         resumed.train()
         assert len(resumed.history) == 3
     whole, parts = (load_checkpoint(tmp_path / kind / cls_loss / "latest.pth") for kind in ("whole", "parts"))
