@@ -36,7 +36,7 @@ def measure() -> tuple[float, int]:
 
 
 @pytest.mark.skipif(platform.system() != "Linux", reason="peaks are measured on Linux alone")
-def test_peak__of_an_evaluation_is_below_two_matrices_of_logits():
+def test_peak__of_an_evaluation_is_about_one_and_a_half_matrices_of_logits():
     """The network gives one, written once; the predictor takes a share of it; none of the batch before is kept.
 
     In a process of its own: what other tests have left in the allocator would count.
@@ -44,4 +44,4 @@ def test_peak__of_an_evaluation_is_below_two_matrices_of_logits():
     with context().Pool(1) as pool:
         peak, logits = pool.apply(measure)
     assert logits == IMAGES * 2 * (80**2 + 40**2 + 20**2) * 1203 * 4
-    assert peak * 2**20 < 1.9 * logits
+    assert peak * 2**20 < 1.65 * logits  # 1.36 to 1.50 in four runs

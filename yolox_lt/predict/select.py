@@ -51,7 +51,8 @@ def pairs_of_image(
     best = (logits.amax(dim=1).float().sigmoid() * quality).masked_fill(~usable, NONE)  # [n]
     bound = best.topk(count).values[-1].clamp(min=threshold) * (1 - SLACK)
     rows = (best >= bound).nonzero().squeeze(1)
-    scores = (logits[rows].float().sigmoid() * quality[rows, None]).flatten()  # [m, C] -> [m*C]
+    # In place: where many scores are equal m is n, and each copy as large as the level's logits.
+    scores = logits[rows].float().sigmoid_().mul_(quality[rows, None]).flatten()  # [m, C] -> [m*C]
     pair = largest(scores, count)  # row * C + label
     return scores[pair], rows[pair // categories], pair % categories
 
