@@ -55,8 +55,8 @@ class Watch(Callback):
         self.course: dict[int, tuple[Tensor, Tensor]] = {}
         own = loss.update_balance
 
-        def update_balance(result: DenseResult) -> None:
-            own(result)
+        def update_balance(result: DenseResult, labels: Tensor) -> None:
+            own(result, labels)
             self.pos += result.pos_grad.double().cpu()
             self.neg += result.neg_grad.double().cpu()
 

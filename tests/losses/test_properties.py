@@ -18,6 +18,7 @@ from yolox_lt.losses import (
     QualityFocalLoss,
     SigmoidLoss,
 )
+from yolox_lt.losses.ratios import unclamped_ratio
 
 
 def sample(n=40, c=7, seed=0, spread=3.0, dtype=torch.float64):
@@ -217,7 +218,7 @@ def test_statistic_without_alpha__has_three_times_the_ratio_at_alpha_a_quarter()
     logits, labels, _ = sample()
     released, paper = EqualizedFocalLoss(7).double(), EqualizedFocalLoss(7, alpha_in_statistic=False).double()
     for loss in (released, paper):
-        loss.balance.max_ratio = None  # before the clamp
+        loss.balance.rule = unclamped_ratio  # before the clamp
     assert torch.equal(released(logits, labels), paper(logits, labels))
     assert torch.allclose(paper.balance.pos_grad, 4 * released.balance.pos_grad, rtol=1e-12)
     assert torch.allclose(paper.balance.neg_grad, released.balance.neg_grad / 0.75, rtol=1e-12)

@@ -26,7 +26,17 @@ OWN_STRUCTURE = {"two_stage": frozenset({"cls_loss"})}
 
 LOSS = frozenset(
     {"assigner", "atss_cells", "cls_loss", "loss_alpha", "loss_gamma", "loss_scale", "loss_focusing", "loss_weighting"}
-    | {"loss_alpha_in_statistic", "loss_focus", "cls_weight", "l1", "box_loss", "box_weight", "quality_weight"}
+    | {
+        "loss_alpha_in_statistic",
+        "loss_focus",
+        "loss_ratio",
+        "loss_horizon",
+        "cls_weight",
+        "l1",
+        "box_loss",
+        "box_weight",
+        "quality_weight",
+    }
     | {"eql_threshold", "eql_frequency", "eqlv2_weights", "seesaw_exponents", "others_ratio", "class_weights"}
 )
 """What is minimised; the state of the loss in a checkpoint belongs to it."""

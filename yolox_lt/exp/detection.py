@@ -109,6 +109,11 @@ class DetectorExp(WishesExp):
     loss_weighting: bool = True
     # eqfl: both, or negatives: positives keep loss_gamma
     loss_focus: str = "both"
+    # what g of EFL, EQFL and EVFL is: gradients, as in the paper; relative, that ratio over the head's; samples, the
+    # logarithm of the head's share of positive priors over the category's
+    loss_ratio: str = "gradients"
+    # optimiser steps after which the sums of g have forgotten a step to 1/e; 0: never, as in the released models
+    loss_horizon: int = 0
     # EFL's gradient sums include alpha_t, as released; False: as in the paper's Eq. 6
     loss_alpha_in_statistic: bool = True
     # factor on the classification loss

@@ -1,15 +1,19 @@
 """The gradient statistic that steers EFL, EQFL and EQLv2: what each category has been pulled up and pushed down so far.
 
 Equalized Focal Loss, section 3.2 and Eq. 6. As in the released models the sums hold the real gradient of the
-classification loss, with alpha, weighting factor and normaliser, and never decay. The values come from the closed form,
-so neither hooks nor loss scaling nor the order of backward calls can disturb them.
+classification loss, with alpha, weighting factor and normaliser, and never decay unless a horizon is given. The values
+come from the closed form, so neither hooks nor loss scaling nor the order of backward calls can disturb them.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from yolox_lt.losses.ratios import RatioRule, gradient_ratio
 
 
 class StepState(nn.Module):
@@ -70,16 +74,24 @@ class GradientBalance(StepState):
     Args:
         num_classes: C.
         initial_ratio: ratio before the first contribution.
-        max_ratio: upper clamp of the ratio (1 in EFL), None for no clamp (EQLv2).
+        rule: from the two sums to the ratio (EFL's by default).
+        horizon: commits after which the sums have forgotten a contribution to 1/e; 0: never, as in the released models.
     """
 
     pos_grad: Tensor
     neg_grad: Tensor
     ratio: Tensor
 
-    def __init__(self, num_classes: int, initial_ratio: float = 1.0, max_ratio: float | None = 1.0) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        initial_ratio: float = 1.0,
+        rule: RatioRule = gradient_ratio,
+        horizon: int = 0,
+    ) -> None:
         super().__init__()
-        self.max_ratio = max_ratio
+        self.rule = rule
+        self.keep = math.exp(-1 / horizon) if horizon else 1.0
         self.register_buffer("pos_grad", torch.zeros(num_classes))
         self.register_buffer("neg_grad", torch.zeros(num_classes))
         self.register_buffer("ratio", torch.full((num_classes,), float(initial_ratio)))
@@ -95,10 +107,13 @@ class GradientBalance(StepState):
 
     def change(self, contribution: Tensor, finite: Tensor) -> None:
         """Add [2, C] to the running sums and renew the ratio."""
+        if self.keep < 1:
+            kept = torch.where(finite, self.keep, 1.0)
+            self.pos_grad *= kept
+            self.neg_grad *= kept
         self.pos_grad += contribution[0]
         self.neg_grad += contribution[1]
-        ratio = (self.pos_grad / (self.neg_grad + 1e-10)).clamp(min=0.0, max=self.max_ratio)
-        self.ratio.copy_(torch.where(finite, ratio, self.ratio))
+        self.ratio.copy_(torch.where(finite, self.rule(self.pos_grad, self.neg_grad), self.ratio))
 
     def columns(self, focusing: Tensor, weight: Tensor) -> dict[str, Tensor]:
         """What the history keeps, each [C]: the sums, g, the exponent and the weight of negatives that g gives."""

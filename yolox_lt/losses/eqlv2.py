@@ -11,6 +11,7 @@ from torch import Tensor
 from yolox_lt.losses.balance import GradientBalance
 from yolox_lt.losses.focal import DenseLoss, alpha_weights, compute_dtype, focal_positive
 from yolox_lt.losses.kernel import DenseResult
+from yolox_lt.losses.ratios import unclamped_ratio
 
 
 class EQLv2FocalLoss(DenseLoss):
@@ -36,7 +37,7 @@ class EQLv2FocalLoss(DenseLoss):
         super().__init__()
         self.alpha = alpha
         self.gamma = gamma
-        self.balance = GradientBalance(num_classes, initial_ratio=100.0, max_ratio=None)
+        self.balance = GradientBalance(num_classes, initial_ratio=100.0, rule=unclamped_ratio)
 
     def category_weights(self, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
         """(positive, negative) weight of every category for the next forward, each [C]."""
@@ -57,6 +58,6 @@ class EQLv2FocalLoss(DenseLoss):
         weight = self.category_weights()[1]
         return self.balance.columns(weight.new_full(weight.shape, self.gamma), weight)
 
-    def update_balance(self, result: DenseResult) -> None:
+    def update_balance(self, result: DenseResult, labels: Tensor) -> None:
         if self.training:
             self.balance.accumulate(result.pos_grad, result.neg_grad)

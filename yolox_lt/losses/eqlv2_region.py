@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from yolox_lt.losses.balance import GradientBalance
+from yolox_lt.losses.ratios import unclamped_ratio
 from yolox_lt.losses.region import RegionLoss, background_last, divisor, one_hot
 
 
@@ -32,7 +33,7 @@ class EQLv2Loss(RegionLoss):
         self.alpha = alpha
         self.gamma = gamma
         self.mu = mu
-        self.balance = GradientBalance(num_classes, initial_ratio=100.0, max_ratio=None)
+        self.balance = GradientBalance(num_classes, initial_ratio=100.0, rule=unclamped_ratio)
 
     def weights(self) -> tuple[Tensor, Tensor]:
         """(positive, negative) weight of every column for the next forward, each [C + 1]."""

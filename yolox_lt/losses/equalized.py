@@ -22,6 +22,7 @@ from yolox_lt.losses.focal import (
     quality_positive,
 )
 from yolox_lt.losses.kernel import DenseResult, softplus
+from yolox_lt.losses.ratios import RULES, count_samples, gradient_ratio, sample_ratio
 
 FOCUS = ("both", "negatives")
 
@@ -35,30 +36,56 @@ class EqualizedLoss(DenseLoss):
         scale: s, how far a category with ratio 0 is lifted above gamma.
         focusing: use gamma_c as exponent (off: gamma), the "focusing factor" of the paper's Table 3.
         weighting: use w_c as weight (off: 1), the "weighting factor" of the paper's Table 3.
+        ratio: what g is, a key of `ratios.RULES`: "gradients" as in the paper, "relative" or "samples", ours.
+        horizon: optimiser steps after which the sums of g have forgotten a step to 1/e; 0: never, as in the paper.
+
+    Raises:
+        ValueError: another `ratio`.
     """
 
-    def __init__(self, num_classes: int, gamma: float, scale: float, focusing: bool, weighting: bool) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        gamma: float,
+        scale: float,
+        focusing: bool,
+        weighting: bool,
+        ratio: str = "gradients",
+        horizon: int = 0,
+    ) -> None:
         super().__init__()
+        if ratio not in RULES:
+            raise ValueError(f"ratio must be one of {', '.join(RULES)}, not {ratio!r}")
         self.gamma = gamma
         self.scale = scale
         self.focusing = focusing
         self.weighting = weighting
-        self.balance = GradientBalance(num_classes)
+        of_samples = RULES[ratio] is sample_ratio
+        rule = gradient_ratio if of_samples else RULES[ratio]
+        self.balance = GradientBalance(num_classes, rule=rule, horizon=horizon)
+        self.samples = GradientBalance(num_classes, rule=sample_ratio, horizon=horizon) if of_samples else None
+
+    @property
+    def ratio(self) -> Tensor:
+        """g of every category, float32 [C]."""
+        return (self.balance if self.samples is None else self.samples).ratio
 
     def category_factors(self, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
         """(exponent, weight) of every category for the next forward, each [C]."""
-        lifted = self.gamma + self.scale * (1 - self.balance.ratio.to(dtype))
+        lifted = self.gamma + self.scale * (1 - self.ratio.to(dtype))
         plain = torch.full_like(lifted, self.gamma)
         return (lifted if self.focusing else plain), (lifted if self.weighting else plain) / self.gamma
 
     def category_state(self) -> dict[str, Tensor]:
         """Gradient sums, g, exponent and weight, each [C]."""
-        return self.balance.columns(*self.category_factors())
+        return self.balance.columns(*self.category_factors()) | {"ratio": self.ratio}
 
-    def update_balance(self, result: DenseResult) -> None:
-        """Take the gradient sums of a pass, in training."""
+    def update_balance(self, result: DenseResult, labels: Tensor) -> None:
+        """Take the gradient sums of a pass, and its numbers of positives and negatives, in training."""
         if self.training:
             self.balance.accumulate(result.pos_grad, result.neg_grad)
+            if self.samples is not None:
+                self.samples.accumulate(*count_samples(labels, len(self.ratio)))
 
 
 class EqualizedFocalLoss(EqualizedLoss):
@@ -81,18 +108,20 @@ class EqualizedFocalLoss(EqualizedLoss):
         focusing: bool = True,
         weighting: bool = True,
         alpha_in_statistic: bool = True,
+        ratio: str = "gradients",
+        horizon: int = 0,
     ) -> None:
-        super().__init__(num_classes, gamma, scale, focusing, weighting)
+        super().__init__(num_classes, gamma, scale, focusing, weighting, ratio, horizon)
         if not alpha_in_statistic and alpha in (0, 1):
             raise ValueError(f"alpha {alpha} leaves no statistic without alpha; give one between 0 and 1")
         self.alpha = alpha
         self.alpha_in_statistic = alpha_in_statistic
 
-    def update_balance(self, result: DenseResult) -> None:
+    def update_balance(self, result: DenseResult, labels: Tensor) -> None:
         if not self.alpha_in_statistic:
             positive, negative = alpha_weights(self.alpha)
             result = replace(result, pos_grad=result.pos_grad / positive, neg_grad=result.neg_grad / negative)
-        super().update_balance(result)
+        super().update_balance(result, labels)
 
     def positive_term(self, x: Tensor, labels: Tensor, quality: Tensor | None) -> tuple[Tensor, Tensor]:
         exponent, weight = self.category_factors(x.dtype)
@@ -126,8 +155,10 @@ class EqualizedQualityFocalLoss(EqualizedLoss):
         focusing: bool = True,
         weighting: bool = True,
         focus: str = "both",
+        ratio: str = "gradients",
+        horizon: int = 0,
     ) -> None:
-        super().__init__(num_classes, gamma, scale, focusing, weighting)
+        super().__init__(num_classes, gamma, scale, focusing, weighting, ratio, horizon)
         if focus not in FOCUS:
             raise ValueError(f"focus must be one of {', '.join(FOCUS)}, not {focus!r}")
         self.focus = focus
@@ -162,8 +193,10 @@ class EqualizedVarifocalLoss(EqualizedLoss):
         weigh_by_quality: bool = True,
         focusing: bool = True,
         weighting: bool = True,
+        ratio: str = "gradients",
+        horizon: int = 0,
     ) -> None:
-        super().__init__(num_classes, gamma, scale, focusing, weighting)
+        super().__init__(num_classes, gamma, scale, focusing, weighting, ratio, horizon)
         self.alpha = alpha
         self.weigh_by_quality = weigh_by_quality
 

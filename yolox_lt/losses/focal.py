@@ -44,7 +44,7 @@ class DenseLoss(ClassificationLoss):
         check_shapes(logits, labels, quality)
         with torch.autocast(logits.device.type, enabled=False), torch.no_grad():
             result = self.dense(logits.detach(), labels, quality, normalizer)
-        self.update_balance(result)
+        self.update_balance(result, labels)
         return FusedLoss.apply(logits, result)
 
     def dense(self, logits: Tensor, labels: Tensor, quality: Tensor | None, normalizer: float | Tensor) -> DenseResult:
@@ -71,8 +71,8 @@ class DenseLoss(ClassificationLoss):
         """Weight float64 [C] and exponent [C] (None: 0) of p at the negative entries of `logits` [N, C]."""
         raise NotImplementedError
 
-    def update_balance(self, result: DenseResult) -> None:
-        """Hook for losses that remember gradients."""
+    def update_balance(self, result: DenseResult, labels: Tensor) -> None:
+        """Hook for losses that remember gradients or labels, after every forward pass."""
 
 
 def check_shapes(logits: Tensor, labels: Tensor, quality: Tensor | None) -> None:
