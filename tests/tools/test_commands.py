@@ -152,3 +152,26 @@ def test_experiment_files__are_called_code_where_one_gives_them(command, capsys)
     assert status == 0
     assert "Python code that is executed, so run only files you trust" in " ".join(out.split())
     assert "Experiment files are code" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["train", "eval", "demo", "export", "calibrate"])
+def test_full_gpu__advice_names_options_that_the_command_has(name, capsys):
+    module = importlib.import_module(f"yolox_lt.commands.{name}")
+    parser = module.make_parser()
+    words = {
+        "demo": ["image", "--path", "a.jpg", "-n", "yolox-nano"],
+        "export": ["-c", "a.pth", "--format", "onnx"],
+        "calibrate": ["-c", "a.pth", "--method", "prior"],
+    }
+
+    def full(args):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    with pytest.raises(SystemExit) as ended:
+        common.run(full, parser, words.get(name, ["-f", "a.py", "-c", "a.pth"]))
+    assert ended.value.code == 1
+    sentence = capsys.readouterr().err.strip()
+    assert "the GPU's memory is full (CUDA out of memory. Tried to allocate 2.00 GiB); " in sentence
+    named = re.findall(r"(?<![\w-])--?[a-z][a-z0-9]*", sentence.split("); ")[1])
+    assert named
+    assert set(named) <= set(re.findall(r"(?<![\w-])--?[a-z][a-z0-9]*", parser.format_help()))

@@ -170,20 +170,41 @@ def run(
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        cause = user_error(error)
+        cause = user_error(error, memory_advice(made))
         if cause is None or args.debug:
             raise
         print(f"error: {cause}", file=sys.stderr)
         sys.exit(1)
 
 
-def user_error(error: BaseException | None) -> str | None:
-    """The sentence of a UserError, also from inside a loader process or a spawned rank; None for any other error."""
+MEMORY_ADVICE = (
+    (("-b", "--bf16"), "lower -b, or use --fp16 or --bf16"),
+    (("-b",), "lower -b"),
+    (("--tsize", "--device"), "give a smaller --tsize, or --device cpu"),
+    (("--size",), "give a smaller --size"),
+)
+"""Options that a command has -> what to do about a full GPU."""
+
+
+def memory_advice(parser: argparse.ArgumentParser) -> str:
+    """What to do about a full GPU with the options that the command has."""
+    known = parser.format_help()
+    for options, advice in MEMORY_ADVICE:
+        if all(f"{option} " in known for option in options):
+            return advice
+    return "use a smaller model or image"
+
+
+def user_error(error: BaseException | None, advice: str = MEMORY_ADVICE[0][1]) -> str | None:
+    """The sentence of a UserError, also from inside a loader process or a spawned rank; None for any other error.
+
+    advice: what to do about a full GPU.
+    """
     while error is not None:
         if isinstance(error, UserError):
             return last_sentence(str(error))
         if isinstance(error, torch.OutOfMemoryError):
-            return f"the GPU's memory is full ({str(error).splitlines()[0]}); lower -b, or use --fp16 or --bf16"
+            return f"the GPU's memory is full ({str(error).splitlines()[0]}); {advice}"
         if isinstance(error, OSError) and error.filename is not None:
             return f"{error.filename}: {error.strerror}; check the path and its permissions"
         if isinstance(error, OSError) and error.errno in FULL:
