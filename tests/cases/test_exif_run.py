@@ -6,7 +6,6 @@ import json
 
 import cv2
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
@@ -58,7 +57,6 @@ def train(folder, name):
     return folder / name / "latest.pth"
 
 
-@pytest.mark.usefixtures("without_report")
 def test_run__on_turned_images_is_the_run_on_upright_ones(tmp_path):
     """Weights and AP of the training, AP of eval and what the API finds in the files."""
     write_sets(tmp_path)
