@@ -48,8 +48,8 @@ def write_images(folder: Path, store: ImageStore, picks: Sequence[Pick], side: i
     """Write a JPEG of every pick below `folder`/FOLDER, in place of those of an earlier evaluation.
 
     Returns:
-        One entry per image: file (below FOLDER), kind, label, image (id in the annotation file), score, error, other;
-        see `Pick`. By label, kind and rank. A pick whose image cannot be read has none and is warned of.
+        One entry per image: file (below FOLDER), kind, label, image (id in the annotation file), box, score, error,
+        other; see `Pick`. By label, kind and rank. A pick whose image cannot be read has none and is warned of.
     """
     target = folder / FOLDER
     fresh = target.with_name(f".{target.name}")
@@ -109,6 +109,7 @@ def _entry(pick: Pick, name: str, image_id: int) -> dict[str, Any]:
         "kind": pick.kind,
         "label": pick.label,
         "image": image_id,
+        "box": [round(v, 1) for v in pick.box],
         "score": None if pick.score is None else round(pick.score, 4),
         "error": pick.error,
         "other": pick.other,
