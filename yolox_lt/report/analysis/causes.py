@@ -41,8 +41,8 @@ class Measured:
     """What the rules look at: C categories, NaN where a run has no such figure.
 
     names: C names. ap, ar: float64 [C] in [0, 1], NaN without boxes to be found. boxes: float64 [C], to be found.
-    train_images: float64 [C]. draws: float64 [C], images with the category in one epoch. g, gamma, weight: float64 [C], the loss' balance, exponent
-    and weight. best_f1: float64 [C] at the category's own threshold. threshold: float64 [C], that score.
+    train_images: float64 [C]. draws: float64 [C], images with the category in one epoch. g, gamma, weight: float64 [C],
+    the loss' balance, exponent and weight. threshold, best_f1: float64 [C], score in [0, 1] of the best F1, and it.
     default_f1: float64 [C], F1 from DEFAULT_CONF on. true_score: float64 [C], mean score of true positives.
     errors: int64 [C, 6] by `tide.KINDS`. confusion: int64 [K, 3], see `Analysis`.
     """
@@ -228,8 +228,8 @@ RULES: dict[str, tuple[str, Callable[[Measured, int], str]]] = {
         _localisation,
     ),
     "sampler": (
-        f"at most {MOST_IMAGES} training images, or drawn at most {SELDOM:.0%} as often as the most drawn category; repeat "
-        f"factor (draws per training image over those of all categories) below {LITTLE_REPEATED}; {_LOW_AR}",
+        f"at most {MOST_IMAGES} training images, or drawn at most {SELDOM:.0%} as often as the most drawn category; "
+        f"repeat factor (draws per training image over those of all categories) below {LITTLE_REPEATED}; {_LOW_AR}",
         _sampler,
     ),
     "data": (f"at most {MOST_IMAGES} training images; {_LOW_AR}", _data),
@@ -239,4 +239,6 @@ RULES: dict[str, tuple[str, Callable[[Measured, int], str]]] = {
         _loss,
     ),
 }
-"""Cause -> what it takes, in words, and the rule: the figures as text, "" where it does not fit. In the order of trying."""
+"""Cause -> what it takes, in words, and the rule, which gives the figures as text, "" where it does not fit; in the
+order of trying.
+"""

@@ -24,6 +24,9 @@ MOST_PER_KIND = 3
 LONG_SIDE = 160
 SHORTEST_SIDE = 80
 
+SCORE_DIGITS = 4
+"""Of the scores beside the images, after the point."""
+
 FULL_SIZE_IMAGES = 1350
 """As many images of LONG_SIDE as make about 6 MB: 150 categories with 9 images each."""
 
@@ -110,7 +113,7 @@ def _entry(pick: Pick, name: str, image_id: int) -> dict[str, Any]:
         "label": pick.label,
         "image": image_id,
         "box": [round(v, 1) for v in pick.box],
-        "score": None if pick.score is None else round(pick.score, 4),
+        "score": None if pick.score is None else round(pick.score, SCORE_DIGITS),
         "error": pick.error,
         "other": pick.other,
     }

@@ -38,7 +38,9 @@ def failing_categories(run: Run, columns: Mapping[str, Sequence[Any]]) -> dict[s
     limit, low = failing(measured.ap)
     counts = counts_of([cause for cause in (causes[c] for c in low) if cause is not None])
     shown = [(c, causes[c]) for c in lowest(measured.ap, measured.boxes)]
-    rows = [{"label": c, "AP": round(float(measured.ap[c]), 6), "cause": k.cause, "text": k.text} for c, k in shown if k]
+    rows = [
+        {"label": c, "AP": round(float(measured.ap[c]), 6), "cause": k.cause, "text": k.text} for c, k in shown if k
+    ]
     return {"line": failing_line(int(np.isfinite(measured.ap).sum()), limit, len(low), counts), "rows": rows}
 
 
