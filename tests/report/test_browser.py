@@ -9,6 +9,7 @@ from tests.report.chromium import CHROMIUM, DRIVER, installed, started
 from tests.report.made_run import make_run, write_categories
 from tests.report.test_after_training import write_files
 from yolox_lt.report.page.page import write_page
+from yolox_lt.report.page.page_data import best_row
 from yolox_lt.report.page.run_files import read_run
 
 selenium = pytest.importorskip("selenium", reason="selenium is not installed (requirements-dev.txt)")
@@ -137,11 +138,11 @@ def test_page__is_drawn_without_errors_or_requests_in_both_themes(browser, run):
     script = opened(browser, run / "report.html")
     browser.implicitly_wait(5)
     browser.find_element("css selector", "#charts figure[data-key='ap'] svg path.line")
-    charts = script("return [...document.querySelectorAll('#charts figure')].map((f) => f.dataset.key)")
-    assert charts == [
-        "losses", "rate", "ap", "pr", "f1", "errors", "balance", "balance_images", "ratio", "loss_plain", "loss",
-        "derivative", "margin",
+    keys = "return [...document.querySelectorAll(arguments[0])].map((f) => f.dataset.key)"
+    assert script(keys, "#charts figure") == [
+        "losses", "rate", "ap", "pr", "f1", "errors", "balance", "balance_images"
     ]  # fmt: skip
+    assert script(keys, "#paper figure") == ["ratio", "loss_plain", "loss", "derivative", "margin"]
     best = read_run(run).column("AP")
     assert (
         script("return document.querySelector('[data-metric=AP] .value').textContent") == percent([np.nanmax(best)])[0]
@@ -160,9 +161,55 @@ def test_page__is_drawn_without_errors_or_requests_in_both_themes(browser, run):
     assert browser.get_log("browser") == []
 
 
+def tell_boxes(folder):
+    """The first rare category's first true positive of run a lies where run b has missed an object."""
+    for name, kind in (("a", "tp"), ("b", "missed")):
+        found = read_run(folder / name).analysis
+        found.groups[-1], found.threshold[-1] = "r", 0.5
+        rare = np.flatnonzero(found.groups == "r")[0]
+        found.threshold[rare] = 0.5
+        entry = next(e for e in found.examples if (e["label"], e["kind"]) == (rare, kind))
+        entry["box"] = [10, 10, 20, 20]
+        found.save(folder / name / "evaluation.npz")
+        write_categories(folder / name / "per_category.csv", found)
+
+
+def test_paper__figures_are_folded_and_drawn_when_opened(browser, run):
+    script = opened(browser, run / "report.html")
+    assert not script("return document.querySelector('#paper details').open")
+    assert script("return document.querySelectorAll('#paper svg').length") == 0
+    script("[...document.querySelectorAll('#contents a')].find((a) => a.hash === '#paper').click()")
+    browser.implicitly_wait(5)
+    browser.find_element("css selector", "#paper figure[data-key='derivative'] svg path.line")
+    assert script("return document.querySelectorAll('#paper svg').length") == 5
+    assert browser.get_log("browser") == []
+
+
+def test_failing__is_the_first_section_and_opens_a_category(browser, run):
+    script = opened(browser, run / "report.html")
+    assert script("return document.querySelector('main section').id") == "failing"
+    ap = np.array(read_run(run).categories["AP"])
+    rows = script(
+        """return [...document.querySelectorAll('#failing tbody tr')].map(
+            (row) => [...row.cells].map((cell) => cell.textContent));"""
+    )
+    lowest = np.argsort(ap)[:8]
+    assert [row[0] for row in rows] == [f"category_{c}" for c in lowest]
+    assert [row[2] for row in rows] == percent(ap[lowest])
+    causes = script("return [...document.querySelectorAll('#failing dt')].map((term) => term.textContent)")
+    assert all(any(row[3].startswith(cause) for cause in causes) for row in rows)
+    low = (ap <= np.nanmean(ap) / 2).sum()
+    line = script("return document.querySelector('#failing .line').textContent")
+    assert line.startswith(f"{low} of 1202 categories have at most half the mean AP")
+    script("document.querySelector('#failing td button').click()")
+    assert script("return document.getElementById('category-name').textContent") == rows[0][0]
+    script("document.getElementById('close').click()")
+
+
 def test_page__fits_a_phone_and_compares_runs(browser, tmp_path):
     make_run(tmp_path / "a", 8)
     make_run(tmp_path / "b", 8, seed=1)
+    tell_boxes(tmp_path)
     page = write_page(tmp_path / "a", [tmp_path / "b"])
     size = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
@@ -170,8 +217,8 @@ def test_page__fits_a_phone_and_compares_runs(browser, tmp_path):
     assert script("return document.documentElement.scrollWidth") == 390
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     a, b = (read_run(tmp_path / name).categories for name in "ab")
-    pairs = dict(zip(column(script, "category"), column(script, "Δ b")))
-    change = np.array(b["AP"]) - np.array(a["AP"])
+    pairs = dict(zip(column(script, "category"), column(script, "a minus b")))
+    change = np.array(a["AP"]) - np.array(b["AP"])
     for name, value in zip(a["name"], change):
         assert pairs[name] == ("-" if np.isnan(value) else f"{100 * value:+.1f}")
     script("document.querySelector('#differing input').click()")
@@ -179,7 +226,15 @@ def test_page__fits_a_phone_and_compares_runs(browser, tmp_path):
         "return [...document.querySelectorAll('#settings tbody tr:not([hidden])')].map((r) => r.innerText.split('\\t'))"
     )
     assert script(shown) == [["loss_scale", "4.0", "5.0"]]
-    assert len(script("return [...document.querySelectorAll('#comparison figure')]")) == 7
+    assert len(script("return [...document.querySelectorAll('#comparison > .charts figure')]")) == 6
+    best = [best_row(read_run(tmp_path / name))["AP"] for name in "ab"]
+    tile = script("return document.querySelector('[data-metric=AP]').innerText").split()
+    assert tile == ["AP", *percent(best), f"{100 * (best[0] - best[1]):+.1f}"]
+    assert "Small: a minus b." in script("return document.getElementById('summary').textContent")
+    assert script("return document.querySelectorAll('#failing h3').length") == 2
+    shown = script("return [...document.querySelectorAll('#found-by-one figcaption')].map((c) => c.textContent)")
+    rare = int(np.flatnonzero(read_run(tmp_path / "a").groups == "r")[0])
+    assert shown == [f"category_{rare} · found by a, missed by b · score 0.75 · image {40 + rare}"]
     assert browser.get_log("browser") == []
 
 

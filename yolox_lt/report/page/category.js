@@ -112,14 +112,26 @@ class CategoryPage {
     return box;
   }
 
-  picture(entry, run) {
+  picture(entry, run, before = []) {
     const image = document.createElement("img");
     image.src = `data:image/jpeg;base64,${entry.data}`;
     const other = entry.other === null ? "" : `: is ${run.categories.name[entry.other]}`;
     const error = entry.error ? `${ERRORS[entry.error]}${other}` : "";
-    const parts = [entry.score === null ? "" : `score ${entry.score < 0.01 ? SCORE(entry.score) : entry.score.toFixed(2)}`, error, `image ${entry.image}`];
+    const parts = [...before, entry.score === null ? "" : `score ${entry.score < 0.01 ? SCORE(entry.score) : entry.score.toFixed(2)}`, error, `image ${entry.image}`];
     const text = parts.filter(Boolean).join(" · ");
     image.alt = text;
     return element("figure", "", image, element("figcaption", "", text));
+  }
+}
+
+/** Images of rare objects that one run has found and another one missed, from found_by_one.py. */
+function foundByOne(page) {
+  const box = document.querySelector("#found-by-one .pictures");
+  for (const { found, missed, label, file } of data.found_by_one) {
+    const entry = (page.pictures[found].get(label) || []).find((each) => each.file === file);
+    if (!entry) continue; // left out of a page that would be too large
+    const run = runs[found];
+    box.append(page.picture(entry, run, [run.categories.name[label], `found by ${run.name}, missed by ${runs[missed].name}`]));
+    box.parentElement.hidden = false;
   }
 }

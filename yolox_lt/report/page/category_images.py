@@ -24,6 +24,9 @@ MOST_PER_KIND = 3
 LONG_SIDE = 160
 SHORTEST_SIDE = 80
 
+SCORE_DIGITS = 4
+"""Of the scores beside the images, after the point."""
+
 FULL_SIZE_IMAGES = 1350
 """As many images of LONG_SIDE as make about 6 MB: 150 categories with 9 images each."""
 
@@ -48,8 +51,8 @@ def write_images(folder: Path, store: ImageStore, picks: Sequence[Pick], side: i
     """Write a JPEG of every pick below `folder`/FOLDER, in place of those of an earlier evaluation.
 
     Returns:
-        One entry per image: file (below FOLDER), kind, label, image (id in the annotation file), score, error, other;
-        see `Pick`. By label, kind and rank. A pick whose image cannot be read has none and is warned of.
+        One entry per image: file (below FOLDER), kind, label, image (id in the annotation file), box, score, error,
+        other; see `Pick`. By label, kind and rank. A pick whose image cannot be read has none and is warned of.
     """
     target = folder / FOLDER
     fresh = target.with_name(f".{target.name}")
@@ -109,7 +112,8 @@ def _entry(pick: Pick, name: str, image_id: int) -> dict[str, Any]:
         "kind": pick.kind,
         "label": pick.label,
         "image": image_id,
-        "score": None if pick.score is None else round(pick.score, 4),
+        "box": [round(v, 1) for v in pick.box],
+        "score": None if pick.score is None else round(pick.score, SCORE_DIGITS),
         "error": pick.error,
         "other": pick.other,
     }

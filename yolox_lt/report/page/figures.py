@@ -29,6 +29,9 @@ IMAGES = {
 }
 """File -> keys of the charts in it; the numbers are those of the figures in the EFL paper."""
 
+PAPER_CHARTS = tuple(key for name, keys in IMAGES.items() if name.startswith("fig") for key in keys)
+"""Keys of the charts after figures of the EFL paper, which the page has behind a heading of their own."""
+
 COLORS = {
     "r": "#c8394d",
     "c": "#c77f0a",

@@ -19,7 +19,9 @@ function start() {
     const page = new CategoryPage(data);
     open = (c) => page.show(c);
     page.table = new CategoryTable(runs, open);
+    foundByOne(page);
   }
+  failingCategories(open);
   charts(open);
   confusions(open);
   afterTraining();
@@ -62,15 +64,20 @@ function tiles() {
     runs.forEach((run, k) => {
       const value = run.best[name] ?? null;
       const line = element("div", "value", runs.length > 1 ? dot(k % 6) : "", PERCENT(value));
-      const base = runs[0].best[name];
-      if (k > 0 && value !== null && base !== null) line.append(element("small", "", ` ${signed(value - base)}`));
       line.title = run.name;
+      const first = runs[0].best[name];
+      if (k > 0 && value !== null && first !== null) {
+        const difference = element("small", "", ` ${signed(first - value)}`);
+        difference.title = minus(run);
+        line.append(difference);
+      }
       tile.append(line);
     });
     return tile;
   });
   byId("tiles").append(...made);
-  if (made.length) byId("tiles").after(element("p", "note", "In percent, at the epoch of best.pth."));
+  const small = runs.length > 1 ? ` Small: ${runs.length === 2 ? minus(runs[1]) : `${runs[0].name} minus the run of the line`}.` : "";
+  if (made.length) byId("tiles").after(element("p", "note", `In percent, at the epoch of best.pth.${small}`));
   if (!made.length) byId("tiles").append(element("p", "note", "No epoch has been evaluated."));
 }
 
@@ -123,21 +130,25 @@ function groups() {
     byId("groups").append(element("p", "note", "AP, AR and F1 are means in percent, the other numbers medians over the categories of a group."));
 }
 
+/** Charts after figures of the paper lie behind a heading of their own, drawn when it is opened. */
 function charts(open) {
+  const ofPaper = (key) => data.paper_charts.includes(key);
+  const drawn = (found) => found.map((chart) => chartFigure(chart, { names: runs[0].categories.name, onItem: open }));
+  const paper = byId("paper").querySelector("details");
   if (data.comparison.length) {
     byId("comparison").hidden = false;
-    const box = byId("comparison").querySelector(".charts");
-    box.append(...data.comparison.map((chart) => chartFigure(chart, { names: runs[0].categories.name, onItem: open })));
+    byId("comparison").querySelector(".charts").append(...drawn(data.comparison.filter((chart) => !ofPaper(chart.key))));
+    paper.append(element("div", "charts apart", ...drawn(data.comparison.filter((chart) => ofPaper(chart.key)))));
   }
-  const section = byId("charts");
   const keys = [...new Set(runs.flatMap((run) => run.charts.map((chart) => chart.key)))];
-  if (runs.length === 1) {
-    const figures = runs[0].charts.map((chart) => chartFigure(chart, { names: runs[0].categories.name, onItem: open }));
-    section.append(element("div", "charts", ...figures));
-  } else {
-    for (const key of keys) section.append(pairedCharts(key, open));
+  for (const [section, box, wanted] of [
+    [byId("charts"), byId("charts"), keys.filter((key) => !ofPaper(key))],
+    [byId("paper"), paper, keys.filter(ofPaper)],
+  ]) {
+    if (runs.length > 1) box.append(...wanted.map((key) => pairedCharts(key, open)));
+    else box.append(element("div", "charts", ...drawn(runs[0].charts.filter((chart) => wanted.includes(chart.key)))));
+    section.hidden = !wanted.length;
   }
-  section.hidden = !keys.length;
 }
 
 /** The charts of one kind of all runs in one row, on equal vertical axes. */
@@ -221,8 +232,10 @@ function settings() {
 
 function contents() {
   for (const section of document.querySelectorAll("main > section:not([hidden])")) {
-    const link = element("a", "", section.querySelector("h2").textContent);
+    const link = element("a", "", section.dataset.short || section.querySelector("h2").textContent);
     link.href = `#${section.id}`;
+    const folded = section.querySelector("details:has(h2)");
+    if (folded) link.addEventListener("click", () => (folded.open = true));
     byId("contents").append(link);
   }
 }

@@ -19,7 +19,7 @@ MOST_CHARACTERS = 14_500_000
 """Of a page, whose images are cut to fit."""
 
 STYLES = ("page.css",)
-SCRIPTS = ("chart.js", "table.js", "category.js", "after_section.js", "page.js")
+SCRIPTS = ("chart.js", "table.js", "category.js", "failing.js", "after_section.js", "page.js")
 """Files of this package, in the order in which they run."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,16 @@ from yolox_lt.report.group_names import GROUP_NAMES
 from yolox_lt.report.page.after_section import after_training
 from yolox_lt.report.page.category_images import FOLDER as IMAGES
 from yolox_lt.report.page.chart import plain_numbers
+from yolox_lt.report.page.failing import RULE_TEXTS, failing_categories
+from yolox_lt.report.page.figures import PAPER_CHARTS
+from yolox_lt.report.page.found_by_one import found_by_one
 from yolox_lt.report.page.run_charts import charts_of, comparison_charts
 from yolox_lt.report.page.run_files import Run, missing_line
 
 MOST_EPOCHS = 100
 """Of the balance of single categories; more are thinned."""
 
-ENTRY_CHARACTERS = 160
+ENTRY_CHARACTERS = 190
 """Of the text beside an image, at most as a rule."""
 
 GROUP_MEANS = ("AP", "AR", "F1")
@@ -37,6 +40,9 @@ def page_data(runs: Sequence[Run]) -> dict[str, Any]:
         "title": " and ".join(run.name for run in runs),
         "runs": [run_data(run) for run in runs],
         "comparison": [chart.as_json() for chart in comparison_charts(runs)] if len(runs) > 1 else [],
+        "found_by_one": [pair for k in range(1, len(runs)) for pair in found_by_one(runs, k)],
+        "paper_charts": PAPER_CHARTS,
+        "cause_rules": RULE_TEXTS,
         "missing": [line for line in map(missing_line, runs) if line],
         "error_kinds": KINDS,
     }
@@ -44,6 +50,7 @@ def page_data(runs: Sequence[Run]) -> dict[str, Any]:
 
 def run_data(run: Run) -> dict[str, Any]:
     """Everything of a run that the page shows."""
+    columns = category_columns(run)
     return {
         "name": run.name,
         "protocol": None if run.analysis is None else run.analysis.protocol,
@@ -53,8 +60,9 @@ def run_data(run: Run) -> dict[str, Any]:
         "epochs": {name: exact_numbers(column) for name, column in run.epochs.items()},
         "settings": settings(run),
         "charts": [chart.as_json() for chart in charts_of(run)],
-        "categories": category_columns(run),
-        "groups": group_rows(run),
+        "categories": columns,
+        "failing": failing_categories(run, columns),
+        "groups": group_rows(columns),
         "notices": [line for line in (stale_line(run), balance_line(run)) if line],
         "balance": balance_history(run),
         "after": after_training(run.folder),
@@ -173,15 +181,14 @@ def category_columns(run: Run) -> dict[str, list[Any]]:
     return columns
 
 
-def group_rows(run: Run) -> list[dict[str, Any]]:
+def group_rows(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     """What each frequency group came to: one row each, and one for all ("") unless a group has them all; empty without
-    a table of categories.
+    `columns` of the categories.
 
     categories: how many; scored: those with boxes to be found. AP, AR, F1: means over the scored categories.
     train_images, draws, g, gamma, threshold: medians. worst: the most frequent kind of error and its share of the
     group's errors, None without errors.
     """
-    columns = category_columns(run)
     if not columns:
         return []
     numbers = {n: np.array(c, np.float64) for n, c in columns.items() if n not in ("name", "group")}

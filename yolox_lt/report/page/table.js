@@ -78,13 +78,13 @@ class CategoryTable {
       if (!run.categories.AP || !first.categories.AP) continue;
       const values = positionsIn(first, run).map((c) => (c < 0 ? null : run.categories.AP[c]));
       const base = first.categories.AP;
-      const change = values.map((v, c) => (v === null || base[c] === null ? null : v - base[c]));
-      const [own, less] = [`AP of ${run.name}`, `AP of ${run.name} less that of ${first.name}`];
+      const change = values.map((v, c) => (v === null || base[c] === null ? null : base[c] - v));
+      const [own, less] = [`AP of ${run.name}`, `AP of ${minus(run)}`];
       columns.splice(
         after,
         0,
         { key: `AP ${run.name}`, title: `AP ${run.name}`, values, format: PERCENT, help: own },
-        { key: `change ${run.name}`, title: `Δ ${run.name}`, values: change, format: signed, help: less, sign: true },
+        { key: `change ${run.name}`, title: minus(run), values: change, format: signed, help: less, sign: true },
       );
     }
     return columns;
@@ -166,6 +166,11 @@ class CategoryTable {
     const visible = this.order.filter((other) => this.shown(other));
     return visible[visible.indexOf(c) + step] ?? c;
   }
+}
+
+/** What every difference between runs is: the first run minus the other. */
+function minus(run) {
+  return `${data.runs[0].name} minus ${run.name}`;
 }
 
 function signed(value) {
