@@ -42,7 +42,7 @@ def rare_and_all(text: str, ours: ProcessInfo, theirs: ProcessInfo) -> list[Clai
     return [Claim(text, ours, theirs, metric) for metric in ("APr_300", "AP_300")]
 
 
-CLAIMS: list[Claim] = [
+LOSS_CLAIMS: list[Claim] = [
     *both("EFL lifts rare categories over FL (Tables 1, 2, 6)", "EFL", "FL", "APr_300"),
     *both("EFL lifts AP over FL", "EFL", "FL", "AP_300"),
     *both("Frequent categories lose at most a point by EFL", "EFL", "FL", "APf_300", "same"),
@@ -57,6 +57,9 @@ CLAIMS: list[Claim] = [
         "AP_300",
     ),
     *both("EFL widens the score margin of rare categories (Figure 4)", "EFL", "FL", "margin_r"),
+]
+
+PART_CLAIMS: list[Claim] = [
     *rare_and_all("The weighting factor alone helps (Table 3)", scan("EFL, weighting only"), main("FL")),
     *rare_and_all("The focusing factor alone helps (Table 3)", scan("EFL, focusing only"), main("FL")),
     *rare_and_all("Both are better than weighting alone (Table 3)", main("EFL"), scan("EFL, weighting only")),
@@ -76,7 +79,9 @@ CLAIMS: list[Claim] = [
     Claim("Decay of the classifier's bias helps EFL (section 5)", main("EFL"), scan("EFL, bias decay none"), "AP_300"),
 ]
 
-CONTROLS: list[Claim] = [
+CLAIMS = [*LOSS_CLAIMS, *PART_CLAIMS]
+
+WEIGHT_CONTROLS: list[Claim] = [
     Claim("Three times the classification loss lifts FL", main("FL x 3"), main("FL"), "APr_300"),
     Claim("EFL beats FL of three times its weight", main("EFL"), main("FL x 3"), "APr_300"),
     *both("At three times the weight EFL still beats FL", "EFL x 3", "FL x 3", "APr_300"),
@@ -86,6 +91,11 @@ CONTROLS: list[Claim] = [
     *rare_and_all("With SGD, EFL beats FL of three times its weight", scan("EFL, SGD"), scan("FL x 3, SGD")),
     Claim("With SGD, EFL beats FL", scan("EFL, SGD"), scan("FL, SGD"), "APr_300"),
     Claim("With SGD, EFL beats FL at three times the weight", scan("EFL x 3, SGD"), scan("FL x 3, SGD"), "APr_300"),
+    Claim("Three times the classification loss lifts EFL", main("EFL x 3"), main("EFL"), "AP_300"),
+    Claim("With SGD, three times the classification loss lifts EFL", scan("EFL x 3, SGD"), scan("EFL, SGD"), "AP_300"),
+]
+
+SAMPLING_CONTROLS: list[Claim] = [
     *both("EFL beats FL at 20 detections an image", "EFL", "FL", "APr_20"),
     *both("EQFL beats QFL at 20 detections an image", "EQFL", "QFL", "APr_20"),
     Claim("EFL beats FL by AP-fixed", main("EFL"), main("FL"), "APr_fixed"),
@@ -97,8 +107,9 @@ CONTROLS: list[Claim] = [
     Claim("RFS lifts frequent categories of EFL", main("EFL, RFS"), main("EFL"), "APf_300"),
     Claim("RFS lifts frequent categories of EQFL", main("EQFL, RFS"), main("EQFL"), "APf_300"),
     *both("EQFL is better than EFL", "EQFL", "EFL", "AP_300"),
-    Claim("Three times the classification loss lifts EFL", main("EFL x 3"), main("EFL"), "AP_300"),
-    Claim("With SGD, three times the classification loss lifts EFL", scan("EFL x 3, SGD"), scan("EFL, SGD"), "AP_300"),
+]
+
+SETTING_CONTROLS: list[Claim] = [
     Claim("A statistic without alpha is better for EFL", scan("EFL, statistic without alpha"), main("EFL"), "APr_300"),
     Claim("A stronger decay of the bias helps EFL", scan("EFL, bias decay 15"), main("EFL"), "APr_300"),
     Claim("With prior 0.01 EFL is better than FL", scan("EFL, prior 0.01"), scan("FL, prior 0.01"), "APr_300"),
@@ -108,6 +119,8 @@ CONTROLS: list[Claim] = [
     Claim("FL is better with prior 0.05 than with 0.01", main("FL"), scan("FL, prior 0.01"), "AP_300"),
     *rare_and_all("EFL with prior 0.05 beats FL with 0.01", main("EFL"), scan("FL, prior 0.01")),
 ]
+
+CONTROLS = [*WEIGHT_CONTROLS, *SAMPLING_CONTROLS, *SETTING_CONTROLS]
 
 SOFTMAX = ("two_stage", "Faster R-CNN, softmax")
 

@@ -24,6 +24,7 @@ S_SCAN = {0: ("cpu", "FL"), 1: ("mechanism", "EFL, s 1"), 2: ("mechanism", "EFL,
 def render_all(folder: Path, runs: Rows, courses: Rows, regime: Rows) -> list[Path]:
     """Write every figure for which there are rows; returns their paths."""
     makers = {
+        "study_summary.png": lambda: render_summary(runs),
         "study_differences.png": lambda: render_differences(runs, [*CLAIMS, *CONTROLS]),
         "study_course.png": lambda: render_course(courses),
         "study_shares.png": lambda: render_shares(runs),
@@ -38,6 +39,30 @@ def render_all(folder: Path, runs: Rows, courses: Rows, regime: Rows) -> list[Pa
             figure.savefig(folder / name, dpi=DPI, bbox_inches="tight", metadata={"Software": None})
             paths.append(folder / name)
     return paths
+
+
+def render_summary(runs: Rows) -> Figure | None:
+    """AP of all, rare and frequent categories of four losses, without and with RFS: mean and interval over seeds."""
+    losses = [n for n in ("FL", "EFL", "QFL", "EQFL") if by_seed(runs, "cpu", n, "AP_300")]
+    if not losses:
+        return None
+    figure = Figure(figsize=(9, 3.2))
+    for axes, metric, name in zip(
+        figure.subplots(1, 3), ("AP_300", "APr_300", "APf_300"), ("all", "rare", "frequent"), strict=True
+    ):
+        for shift, rfs, color, label in ((-0.15, "", COLORS["5"], "without RFS"), (0.15, ", RFS", COLORS["r"], "RFS")):
+            found = [mean_of(runs, "cpu", loss + rfs, metric) for loss in losses]
+            half = [0 if math.isnan(f.half) else f.half for f in found]
+            places = np.arange(len(losses)) + shift
+            axes.errorbar(places, [f.mean for f in found], half, fmt="o", color=color, ms=5, capsize=3, label=label)
+        axes.set_xticks(range(len(losses)), losses, fontsize=9)
+        axes.set_xlim(-0.5, len(losses) - 0.5)
+        axes.set_ylim(0, 48)
+        axes.grid(axis="y", lw=0.3)
+        axes.set_title(f"AP, {name} categories", fontsize=10)
+    figure.axes[0].legend(fontsize=8, loc="upper left")
+    figure.tight_layout()
+    return figure
 
 
 def render_differences(runs: Rows, claims: Sequence[Claim]) -> Figure | None:

@@ -6,7 +6,7 @@
                                                                          # agree with the published ones
 
 A table of the page stands between two comments, `<!-- table NAME -->` and `<!-- end -->`; the text around is written
-by hand.
+by hand. A table of more than 25 rows is a csv file in docs/results; the page links it and shows some of its rows.
 """
 
 from __future__ import annotations
@@ -18,16 +18,37 @@ from pathlib import Path
 
 from studies.figures import render_all
 from studies.records import COURSES, EARLIER, REGIME, RUNS, read_rows
-from studies.tables import TABLES, Rows
+from studies.tables import LIMIT, LONG, TABLES, Rows, Table
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE, DATA, IMAGES = DOCS / "results.md", DOCS / "results", DOCS / "images"
 BLOCK = re.compile(r"(<!-- table ([\w -]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
+def block(name: str, table: Table | str) -> str:
+    """What the page holds of a table: all of it, or the link to its csv file and the rows that `LONG` names."""
+    if isinstance(table, str) or len(table.body) <= LIMIT:
+        return str(table)
+    long = LONG[name]
+    file = long.source or f"{name}.csv"
+    line = f"[results/{file}](results/{file}): {long.says}; {len(table.body)} rows."
+    if long.keep is None:
+        return line
+    part = table.rows_where(long.keep)
+    return f"{line} {long.shown}:\n\n{part}" if part.body else f"{line} {long.shown}: none."
+
+
 def render(text: str, runs: Rows, regime: Rows, earlier: Rows) -> str:
     """The page with every table made again."""
-    return BLOCK.sub(lambda found: f"{found[1]}{TABLES[found[2]](runs, regime, earlier)}\n{found[3]}", text)
+    return BLOCK.sub(
+        lambda found: f"{found[1]}{block(found[2], TABLES[found[2]](runs, regime, earlier))}\n{found[3]}", text
+    )
+
+
+def long_tables(runs: Rows, regime: Rows, earlier: Rows) -> dict[str, str]:
+    """File name -> content of the csv files of tables too long for the page."""
+    tables = {name: TABLES[name](runs, regime, earlier) for name, long in LONG.items() if long.source is None}
+    return {f"{name}.csv": table.csv() for name, table in tables.items() if isinstance(table, Table)}
 
 
 def main() -> None:
@@ -48,7 +69,10 @@ def main() -> None:
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, DATA / name)
     render_all(IMAGES, runs, courses, regime)
-    PAGE.write_text(render(PAGE.read_text(encoding="utf-8"), runs, regime, read_rows(DATA / EARLIER)), encoding="utf-8")
+    earlier = read_rows(DATA / EARLIER)
+    for name, content in long_tables(runs, regime, earlier).items():
+        (DATA / name).write_text(content, encoding="utf-8")
+    PAGE.write_text(render(PAGE.read_text(encoding="utf-8"), runs, regime, earlier), encoding="utf-8")
 
 
 if __name__ == "__main__":

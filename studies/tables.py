@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from studies import regime
-from studies.claims import CLAIMS, CONTROLS, TWO_STAGE, Claim
+from studies.claims import (
+    CLAIMS,
+    CONTROLS,
+    LOSS_CLAIMS,
+    PART_CLAIMS,
+    SAMPLING_CONTROLS,
+    SETTING_CONTROLS,
+    TWO_STAGE,
+    WEIGHT_CONTROLS,
+    Claim,
+)
 from studies.compare import Estimate, estimate, overlap, paired, verdict
 from studies.grid import SETS, Set
+from studies.records import REGIME, RUNS
 
 Rows = Sequence[dict[str, str]]
 
@@ -67,12 +81,30 @@ def signed(found: Estimate, digits: int = 1) -> str:
     return text if math.isnan(found.half) else f"{text} [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
 
 
-def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return "\n".join([*lines, *("| " + " | ".join(line) + " |" for line in body)])
+@dataclass(frozen=True)
+class Table:
+    head: Sequence[str]
+    body: Sequence[Sequence[str]]
+
+    def __str__(self) -> str:
+        """The table in markdown."""
+        lines = ["| " + " | ".join(self.head) + " |", "|" + "---|" * len(self.head)]
+        return "\n".join([*lines, *("| " + " | ".join(line) + " |" for line in self.body)])
+
+    def csv(self) -> str:
+        """The same cells as a csv file, without markdown's bold type."""
+        text = io.StringIO()
+        plain = [[cell.replace("**", "") for cell in line] for line in self.body]
+        csv.writer(text, lineterminator="\n").writerows([self.head, *plain])
+        return text.getvalue()
+
+    def rows_where(self, keep: Callable[[dict[str, str]], bool]) -> Table:
+        return Table(self.head, [line for line in self.body if keep(dict(zip(self.head, line)))])
 
 
-def case_table(rows: Rows, set_name: str, keep: Callable[[str], bool], metrics: Sequence[str], digits: int = 1) -> str:
+def case_table(
+    rows: Rows, set_name: str, keep: Callable[[str], bool], metrics: Sequence[str], digits: int = 1
+) -> Table:
     """Mean and interval of each metric for the cases of a set that `keep` takes; cases without a run say so."""
     body = []
     for case in SETS[set_name].cases:
@@ -85,7 +117,7 @@ def case_table(rows: Rows, set_name: str, keep: Callable[[str], bool], metrics: 
         places = [max(digits, 2) if m.startswith("g_") else digits for m in metrics]
         means = [number(mean_of(rows, set_name, case.name, m), n) for m, n in zip(metrics, places)]
         body.append([case.name, str(count), *means])
-    return markdown(["case", "seeds", *metrics], body)
+    return Table(["case", "seeds", *metrics], body)
 
 
 def difference(rows: Rows, claim: Claim) -> Estimate:
@@ -93,7 +125,7 @@ def difference(rows: Rows, claim: Claim) -> Estimate:
     return paired(ours, by_seed(rows, claim.theirs[0], claim.theirs[1], claim.metric))
 
 
-def claim_table(rows: Rows, claims: Sequence[Claim], words: dict[str, str]) -> str:
+def claim_table(rows: Rows, claims: Sequence[Claim], words: dict[str, str]) -> Table:
     """Claim, comparison, paired difference with its interval, seeds, verdict (in other `words` where given)."""
     body = []
     for claim in claims:
@@ -109,10 +141,10 @@ def claim_table(rows: Rows, claims: Sequence[Claim], words: dict[str, str]) -> s
                 words.get(found_verdict, found_verdict),
             ]
         )
-    return markdown(["claim", "paired difference of", "mean [95 %]", "seeds", "verdict"], body)
+    return Table(["claim", "paired difference of", "mean [95 %]", "seeds", "verdict"], body)
 
 
-def agreement_table(rows: Rows, other: Rows) -> str:
+def agreement_table(rows: Rows, other: Rows) -> Table:
     """Claims that both studies have runs for: both differences, whether their intervals overlap, both verdicts."""
     body = []
     for claim in (*CLAIMS, *CONTROLS):
@@ -125,7 +157,7 @@ def agreement_table(rows: Rows, other: Rows) -> str:
         both = verdicts[0] if verdicts[0] == verdicts[1] else f"{verdicts[0]}; **{verdicts[1]}**"
         numbers = [signed(side, digits) for side in found]
         body.append([f"{claim.text}: {claim.metric}", *numbers, "yes" if overlap(*found) else "**no**", both])
-    return markdown(["claim", "these runs", "the others", "intervals overlap", "verdict; of the others"], body)
+    return Table(["claim", "these runs", "the others", "intervals overlap", "verdict; of the others"], body)
 
 
 def agreement_of_levels(rows: Rows, other: Rows) -> str:
@@ -143,14 +175,14 @@ def agreement_of_levels(rows: Rows, other: Rows) -> str:
     )
 
 
-def run_table(rows: Rows) -> str:
+def run_table(rows: Rows) -> Table:
     """Every run that there is, one line each."""
     columns = ("AP_300", "APr_300", "APc_300", "APf_300", "g_r", "g_c", "g_f", "seconds", "processor_seconds")
     body = [[r["set"], r["case"], r["seed"], *(r.get(c, "") or "-" for c in columns)] for r in rows]
-    return markdown(["set", "case", "seed", *columns], body)
+    return Table(["set", "case", "seed", *columns], body)
 
 
-def cost_table(rows: Rows) -> str:
+def cost_table(rows: Rows) -> Table:
     """Runs, processor seconds in all, and what two cores need for them."""
     body = []
     for name in ("start", *SETS):
@@ -159,10 +191,10 @@ def cost_table(rows: Rows) -> str:
             total, cores = sum(seconds), min(2, len(seconds))
             numbers = (f"{total / len(seconds):.0f}", f"{total / 60:.1f}", f"{total / 60 / cores:.1f}")
             body.append([name, str(len(seconds)), *numbers])
-    return markdown(["set", "runs", "processor seconds a run", "processor minutes", "minutes on two idle cores"], body)
+    return Table(["set", "runs", "processor seconds a run", "processor minutes", "minutes on two idle cores"], body)
 
 
-def missing_table(rows: Rows) -> str:
+def missing_table(rows: Rows) -> Table:
     """Every set: how many of its runs are in the csv, and the command for the rest."""
     body = []
     for name, found in SETS.items():
@@ -170,19 +202,19 @@ def missing_table(rows: Rows) -> str:
         there = len({(r["case"], r["seed"]) for r in rows if r["set"] == name})
         state = "complete" if there == wanted else "not run" if there == 0 else "in part"
         body.append([name, f"{there} of {wanted}", state, f"`python -m studies --set {name}`"])
-    return markdown(["set", "runs", "state", "command"], body)
+    return Table(["set", "runs", "state", "command"], body)
 
 
-def full_table(found: Set) -> str:
+def full_table(found: Set) -> Table:
     """The cases of a set and what they change."""
     body = []
     for case in found.cases:
         settings = ", ".join(f"{k} {v}" for k, v in case.settings.items())
         body.append([case.name, settings, str(case.seeds), case.amp or "float32", case.needs or "-"])
-    return markdown(["case", "settings", "seeds", "precision", "needs the setting"], body)
+    return Table(["case", "settings", "seeds", "precision", "needs the setting"], body)
 
 
-def regime_table(places: Rows) -> str:
+def regime_table(places: Rows) -> Table:
     """Each place of the grid and group: prior, median resting score, expected and measured share at g = 1, mean g."""
     body = []
     for r in places:
@@ -192,15 +224,15 @@ def regime_table(places: Rows) -> str:
             + [f"{value(r, name):.2f}" for name in ("expected", "saturated", "g")]
         )
     head = ("categories", "px", "prior", "group", "seen", "pi (median)", "resting p (median)", "expected at g = 1")
-    return markdown([*head, "measured at g = 1", "mean g"], body)
+    return Table([*head, "measured at g = 1", "mean g"], body)
 
 
-def lvis_rest_table() -> str:
+def lvis_rest_table() -> Table:
     body = [
         [r["sampling"], r["group"], f"{r['share']:.1e}", f"{r['rest']:.4f}", f"{r['expected']:.2f}"]
         for r in regime.lvis_rest()
     ]
-    return markdown(["sampling", "group", "pi (median)", "resting p (median)", "expected at g = 1"], body)
+    return Table(["sampling", "group", "pi (median)", "resting p (median)", "expected at g = 1"], body)
 
 
 def is_rfs(name: str) -> bool:
@@ -209,9 +241,15 @@ def is_rfs(name: str) -> bool:
 
 CONTROL_WORDS = {"reproduced": "holds", "not reproduced": "does not hold"}
 
-TABLES: dict[str, Callable[[Rows, Rows, Rows], str]] = {
-    "claims": lambda runs, *_: claim_table(runs, CLAIMS, {}),
-    "controls": lambda runs, *_: claim_table(runs, CONTROLS, CONTROL_WORDS),
+LIMIT = 25
+"""Rows of a table on the page at most; the rows of a longer one are in a csv file."""
+
+TABLES: dict[str, Callable[[Rows, Rows, Rows], Table | str]] = {
+    "claims of the losses": lambda runs, *_: claim_table(runs, LOSS_CLAIMS, {}),
+    "claims of the parts": lambda runs, *_: claim_table(runs, PART_CLAIMS, {}),
+    "controls of the weight": lambda runs, *_: claim_table(runs, WEIGHT_CONTROLS, CONTROL_WORDS),
+    "controls of sampling": lambda runs, *_: claim_table(runs, SAMPLING_CONTROLS, CONTROL_WORDS),
+    "controls of settings": lambda runs, *_: claim_table(runs, SETTING_CONTROLS, CONTROL_WORDS),
     "losses": lambda runs, *_: case_table(runs, "cpu", lambda n: not is_rfs(n), LEVELS),
     "losses with RFS": lambda runs, *_: case_table(runs, "cpu", is_rfs, LEVELS),
     "scans": lambda runs, *_: case_table(runs, "mechanism", lambda n: True, (*LEVELS[:4], *BALANCE[:3])),
@@ -229,3 +267,34 @@ TABLES: dict[str, Callable[[Rows, Rows, Rows], str]] = {
     "runs": lambda runs, *_: run_table(runs),
 }
 """Name in the page -> table from the rows of runs.csv, regime.csv and runs_earlier.csv."""
+
+
+@dataclass(frozen=True)
+class Long:
+    """How a table of more than `LIMIT` rows stands in the page: what its rows are, and the rows that are shown.
+
+    source: the published csv file that has the same rows already, with more columns; None: the table is written to a
+    file of its own.
+    """
+
+    says: str
+    shown: str = ""
+    keep: Callable[[dict[str, str]], bool] | None = None
+    source: str | None = None
+
+
+LONG: dict[str, Long] = {
+    "regime": Long(
+        "each place of the map and each group, with the share of positives, the resting score and g",
+        "Images of 128 pixels, priors 0.1 and 0.01",
+        lambda row: row["px"] == "128" and row["prior"] in ("0.1", "0.01"),
+        REGIME,
+    ),
+    "agreement": Long(
+        "each claim and control of the set cpu, with the difference in both studies and both verdicts",
+        "Those whose verdict or interval does not agree",
+        lambda row: "**" in row["intervals overlap"] + row["verdict; of the others"],
+    ),
+    "runs": Long("each run, with its settings and every measurement", source=RUNS),
+}
+"""Tables that are longer than `LIMIT`."""

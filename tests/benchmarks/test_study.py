@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,19 @@ from studies.grid import EXP_FILE, SETS, START_FILES, STARTS, TWO_STAGE_FILE, Ca
 from studies.measure import CAPS, experiment, make_start, run
 from studies.records import COURSES, EARLIER, REGIME, RUNS, append_rows, key_of, read_rows
 from studies.regime import LVIS_PRIORS, POSITIVES_A_BOX, lvis_rest, resting_score
-from studies.tables import TABLES, agreement_of_levels, agreement_table, by_seed, difference, number, signed
+from studies.tables import (
+    LIMIT,
+    LONG,
+    TABLES,
+    Long,
+    Table,
+    agreement_of_levels,
+    agreement_table,
+    by_seed,
+    difference,
+    number,
+    signed,
+)
 from studies.thresholds import cell, scores_of
 from studies.worker import run_name, train_job
 from yolox_lt.assign.atss import ATSSAssigner
@@ -315,7 +328,7 @@ def rows_with(differences):
     ],
 )
 def test_agreement__of_two_studies_by_hand(other, again):
-    lines = agreement_table(rows_with((1, 2, 3)), rows_with(other)).splitlines()
+    lines = str(agreement_table(rows_with((1, 2, 3)), rows_with(other))).splitlines()
     assert len(lines) == 3  # no other claim compares the two by this metric
     assert lines[2].endswith(again)
     assert lines[2].startswith("| EFL lifts rare categories over FL")
@@ -331,7 +344,33 @@ def test_agreement_of_levels__counts_means_by_hand():
 def test_page__tables_are_those_of_the_csv_files():
     text = page.PAGE.read_text(encoding="utf-8")
     assert set(TABLES) == {name for _, name, _ in page.BLOCK.findall(text)}
-    assert page.render(text, *(read_rows(page.DATA / name) for name in (RUNS, REGIME, EARLIER))) == text
+    rows = [read_rows(page.DATA / name) for name in (RUNS, REGIME, EARLIER)]
+    assert page.render(text, *rows) == text
+    files = page.long_tables(*rows)
+    assert set(files) == {"agreement.csv"}
+    for name, content in files.items():
+        assert (page.DATA / name).read_text(encoding="utf-8") == content
+
+
+def test_page__no_table_is_longer_than_the_limit_and_long_ones_are_linked():
+    text = page.PAGE.read_text(encoding="utf-8")
+    for part in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        assert len(part.splitlines()) <= LIMIT + 2, part.splitlines()[0]
+    for link in re.findall(r"\]\((results/[^)]+)\)", text):
+        assert (page.PAGE.parent / link).is_file(), link
+    for name, long in LONG.items():
+        assert f"(results/{long.source or f'{name}.csv'}): {long.says}" in text
+
+
+@pytest.mark.parametrize("kept", ["1", "none of them"])
+def test_block__a_long_table_is_a_link_and_the_rows_that_are_kept(kept, monkeypatch):
+    body = [[str(i), "**a**, b"] for i in range(LIMIT)]
+    monkeypatch.setitem(LONG, "x", Long("numbers", "The first", lambda row: row["n"] == kept))
+    assert page.block("x", Table(["n", "m"], body)).count("\n") == LIMIT + 1  # not too long: all of it
+    long = Table(["n", "m"], [*body, ["99", "c"]])
+    shown = "\n\n| n | m |\n|---|---|\n| 1 | **a**, b |" if kept == "1" else " none."
+    assert page.block("x", long) == f"[results/x.csv](results/x.csv): numbers; {LIMIT + 1} rows. The first:{shown}"
+    assert long.csv().splitlines()[:2] == ["n,m", '0,"a, b"']
 
 
 def test_page__every_published_run_is_of_the_grid_and_complete():
