@@ -201,7 +201,7 @@ def disturb(experiment: Experiment, kills: int, rng: np.random.Generator) -> Res
 def kill_once(
     experiment: Experiment, output: Path, moment: str, seconds: float, rng: np.random.Generator, result: Result
 ) -> bool:
-    """Go on with a run and kill it; True if it came to its end before."""
+    """Resume a run and kill it; True if it came to its end before."""
     number = int(rng.integers(1, MOMENTS[moment][1] + 1)) if moment in MOMENTS else 1
     processes = experiment.start(output, moment, number)
     statuses = end(processes, wait(processes, seconds), signal.SIGKILL)
@@ -209,7 +209,7 @@ def kill_once(
 
 
 def stop_once(experiment: Experiment, output: Path, number: signal.Signals, seconds: float, result: Result) -> bool:
-    """Go on with a run and ask it to stop; True if it came to its end before."""
+    """Resume a run and ask it to stop; True if it came to its end before."""
     processes = experiment.start(output)
     statuses = end(processes, wait(processes, seconds), number)
     if set(statuses) == {EXIT_STATUS}:

@@ -58,7 +58,7 @@ def make_step(
     criterion = (exp.get_criterion() if criterion is None else criterion).to(device)
     optimizer = exp.get_optimizer(batch, model)
     for group in optimizer.param_groups:
-        group["lr"] = 1e-5  # nothing is to be learnt from made-up images
+        group["lr"] = 1e-5  # made-up images: nothing to learn
     images = torch.randint(0, 255, (batch, 3, *size), dtype=torch.uint8, device=device)
     boxes, labels = objects(12, *size, exp.num_classes, device)
 

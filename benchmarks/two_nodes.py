@@ -8,7 +8,7 @@ code and the data are shared. Killing a node is SIGKILL to every process of its 
 
     same        losses, weights and everything else of the run equal those of one node with two ranks, bit by bit
     lost        one node is killed: the other ends with one sentence, in time
-    restart     a rank is killed: the agents start both again, and the run goes on from its last checkpoint, also with
+    restart     a rank is killed: the agents start both again, and the run resumes from its last checkpoint, also with
                 an earlier run's checkpoints in the folder, which stay
     annotations only rank 0 parses the annotations
     folder      a run folder that only rank 0's node can see, also when the run is resumed
@@ -286,7 +286,10 @@ def restart(data: Path, work: Path, nodes: list[Node]) -> str:
         assert found == [], found
         line = next(line for line in run.log(0).splitlines() if "resumed after iteration" in line)
         told.append(f"rank {gone} ({'c10d' if elastic else 'static'}): {line.rpartition('resumed ')[2]}")
-    return "; ".join(told) + "; then equal to an unbroken run, bit by bit, and the earlier run's checkpoints are there"
+    return (
+        "; ".join(told)
+        + "; then equal to an uninterrupted run, bit by bit, and the earlier run's checkpoints are there"
+    )
 
 
 def annotations(data: Path, work: Path, nodes: list[Node]) -> str:
@@ -324,11 +327,11 @@ def folder(data: Path, work: Path, nodes: list[Node]) -> str:
     run.finish()
     found = differences(reference, run.output / "run")
     assert found == [], found
-    return f"stopped after iteration {stopped}, resumed, equal to an unbroken run that both nodes see, bit by bit"
+    return f"stopped after iteration {stopped}, resumed, equal to an uninterrupted run that both nodes see, bit by bit"
 
 
 def address(data: Path, work: Path, nodes: list[Node]) -> str:
-    """Gloo is not told its interface, and the host name leads nowhere in these namespaces."""
+    """Gloo is not told its interface, and the host name does not resolve in these namespaces."""
     run = Run(data, work / "address", nodes)
     run.start(address=False)
     statuses = run.wait(TO_END)

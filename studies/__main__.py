@@ -34,7 +34,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--set", default="cpu", choices=[*SETS, "full"], help="which runs (%(default)s)")
     options.add_argument("--only", action="append", help="cases by name; may be given several times")
-    options.add_argument("--seeds", type=int, help="at most so many seeds of each case")
+    options.add_argument("--seeds", type=int, help="at most this many seeds of each case")
     options.add_argument("--jobs", type=int, default=1, help="runs at a time, on a CPU one core each (%(default)s)")
     options.add_argument("--device", choices=("cpu", "cuda"), help="a GPU if there is one")
     options.add_argument("--folder", type=Path, default=FOLDER, help="of the study (%(default)s)")

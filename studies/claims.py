@@ -11,7 +11,7 @@ ProcessInfo = tuple[str, str]
 
 @dataclass(frozen=True)
 class Claim:
-    """ "`ours` has more of `metric` than `theirs`", or as much, within so many points."""
+    """ "`ours` has more of `metric` than `theirs`", or as much, within `within` points."""
 
     text: str
     ours: ProcessInfo

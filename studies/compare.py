@@ -49,7 +49,7 @@ def paired(ours: dict[str, float], theirs: dict[str, float]) -> Estimate:
 
 
 def verdict(difference: Estimate, claim: Literal["more", "same"], within: float = 1.0) -> Verdict:
-    """What a paired difference says about "ours is more", or about "ours is the same within so many points".
+    """What a paired difference says about "ours is more", or about "ours is the same within some points".
 
     Fewer than three seeds are inconclusive whatever they show.
     """

@@ -150,7 +150,7 @@ START_FILES = {"glyphs_two_stage": TWO_STAGE_FILE}
 
 
 def two_stage(seeds: int) -> tuple[Case, ...]:
-    """Faster R-CNN with each loss, then the second trainings on what softmax has learnt."""
+    """Faster R-CNN with each loss, then the second trainings on the trained softmax model."""
     plain: dict[str, Settings] = {
         "softmax": {},
         "EQL": {"cls_loss": "eql"},

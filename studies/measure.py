@@ -74,7 +74,7 @@ class Watch(Callback):
             self.note(done)
 
     def note(self, iteration: int) -> None:
-        """Keep the sums after so many iterations."""
+        """Keep the sums after this many iterations."""
         self.course[iteration] = self.pos.clone(), self.neg.clone()
 
     def rows(self, groups: np.ndarray) -> Iterator[Row]:

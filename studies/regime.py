@@ -1,4 +1,4 @@
-"""When g saturates: short trainings over a grid of categories, image sizes and priors, beside what theory expects.
+"""When g saturates: short trainings over a grid of categories, image sizes and priors, compared with the expectation.
 
     python -m studies.regime [--iterations 60] [--list]
 

@@ -63,4 +63,4 @@ def read_pil_image(image: PIL.Image.Image) -> np.ndarray:
             return np.repeat(grey[:, :, None], 3, axis=2)  # [H, W] -> [H, W, 3]
         return np.ascontiguousarray(np.asarray(upright.convert("RGB"))[:, :, ::-1])  # RGB -> BGR
     except (OSError, ValueError) as error:  # PIL decodes now; its file is cut off or closed
-        raise UserError(f"PIL image could not be read ({error}); open a whole file and keep it open") from error
+        raise UserError(f"PIL image could not be read ({error}); open a complete file and keep it open") from error

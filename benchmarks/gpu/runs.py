@@ -176,7 +176,7 @@ def nccl(setup: Setup, report: Report) -> None:
     )
     for part in ("model", "criterion"):
         same = all(torch.equal(value, resumed[part][name]) for name, value in whole[part].items())
-        report.check(f"resumed run equals the unbroken one bit for bit: {part}", same)
+        report.check(f"resumed run equals the uninterrupted one bit for bit: {part}", same)
 
 
 def overflow(setup: Setup, report: Report) -> None:

@@ -1,6 +1,6 @@
 """Pascal VOC: xml files below data_dir/Annotations, images below data_dir/JPEGImages, splits in ImageSets/Main.
 
-A folder with xml files alone does too (train_ann "train"); without class_names the names found are sorted.
+A folder with only xml files works too (train_ann "train"); without class_names the names found are sorted.
 """
 
 from yolox_lt.exp import OwnDataExp

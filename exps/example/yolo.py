@@ -1,4 +1,4 @@
-"""YOLO: text labels beside the images by the rule images/ -> labels/, splits and names in a data.yaml."""
+"""YOLO: text labels found by the rule images/ -> labels/, splits and names in a data.yaml."""
 
 from yolox_lt.exp import OwnDataExp
 

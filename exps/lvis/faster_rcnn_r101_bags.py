@@ -1,4 +1,4 @@
-"""BAGS on ResNet-101, LVIS (paper, Table 2): the baseline, then its classifier anew in groups."""
+"""BAGS on ResNet-101, LVIS (paper, Table 2): the baseline, then a new classifier in groups."""
 
 from __future__ import annotations
 

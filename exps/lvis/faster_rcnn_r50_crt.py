@@ -1,4 +1,4 @@
-"""cRT on ResNet-50, LVIS (paper, Table 2): the baseline, then its classifier anew with class-balanced sampling."""
+"""cRT on ResNet-50, LVIS (paper, Table 2): the baseline, then a new classifier with class-balanced sampling."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def test_commands__give_the_published_ap_beside_the_experiment(golden, tmp_path)
         assert line.startswith(f"python tools/eval.py -f exps/lvis/yolox_s_{loss}.py -c {tmp_path / 'out.pth'}")
         assert f"published AP {ap} if trained with {loss.upper()}, to be confirmed" in line
     assert done.commands("mine.py")[0] == f"python tools/eval.py -f mine.py -c {tmp_path / 'out.pth'}"
-    assert "cannot be told apart" in done.text()
+    assert "cannot be distinguished" in done.text()
 
 
 @pytest.mark.parametrize("size", MODELS)

@@ -163,7 +163,7 @@ def test_recognise__by_looking(folder, tmp_path) -> None:
         assert detect_format(folder / path) == kind, path
     (tmp_path / "list.txt").write_text("\n./images/a.jpg\n")
     assert detect_format(tmp_path / "list.txt") == "yolo"
-    with pytest.raises(UserError, match=r"holds no annotations that are known"):
+    with pytest.raises(UserError, match=r"holds no annotations of a known format"):
         detect_format(tmp_path)
     (tmp_path / "_annotations.coco.json").write_text("{}")
     assert detect_format(tmp_path) == "coco"

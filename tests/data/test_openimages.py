@@ -178,7 +178,9 @@ def test_index__a_packed_file_travels_by_path_and_is_checked(folder):
     assert not cache_path(folder / "train.index").exists()  # there is nothing to cache
     content = (folder / "train.index").read_bytes()
     (folder / "cut.index").write_bytes(content[:-100])
-    with pytest.raises(UserError, match=r"cut\.index: is not whole, of another version, or the cache of another file"):
+    with pytest.raises(
+        UserError, match=r"cut\.index: is not complete, of another version, or the cache of another file"
+    ):
         AnnotationIndex.load(folder / "cut.index")
     (folder / "a.json").write_text(
         json.dumps({"images": [{"id": 1, "width": 1, "height": 1}], "categories": [{"id": 1}]})

@@ -45,7 +45,7 @@ def test_lost_rank__the_other_ends_in_time_with_a_message(folder, name):
     other, lost = noted(folder, name)
     assert other["status"] == 1
     assert other["message"].startswith("another rank has ended or does not answer (")
-    assert "the last checkpoint is whole, continue with --resume" in other["message"]
+    assert "the last checkpoint is complete, continue with --resume" in other["message"]
     assert other["end"] - float((folder / name / "moment").read_text()) < SECONDS
     if name == "Killed":
         assert lost is None

@@ -80,7 +80,7 @@ def test_backbone__that_fits_in_part_is_said_with_the_settings_that_help(log):
     lost = [n for n in body if n not in source or source[n].shape != model.state_dict()[n].shape]
     assert 0 < len(lost) < len(body)
     start_from(model, None, {"model": source, "ema": None, "names": NAMES}, NAMES, "w.pth")
-    said = f"{len(lost)} of the {len(body)} tensors of the backbone do not fit and start anew"
+    said = f"{len(lost)} of the {len(body)} tensors of the backbone do not fit and start from new weights"
     assert any(said in line and "depth, width and depthwise" in line for line in log)
 
 
@@ -143,7 +143,9 @@ def test_fine_tuning__keeps_the_rows_of_categories_of_the_same_name(cls, weight,
             assert torch.equal(now[rows], wanted), (anchor, name)
     if each == 1 and cls is TwoStageExp:
         assert torch.equal(now[-1], old[-1])  # the background
-    assert any("2 of the same name keep their classifier rows; 2 start anew: 'D', 'E'" in line for line in log)
+    assert any(
+        "2 of the same name keep their classifier rows; 2 start from new weights: 'D', 'E'" in line for line in log
+    )
 
 
 def test_fine_tuning__scores_beside_an_objectness_are_not_those_of_an_iou_branch():

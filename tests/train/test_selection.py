@@ -75,7 +75,7 @@ def test_patience__ends_the_run_says_why_and_survives_a_resume(data, tmp_path, l
         Killed(scripted(data, tmp_path / "killed", script, patience=2), TrainOptions(4)).train()
     scripted(data, tmp_path / "killed", script, done=4, patience=2).get_trainer(TrainOptions(4, resume=True)).train()
     assert load_checkpoint(tmp_path / "killed/tiny/latest.pth")["epoch"] == 5
-    # A run that has stopped stops again at once, and goes on without patience.
+    # A run that has stopped stops again at once, and continues without patience.
     scripted(data, tmp_path, script, done=5, patience=2).get_trainer(TrainOptions(4, resume=True)).train()
     assert load_checkpoint(tmp_path / "tiny/latest.pth")["epoch"] == 5
     scripted(data, tmp_path, script, done=5).get_trainer(TrainOptions(4, resume=True)).train()

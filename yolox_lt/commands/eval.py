@@ -80,12 +80,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--fixed",
         action="store_true",
-        help="AP-fixed beside AP: the best 10,000 of every category, no limit an image; keeps more detections",
+        help="AP-fixed too: the best 10,000 of every category, no limit per image; keeps more detections",
     )
     parser.add_argument(
         "--pool",
         action="store_true",
-        help="AP-pool beside AP: the detections of AP-fixed, ranked in one list",
+        help="AP-pool too: the detections of AP-fixed, ranked in one list",
     )
     parser.add_argument(
         "--report", metavar="DIR", help="folder for a page of this evaluation: curves, errors, thresholds, images"
@@ -305,7 +305,7 @@ def keep_thresholds(
     same = category_thresholds(evaluator.index, detections, report, evaluator.labels, fixed=0.3)
     print("\n".join(thresholds_text(each, tuple(names), groups) for each in (made, same)))
     write_thresholds(path, evaluator.index, detections, report, precision)
-    logger.info(f"{path}: thresholds stored; demo and API use them unless told otherwise")
+    logger.info(f"{path}: thresholds stored; demo and API use them by default")
 
 
 def check_options(args: argparse.Namespace) -> None:

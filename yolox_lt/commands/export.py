@@ -25,7 +25,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     common.add_exp_of_checkpoint(parser)
     parser.add_argument("--format", choices=FORMATS, required=True, help="what to write")
-    parser.add_argument("-o", "--output", metavar="FILE", help="file to write; beside the checkpoint if not given")
+    parser.add_argument("-o", "--output", metavar="FILE", help="file to write; next to the checkpoint if not given")
     parser.add_argument(
         "--nms",
         action="store_true",
@@ -45,7 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--opset", type=int, default=17, help="version of ONNX's operators")
     parser.add_argument(
-        "--images", nargs="+", default=[], metavar="PATH", help="images to compare on, beside random ones"
+        "--images", nargs="+", default=[], metavar="PATH", help="images to compare on, in addition to random ones"
     )
     return parser
 

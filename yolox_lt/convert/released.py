@@ -103,7 +103,7 @@ def map_yolox(state: dict[str, Tensor], channels: str = "auto") -> Mapped:
     mapped.settings = yolox_settings(mapped.state, NUM_ANCHORS)
     mapped.settings |= {"anchor_scales": (3, 4), "neck_shortcut": True, "quality": "iou"}
     mapped.notes.append(
-        "EFL and EQFL cannot be told apart by the weights; detections do not depend on it, training on from here does"
+        "EFL and EQFL cannot be distinguished by the weights; detections do not depend on it, further training does"
     )
     return mapped
 

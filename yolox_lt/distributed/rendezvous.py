@@ -87,7 +87,7 @@ def check_gloo_address(master: str) -> None:
         return
     found = interface_towards(master)
     raise UserError(
-        f"the host name {name} stands for {address or 'no address'}, so other nodes would be told the loopback address "
+        f"the host name {name} stands for {address or 'no address'}, so other nodes would get the loopback address "
         f"of this one; export GLOO_SOCKET_IFNAME={found or 'NAME'} on every node, the network interface that leads to "
         f"{master} (`ip -br address` lists them)"
     )

@@ -25,7 +25,8 @@ class Protocol:
     lvis: the rules of LVIS: boxes whose "area" and detections whose width * height is not positive do not exist, the
         "ignore" field counts, and federated lists are obeyed where the file has them. Else those of COCO.
     pooled: one precision-recall curve over the detections of all categories (AP-pool).
-    recall_at: recall is also given for so many detections per image and category, as COCO does (AR1, AR10, AR100).
+    recall_at: recall is also given at these limits of detections per image and category, as COCO does (AR1, AR10,
+        AR100).
     """
 
     name: str

@@ -30,7 +30,7 @@ LONGEST_SIDE = 960
 
 PASSES = 30
 FEWEST, MOST = 1500, 30_000
-"""Without a budget: so many passes over the training images, but at least and at most so many iterations."""
+"""Without a budget: `PASSES` over the training images, but at least `FEWEST` and at most `MOST` iterations."""
 
 RARE_SHARE = 0.05
 """Share of the images below which a category is repeated."""
@@ -50,7 +50,7 @@ EPOCHS = 10
 EVAL_EVERY = 3
 SHORTEST_AVERAGE = 100.0
 """The run is cut into ten epochs whatever their number of images, with evaluations after epochs 3, 6, 9 and 10; weights
-are averaged over at least so many iterations. Our choices."""
+are averaged over at least this many iterations. Our choices."""
 
 MODELS: dict[str, dict[str, Any]] = {
     "yolox-nano": {"depth": 0.33, "width": 0.25, "depthwise": True},

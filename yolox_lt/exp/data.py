@@ -80,10 +80,10 @@ class DataExp(BaseExp):
     epoch_length: str = "dataset"
     # partners of mosaic and mixup: uniform over the images (released models), or same, drawn as the sampler draws
     partners: str = "uniform"
-    # at most so many iterations an epoch, None = all; a run is stated in iterations by epochs of a round number: with
-    # 10,000 it is max_epoch and milestones (in epochs) times 10,000 of them, while the images continue where they were
+    # at most this many iterations per epoch, None = all. A round number states a run in iterations: with 10,000 it has
+    # max_epoch and milestones (in epochs) times 10,000 of them; the epoch permutation continues across epochs
     max_iter: int | None = None
-    # exactly so many iterations an epoch, however many images there are; None = by epoch_length and max_iter
+    # exactly this many iterations per epoch, however many images there are; None = by epoch_length and max_iter
     epoch_iters: int | None = None
 
     # batches of wide or of tall images only, so that little is padding

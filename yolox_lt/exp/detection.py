@@ -92,7 +92,7 @@ class DetectorExp(WishesExp):
     # score that classes start from
     prior_prob: float = 0.01
     # deviation of the start weights of prediction layers, so that scores start at the prior; None: as released from
-    # scratch, FINE_TUNE_STD where layers start anew on trained features, which scatter the logits by far more
+    # scratch, FINE_TUNE_STD for new layers on trained features, which scatter the logits by far more
     fresh_std: float | None = None
     # label assigner, see get_assigner
     assigner: str = "atss"

@@ -214,7 +214,7 @@ class TwoStageExp(ResNetBodyExp):
         )
 
     def category_rows(self, content: dict[str, Any]) -> dict[str, CategoryRows]:
-        """As `WishesExp.category_rows`. The columns of BAGS' groups depend on all categories: they start anew."""
+        """As `WishesExp.category_rows`. The columns of BAGS' groups depend on all categories: their weights are new."""
         rows = {} if self.class_agnostic_boxes else {BOXES: CategoryRows(each=4)}
         if self.cls_loss != "bags" and type(self).get_cls_loss is TwoStageExp.get_cls_loss:
             rows[CLASSIFIER] = CategoryRows(extra=self.num_outputs() - self.num_classes)

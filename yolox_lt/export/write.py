@@ -66,7 +66,7 @@ def export(
 
     Args:
         detector: from `yolox_lt.load`. target: file to write; one that exists is replaced.
-        options: what to write. images: images to compare on beside random ones; as LoadedDetector takes them.
+        options: what to write. images: images to compare on, in addition to random ones; as LoadedDetector takes them.
 
     Raises:
         UserError: options that do not go together, a missing package, a file that cannot be written, or a file that

@@ -70,7 +70,7 @@ class GroupSoftmaxLoss(RegionLoss):
         return target
 
     def select(self, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Regions that count in each group, chosen anew in every step: bool [G, N].
+        """Regions that count in each group, chosen again in every step: bool [G, N].
 
         generator: on the CPU; None for the default one.
         """

@@ -22,7 +22,7 @@ PREDICTIONS = (
 """Beginnings of the names of the layers that predict scores, boxes and qualities of cells."""
 
 FINE_TUNE_STD = 0.001
-"""Deviation of prediction weights that start anew on trained features, see docs/losses.md for what others do."""
+"""Deviation of new prediction weights on trained features, see docs/losses.md for what others do."""
 
 
 def prior_bias(prior_prob: float) -> float:

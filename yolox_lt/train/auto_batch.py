@@ -22,7 +22,7 @@ def largest_batch(try_step: Callable[[int], float], most: int) -> int:
     """The largest power of two of images, up to `most`, that can be trained with; 0 if not even one can.
 
     Args:
-        try_step: trains with so many images -> the share of the memory that this took; raises torch.OutOfMemoryError.
+        try_step: trains with this many images -> the share of the memory that this took; raises torch.OutOfMemoryError.
     """
     found, size = 0, 1
     while size <= most:

@@ -155,7 +155,7 @@ def settle_buckets(network: nn.Module, device: torch.device) -> None:
     """Let DDP decide now, by one backward pass over a blank image, in which pieces gradients cross the ranks.
 
     It decides after the first backward pass of a process, and the order in which three or more ranks add up a gradient
-    depends on the pieces: the first step after a resume would be rounded in another way than in an unbroken run.
+    depends on the pieces: the first step after a resume would be rounded in another way than in an uninterrupted run.
     """
     network.eval()  # BatchNorm statistics stay
     predictions, _ = network(torch.zeros(1, 3, 64, 64, device=device).to(memory_format=torch.channels_last))

@@ -93,7 +93,7 @@ class Trainer:
                 if self.options.process.world_size > 1 and lost_rank(error):
                     raise UserError(
                         f"another rank has ended or does not answer ({str(error).splitlines()[0]}); the last "
-                        "checkpoint is whole, continue with --resume"
+                        "checkpoint is complete, continue with --resume"
                     ) from error
                 raise
             finally:
@@ -313,7 +313,7 @@ class Trainer:
         if run.iteration < run.data.no_aug_start < run.total:
             logger.info(
                 f"the {exp.no_aug_epochs} closing epochs without mosaic (no_aug_epochs), which often bring most, were "
-                "not trained; --resume with patience None goes on to them"
+                "not trained; --resume with patience None continues to them"
             )
 
     def say_stopped(self) -> None:

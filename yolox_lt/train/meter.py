@@ -15,7 +15,7 @@ METRIC_COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf"
 
 
 class IntervalMeter:
-    """Losses and speed every so many iterations.
+    """Losses and speed, averaged over some iterations.
 
     Args:
         interval: iterations. batch_size: images of a step over all ranks.

@@ -50,7 +50,7 @@ class NonFiniteGuard:
                     logger.warning(f"step left out: {describe(run, losses, batch)}")
                 return True
             if anywhere and finite:
-                raise UserError("the loss of another rank is not finite; the last checkpoint is whole")
+                raise UserError("the loss of another rank is not finite; the last checkpoint is complete")
         if finite:
             return False
         for state in run.criterion.step_states():
@@ -58,7 +58,7 @@ class NonFiniteGuard:
         after = f"after {self.dropped_in_a_row} steps left out in a row, " if self.dropped_in_a_row else ""
         raise UserError(
             f"{after}{describe(run, losses, batch)}; lower basic_lr_per_img, set clip_norm, look at these images, or "
-            "set nonfinite skip; the last checkpoint is whole"
+            "set nonfinite skip; the last checkpoint is complete"
         )
 
 

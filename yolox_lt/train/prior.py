@@ -23,7 +23,7 @@ def prior_line(logits: Tensor, prior: float, from_weights: bool) -> str:
     factor = start_factor(logits, prior)
     line = f"mean of p^3 on the first batch: {factor:.3g} times prior_prob^3 ({prior:g}^3)"
     if from_weights:
-        return f"{line}; 1 where a classifier starts anew, more where it was taken over"
+        return f"{line}; 1 where a classifier starts from new weights, more where it was loaded"
     return line if factor < FACTOR else f"{line}; fresh_std {FINE_TUNE_STD:g} starts every score at the prior"
 
 

@@ -119,14 +119,14 @@ def start_from(
     Prediction layers that do not fit start with small weights, so that their scores start at the prior.
 
     Where the checkpoint has other categories than `names`, or the same in another order, the rows of the classifier go
-    to the categories of the same names; the others start anew. The third branch of a
+    to the categories of the same names; the others start from new weights. The third branch of a
     head with fewer anchors is repeated for each of ours, so official YOLOX's objectness starts the IoU branch. What
     was loaded, repeated and left is reported.
 
     Args:
         anew: beginnings of the names of parameters that are not taken over, see `DetectorExp.layers_anew`.
-        fresh_std: deviation of the weights of prediction layers that start anew, None for `FINE_TUNE_STD`.
-        rows: see `WishesExp.category_rows`; what is not in it starts anew where the categories differ.
+        fresh_std: deviation of prediction layers' new weights, None for `FINE_TUNE_STD`.
+        rows: see `WishesExp.category_rows`; what is not in it starts from new weights where the categories differ.
 
     Raises:
         UserError: no tensor of the body fits.
@@ -149,8 +149,8 @@ def start_from(
     body, lost = (sum(name.startswith("backbone.") for name in group) for group in (own, left))
     if lost:
         logger.warning(
-            f"{path}: {lost} of the {body} tensors of the backbone do not fit and start anew, so much of what the "
-            "weights know is lost; set the network as they have it (depth, width and depthwise of a YOLOX)"
+            f"{path}: {lost} of the {body} tensors of the backbone do not fit and start from new weights, so much of "
+            "their training is lost; set the network as they have it (depth, width and depthwise of a YOLOX)"
         )
     if not same_categories:
         logger.info(f"{path}: {category_sentence(names, theirs, any(n.startswith(CLASSIFIERS) for n in moved))}")
@@ -210,7 +210,7 @@ def category_sentence(names: Sequence[str], theirs: Sequence[str], is_moved: boo
     if not kept:
         return "its categories are not those of this run, so the classifier is newly initialised"
     added = [repr(name) for label, name in enumerate(names) if label not in kept]
-    anew = f"; {len(added)} start anew: {', '.join(added)}" if added else ""
+    anew = f"; {len(added)} start from new weights: {', '.join(added)}" if added else ""
     return f"its categories are not those of this run; {len(kept)} of the same name keep their classifier rows{anew}"
 
 

@@ -281,6 +281,6 @@ class RunState:
         if (content["world"], content["batch_size"]) != (world_size, batch_size):
             logger.warning(
                 f"resuming a run of {content['world']} ranks and batch {content['batch_size']} with {world_size} and "
-                f"{batch_size}: the images left of the current pass are dealt again"
+                f"{batch_size}: the images left of the epoch permutation are divided again"
             )
         logger.info(f"{path}: resumed after iteration {self.iteration} of {self.total}")

@@ -1,4 +1,4 @@
-"""The formats of annotations by name, and how one is told from another."""
+"""The formats of annotations by name, and how a format is detected."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def detect_format(path: Path, given: str = "auto", formats: Mapping[str, Reader]
         if foreign is not None:
             raise UserError(f"{path}: {foreign}, {REMEDY}")
         raise UserError(
-            f"{path}: holds no annotations that are known: one COCO json, VOC xml files (also below Annotations), a "
+            f"{path}: holds no annotations of a known format: one COCO json, VOC xml files (also below Annotations), a "
             "YOLO data.yaml, labelme's json files or CVAT's annotations.xml; give the file itself, or name the format "
             "(data_format, --format)"
         )

@@ -111,7 +111,7 @@ def read_packed(path: Path) -> Columns:
     columns = read_cache(path, PACKED_KEY)
     if columns is None:
         raise UserError(
-            f"{path}: is not whole, of another version, or the cache of another file; write it again with "
+            f"{path}: is not complete, of another version, or the cache of another file; write it again with "
             "tools/convert_dataset.py, or give the file that it was made from"
         )
     return columns

@@ -13,7 +13,7 @@ from yolox_lt.data.frequency import image_category_pairs
 def split_images(index: AnnotationIndex, share: float, seed: int = 0) -> tuple[Ints, Ints]:
     """Positions int64, ascending, of the training and of the validation images.
 
-    From the rarest category to the most frequent one, its images that have no part yet are dealt at random: so many to
+    From the rarest category to the most frequent one, its images that have no part yet are split at random: so many to
     validation that it has `share` of all images with the category, at least one and at most all but one. A category
     with a single image stays in training. Dealing rarer categories can leave another one in one part only; then an
     image is moved over, if every category of that image stays in both parts. Of several dealings the one is taken that

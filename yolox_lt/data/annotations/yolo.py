@@ -123,7 +123,7 @@ def read_yolo(found: YoloSet, options: ReadOptions) -> AnnotationFile:
     if not labelled:
         raise UserError(
             f"{label_path(found.images[0])}: none of the {len(images)} images has a file with labels; put them into "
-            "labels/ where the images are in images/, or beside the images"
+            "labels/ where the images are in images/, or next to the images"
         )
     categories = [CategoryEntry(k + 1, name) for k, name in sorted(found.names.items())]
     return AnnotationFile(images, categories, boxes, notes=orphan_notes(found, root))

@@ -113,7 +113,7 @@ def choose_glyphs(number: int) -> tuple[list[Glyph], np.ndarray]:
     if len(glyphs) < number:
         raise UserError(
             f"glyphs: num_categories is {number}, but the fonts of matplotlib give {len(glyphs)} characters "
-            f"that can be told apart; ask for at most {len(glyphs)}."
+            f"that can be distinguished; ask for at most {len(glyphs)}."
         )
     return glyphs, np.clip(shapes @ shapes.T, 0, 1)
 

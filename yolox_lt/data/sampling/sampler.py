@@ -36,7 +36,7 @@ class SamplerSegment(NamedTuple):
 
 
 def epoch_permutation(factors: np.ndarray, seed: int, number: int) -> np.ndarray:
-    """Image positions int64 of pass `number` over the repeated list, in the order in which they are dealt.
+    """Image positions int64 of pass `number` over the repeated list, in the order in which they are drawn.
 
     As in the released models the repeated list is permuted by NumPy's RandomState(number). Integer factors repeat
     exactly; fractional ones are rounded up with a probability equal to their fraction, again in each pass. Other seeds
@@ -112,7 +112,7 @@ def resume_stream(
 ) -> SampleStream:
     """What `stream` becomes after stretches with other ranks or batch sizes: no image of a pass is lost or repeated.
 
-    The images of the passes that were begun and that no batch has held come first, dealt to the ranks there are now;
+    The images of the passes that were begun and that no batch has held come first, divided among the present ranks;
     then the passes that nobody had begun. groups: as in `SampleSampler`.
     """
     rest, number, first = stream.rest, stream.first_pass, stream.first_number

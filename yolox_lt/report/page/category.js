@@ -1,5 +1,5 @@
 "use strict";
-// Everything about one category: numbers, pictures, balance over time, curves.
+// Everything about one category: numbers, images, balance over time, curves.
 
 const KINDS = { tp: "Best true positives", fp: "Worst false positives", missed: "Missed objects" };
 const RECALLS = Array.from({ length: 101 }, (_, i) => i / 100);
@@ -28,7 +28,7 @@ class CategoryPage {
       document.getElementById(id).addEventListener("click", () => this.show(this.table.neighbour(this.shown, step)));
   }
 
-  /** Of every run: pictures by label. Read when first needed: they are most of the page. */
+  /** Of every run: images by label. Read when first needed: they are most of the page. */
   get pictures() {
     const all = JSON.parse(document.getElementById("pictures").textContent);
     const byLabel = all.map((entries) => {

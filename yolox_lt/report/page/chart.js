@@ -1,5 +1,5 @@
 "use strict";
-// Charts as SVG from the same plain values that the PNG pictures are drawn from (chart.py).
+// Charts as SVG from the same plain values that the PNG images are drawn from (chart.py).
 
 const SVG = "http://www.w3.org/2000/svg";
 const HEIGHT = 250;

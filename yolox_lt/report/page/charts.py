@@ -171,8 +171,8 @@ def margin_chart(margins: Mapping[str, Floats], order: Ints, groups: np.ndarray 
             line = color if len(margins) > 1 else "all"
             series.append(Series(f"{name}, median of {window}", line, place[order], middle))
     note = (
-        "Mean score of true positives less that of false positives; larger: easier to tell apart. No point: one of the "
-        "two is missing. Figure 4 of the EFL paper."
+        "Mean score of true positives less that of false positives; larger: easier to distinguish. No point: one of "
+        "the two is missing. Figure 4 of the EFL paper."
     )
     return Chart("margin", "Score margin", "category", "margin", series, note)
 

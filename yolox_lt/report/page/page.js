@@ -51,7 +51,7 @@ function chooseTheme() {
 
 function notices() {
   const lines = [...data.missing, ...runs.flatMap((run) => run.notices)];
-  if (data.pictures_left_out) lines.push(`${COUNT(data.pictures_left_out)} pictures are not in this page, which would be too large or whose files are gone.`);
+  if (data.pictures_left_out) lines.push(`${COUNT(data.pictures_left_out)} images are not in this page, which would be too large or whose files are gone.`);
   byId("notices").append(...lines.map((line) => element("p", "notice", line)));
 }
 

@@ -1,5 +1,5 @@
 "use strict";
-// The table of all categories: sorted and filtered without building its rows anew.
+// The table of all categories: sorted and filtered without building its rows again.
 
 const PERCENT = (v) => (v === null ? "-" : (100 * v).toFixed(1));
 const DECIMALS = (digits) => (v) => (v === null ? "-" : v.toFixed(digits));

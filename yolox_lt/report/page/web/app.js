@@ -8,7 +8,7 @@ let picture = null; // ImageBitmap, or null where the browser cannot show the fi
 let answer = null; // the server's: { width, height, milliseconds, detections }
 let latest = 0; // number of the last upload; answers to earlier ones come too late
 
-// The colours of the library's own pictures: hues a golden angle apart.
+// The colours of the library's own images: hues a golden angle apart.
 function color(label) {
   const hue = (label * 0.6180339887498949) % 1, saturation = 0.75, value = 0.95 - 0.3 * (Math.floor(label / 8) % 2);
   const channel = (n) => {
@@ -54,7 +54,7 @@ async function start() {
 async function send(file) {
   const number = ++latest;
   if (file.size > model.max_bytes) {
-    say(`the file has ${(file.size / 2 ** 20).toFixed(1)} MB; give a picture of at most ${model.max_bytes / 2 ** 20} MB`, true);
+    say(`the file has ${(file.size / 2 ** 20).toFixed(1)} MB; give an image of at most ${model.max_bytes / 2 ** 20} MB`, true);
     return;
   }
   say("looking ...");
@@ -119,7 +119,7 @@ function show() {
 }
 
 function draw(shown) {
-  // Small pictures are enlarged, so that names can be read.
+  // Small images are enlarged, so that names can be read.
   const scale = Math.max(Math.min(1600 / Math.max(answer.width, answer.height), 4), 0.1);
   canvas.hidden = false;
   canvas.width = Math.round(answer.width * scale);
