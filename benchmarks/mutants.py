@@ -49,14 +49,16 @@ EVALUATION = ("tests/evaluate/test_lvis.py", "tests/evaluate/test_coco.py", "tes
 TESTS: dict[str, tuple[str, ...]] = {
     "yolox_lt/losses/balance.py": (
         *LOSSES,
+        "tests/losses/test_ratios.py",
         "tests/losses/test_region_golden.py",
         "tests/train/test_balance_history.py",
     ),
     "yolox_lt/losses/box.py": ("tests/losses/test_blocks.py", "tests/test_criterion.py"),
     "yolox_lt/losses/eqlv2.py": LOSSES,
-    "yolox_lt/losses/equalized.py": LOSSES,
+    "yolox_lt/losses/equalized.py": (*LOSSES, "tests/losses/test_beyond.py", "tests/losses/test_ratios.py"),
     "yolox_lt/losses/focal.py": LOSSES,
     "yolox_lt/losses/kernel.py": LOSSES,
+    "yolox_lt/losses/ratios.py": ("tests/losses/test_ratios.py", *LOSSES),
     "yolox_lt/assign/atss.py": ("tests/assign/test_atss.py", "tests/test_criterion.py"),
     "yolox_lt/assign/fcos.py": ("tests/assign/test_settings.py", "tests/assign/test_fcos.py"),
     "yolox_lt/assign/max_iou.py": (

@@ -45,8 +45,16 @@ TO_END = 60.0
 LOST = "error: another rank has ended or does not answer"
 
 
+DENIED = ("not permitted", "Permission denied", "Read-only file system", "not supported", "Unknown device type")
+"""What ip says where a machine does not let it make namespaces or links."""
+
+
 def why_not() -> str | None:
-    """What this machine lacks for two nodes, None if nothing."""
+    """What this machine lacks for two nodes, None if nothing.
+
+    Raises:
+        subprocess.CalledProcessError: ip fails for a reason that is not the machine's.
+    """
     if os.geteuid() != 0:
         return "needs root"
     if shutil.which("ip") is None:
@@ -55,6 +63,8 @@ def why_not() -> str | None:
         with two_nodes():
             return None
     except subprocess.CalledProcessError as error:
+        if not any(words in error.stderr for words in DENIED):
+            raise
         return f"network namespaces cannot be made here ({error.stderr.strip()})"
 
 
@@ -365,7 +375,7 @@ PARTS: dict[str, Callable[[Path, Path, list[Node]], str]] = {
 
 
 def main() -> int:
-    """Run the parts; the status is 1 if one fails."""
+    """Run the parts; the status is 1 if one fails, 2 if this machine cannot run them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", default=",".join(PARTS), help="%(default)s")
     parser.add_argument("--work", type=Path, help="folder of data and runs; a temporary one if not given")
@@ -373,7 +383,7 @@ def main() -> int:
     lacking = why_not()
     if lacking is not None:
         print(f"two nodes: not run, {lacking}")
-        return 0
+        return 2
     failed = 0
     with tempfile.TemporaryDirectory() as temporary:
         work = args.work or Path(temporary)

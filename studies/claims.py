@@ -129,3 +129,13 @@ TWO_STAGE: list[Claim] = [
     for case in ("Faster R-CNN, EQL", "Faster R-CNN, EQLv2", "Faster R-CNN, Seesaw", "cRT", "BAGS")
     for claim in rare_and_all(f"{case} is better than softmax (Tables 1, 2)", ("two_stage", case), SOFTMAX)
 ]
+
+FORM_PAIRS = [
+    ("uniform, EQFL", "uniform, QFL"),
+    ("RFS, EQFL", "RFS, QFL"),
+    ("RFS, EQFL, loss_ratio relative", "RFS, QFL"),
+    ("RFS, EQFL, loss_ratio samples", "RFS, QFL"),
+    ("RFS, EQFL, loss_ratio samples, loss_focus negatives", "RFS, QFL"),
+    ("RFS, EQFL, loss_ratio samples, loss_focus negatives", "RFS, EQFL"),
+]
+"""Cases of ratio.csv that are compared with each other."""

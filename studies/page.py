@@ -18,10 +18,10 @@ from pathlib import Path
 
 from studies.figures import render_all
 from studies.records import COURSES, EARLIER, REGIME, RUNS, read_rows
-from studies.tables import LIMIT, LONG, TABLES, Rows, Table
+from studies.tables import LIMIT, LONG, PUBLISHED, TABLES, Rows, Table
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-PAGE, DATA, IMAGES = DOCS / "results.md", DOCS / "results", DOCS / "images"
+PAGE, DATA, IMAGES = DOCS / "results.md", PUBLISHED, DOCS / "images"
 BLOCK = re.compile(r"(<!-- table ([\w -]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

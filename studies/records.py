@@ -10,6 +10,8 @@ from typing import Any
 RUNS, COURSES, REGIME = "runs.csv", "courses.csv", "regime.csv"
 EARLIER = "runs_earlier.csv"
 """Published rows that newer ones have replaced: the same runs from other starts."""
+FORMS = "ratio.csv"
+"""Published rows of exps/glyphs/tail.py with other forms of g."""
 
 Row = dict[str, Any]
 

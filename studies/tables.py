@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from studies import regime
 from studies.claims import (
     CLAIMS,
     CONTROLS,
+    FORM_PAIRS,
     LOSS_CLAIMS,
     PART_CLAIMS,
     SAMPLING_CONTROLS,
@@ -24,7 +26,7 @@ from studies.claims import (
 )
 from studies.compare import Estimate, estimate, overlap, paired, verdict
 from studies.grid import SETS, Set
-from studies.records import REGIME, RUNS
+from studies.records import FORMS, REGIME, RUNS, read_rows
 
 Rows = Sequence[dict[str, str]]
 
@@ -44,6 +46,9 @@ LEVELS = (
 BALANCE = ("g_r", "g_c", "g_f", "gamma_r", "gamma_c", "gamma_f", "weight_r", "weight_c", "weight_f")
 SCORES = ("pos_score_r", "neg_score_r", "margin_r", "pos_score_f", "neg_score_f", "margin_f")
 SHARES = ("pos_share_r", "pos_share_c", "pos_share_f", "neg_share_r", "neg_share_c", "neg_share_f")
+
+
+FORM_METRICS = ("AP", "AP50", "APr", "APc", "APf")
 
 
 def value(row: dict[str, str], metric: str) -> float:
@@ -83,6 +88,8 @@ def signed(found: Estimate, digits: int = 1) -> str:
 
 @dataclass(frozen=True)
 class Table:
+    """Cells as text. head: K names. body: lines of K cells each."""
+
     head: Sequence[str]
     body: Sequence[Sequence[str]]
 
@@ -99,6 +106,7 @@ class Table:
         return text.getvalue()
 
     def rows_where(self, keep: Callable[[dict[str, str]], bool]) -> Table:
+        """The lines, as cell by name of its column, that `keep` takes."""
         return Table(self.head, [line for line in self.body if keep(dict(zip(self.head, line)))])
 
 
@@ -235,11 +243,34 @@ def lvis_rest_table() -> Table:
     return Table(["sampling", "group", "pi (median)", "resting p (median)", "expected at g = 1"], body)
 
 
+def form_table(rows: Rows) -> Table:
+    """Mean AP of every case of ratio.csv over its own seeds."""
+    body = []
+    for case in dict.fromkeys(row["case"] for row in rows):
+        means = [mean_of(rows, "pair", case, metric) for metric in FORM_METRICS]
+        body.append([case, str(means[0].n), *(f"{found.mean:.1f}" for found in means)])
+    return Table(["case", "seeds", *FORM_METRICS], body)
+
+
+def form_differences(rows: Rows) -> Table:
+    """Differences of the cases of FORM_PAIRS over the seeds that both have, with 95 % intervals."""
+    body = []
+    for ours, theirs in FORM_PAIRS:
+        found = [
+            paired(by_seed(rows, "pair", ours, metric), by_seed(rows, "pair", theirs, metric))
+            for metric in FORM_METRICS
+        ]
+        body.append([f"{ours} - {theirs}", str(found[0].n), *map(signed, found)])
+    return Table(["paired difference of", "seeds", *FORM_METRICS], body)
+
+
 def is_rfs(name: str) -> bool:
     return name.endswith("RFS")
 
 
 CONTROL_WORDS = {"reproduced": "holds", "not reproduced": "does not hold"}
+
+PUBLISHED = Path(__file__).resolve().parents[1] / "docs" / "results"
 
 LIMIT = 25
 """Rows of a table on the page at most; the rows of a longer one are in a csv file."""
@@ -265,6 +296,8 @@ TABLES: dict[str, Callable[[Rows, Rows, Rows], Table | str]] = {
     "sets": lambda runs, *_: missing_table(runs),
     "cost": lambda runs, *_: cost_table(runs),
     "runs": lambda runs, *_: run_table(runs),
+    "forms of g": lambda *_: form_table(read_rows(PUBLISHED / FORMS)),
+    "differences of forms": lambda *_: form_differences(read_rows(PUBLISHED / FORMS)),
 }
 """Name in the page -> table from the rows of runs.csv, regime.csv and runs_earlier.csv."""
 

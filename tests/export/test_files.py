@@ -116,8 +116,9 @@ def test_dynamic_size__any_size_of_the_model(exported, images, kind, options):
         assert_same(detector(images, conf=0), at_size(file.detector, size)(images, conf=0), top=50)
 
 
-def test_own_normalisation__is_in_the_file(images, tmp_path):
-    detector = random_detector("star", images)
+@pytest.mark.parametrize("kind", ["star", "resnet"])
+def test_own_normalisation__is_in_the_file(kind, images, tmp_path):
+    detector = random_detector(kind, images)
 
     class Darker(type(detector.exp)):
         def normalize(self, images, content_sizes=None):

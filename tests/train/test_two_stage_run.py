@@ -101,7 +101,7 @@ def test_resume__goes_on_bit_for_bit(data, tmp_path, cls_loss):
     """Grouped random choices of anchors and regions too, in the middle of an epoch and with a worker process."""
     for kind, stop_at in (("whole", None), ("parts", 5)):
         changes = {"max_iter": 8, "checkpoint_interval": 5, "data_num_workers": 1}
-        trainer = Noting(two_stage_exp(data, tmp_path / kind, cls_loss, **changes), TrainOptions(1))
+        trainer = Noting(two_stage_exp(data, tmp_path / kind, cls_loss, **changes), TrainOptions(2))
         if stop_at is None:
             trainer.train()
             continue
@@ -115,7 +115,7 @@ def test_resume__goes_on_bit_for_bit(data, tmp_path, cls_loss):
         trainer.step = stop
         with pytest.raises(KeyboardInterrupt):
             trainer.train()
-        resumed = Noting(two_stage_exp(data, tmp_path / kind, cls_loss, **changes), TrainOptions(1, resume=True))
+        resumed = Noting(two_stage_exp(data, tmp_path / kind, cls_loss, **changes), TrainOptions(2, resume=True))
         resumed.train()
         assert len(resumed.history) == 3
     whole, parts = (load_checkpoint(tmp_path / kind / cls_loss / "latest.pth") for kind in ("whole", "parts"))

@@ -106,11 +106,10 @@ class GradientBalance(StepState):
         self.contribute(torch.stack([pos, neg]).to(self.pos_grad))
 
     def change(self, contribution: Tensor, finite: Tensor) -> None:
-        """Add [2, C] to the running sums and renew the ratio."""
-        if self.keep < 1:
-            kept = torch.where(finite, self.keep, 1.0)
-            self.pos_grad *= kept
-            self.neg_grad *= kept
+        """Forget by the horizon, add [2, C] to the running sums and renew the ratio."""
+        kept = torch.where(finite, self.keep, 1.0)  # [], 1 without a horizon
+        self.pos_grad *= kept
+        self.neg_grad *= kept
         self.pos_grad += contribution[0]
         self.neg_grad += contribution[1]
         self.ratio.copy_(torch.where(finite, self.rule(self.pos_grad, self.neg_grad), self.ratio))

@@ -22,7 +22,7 @@ from yolox_lt.losses.focal import (
     quality_positive,
 )
 from yolox_lt.losses.kernel import DenseResult, softplus
-from yolox_lt.losses.ratios import RULES, count_samples, gradient_ratio, sample_ratio
+from yolox_lt.losses.ratios import RULES, count_samples, gradient_ratio
 
 FOCUS = ("both", "negatives")
 
@@ -50,8 +50,8 @@ class EqualizedLoss(DenseLoss):
         scale: float,
         focusing: bool,
         weighting: bool,
-        ratio: str = "gradients",
-        horizon: int = 0,
+        ratio: str,
+        horizon: int,
     ) -> None:
         super().__init__()
         if ratio not in RULES:
@@ -60,10 +60,11 @@ class EqualizedLoss(DenseLoss):
         self.scale = scale
         self.focusing = focusing
         self.weighting = weighting
-        of_samples = RULES[ratio] is sample_ratio
-        rule = gradient_ratio if of_samples else RULES[ratio]
+        # Counts beside the gradient sums, which the history keeps whatever g is made of.
+        counts = ratio == "samples"
+        rule = gradient_ratio if counts else RULES[ratio]
         self.balance = GradientBalance(num_classes, rule=rule, horizon=horizon)
-        self.samples = GradientBalance(num_classes, rule=sample_ratio, horizon=horizon) if of_samples else None
+        self.samples = GradientBalance(num_classes, rule=RULES[ratio], horizon=horizon) if counts else None
 
     @property
     def ratio(self) -> Tensor:

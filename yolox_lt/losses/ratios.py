@@ -53,9 +53,8 @@ def sample_ratio(positive: Tensor, negative: Tensor) -> Tensor:
     the median of the shares weighted by positives. All 1 before the first positive.
     """
     share = ((positive + (positive == 0) * 0.5) / negative.clamp(min=1.0)).clamp(max=0.5)
-    head = weighted_median(share, positive)
-    ratio = torch.log(head.clamp(min=torch.finfo(share.dtype).tiny)) / torch.log(share)
-    return torch.where(head > 0, ratio, 1.0).clamp(0.0, 1.0)
+    head = weighted_median(share, positive).clamp(min=torch.finfo(share.dtype).tiny)
+    return (torch.log(head) / torch.log(share)).clamp(0.0, 1.0)
 
 
 def weighted_median(values: Tensor, weights: Tensor) -> Tensor:
