@@ -22,8 +22,9 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 import torch
 from loguru import logger
 
-from studies.grid import EXP_FILE, SETS, Case, Set, Settings, chosen
+from studies.grid import EXP_FILE, Case, Set, Settings
 from studies.records import COURSES, RUNS, append_rows, key_of, read_rows
+from studies.sets import SETS, chosen
 from yolox_lt.exp import get_exp
 from yolox_lt.train.callbacks.log import setup_console
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-ProcessInfo = tuple[str, str]
-"""(set, case)."""
+Run = tuple[str, str]
+"""(set, case): what all seeds of a comparison share."""
 
 
 @dataclass(frozen=True)
@@ -14,18 +14,18 @@ class Claim:
     """ "`ours` has more of `metric` than `theirs`", or as much, within `within` points."""
 
     text: str
-    ours: ProcessInfo
-    theirs: ProcessInfo
+    ours: Run
+    theirs: Run
     metric: str
     kind: Literal["more", "same"] = "more"
     within: float = 1.0
 
 
-def main(name: str) -> ProcessInfo:
+def main(name: str) -> Run:
     return "cpu", name
 
 
-def scan(name: str) -> ProcessInfo:
+def scan(name: str) -> Run:
     return "mechanism", name
 
 
@@ -37,7 +37,7 @@ def both(text: str, ours: str, theirs: str, metric: str, kind: Literal["more", "
     ]
 
 
-def rare_and_all(text: str, ours: ProcessInfo, theirs: ProcessInfo) -> list[Claim]:
+def rare_and_all(text: str, ours: Run, theirs: Run) -> list[Claim]:
     """A claim by AP_r and by AP: one may hide what the other shows."""
     return [Claim(text, ours, theirs, metric) for metric in ("APr_300", "AP_300")]
 

@@ -69,3 +69,14 @@ def verdict(difference: Estimate, claim: Literal["more", "same"], within: float 
 def overlap(a: Estimate, b: Estimate) -> bool:
     """Whether two 95 % intervals share a value; False where either has none."""
     return a.low <= b.high and b.low <= a.high
+
+
+def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Spearman's: the correlation of the ranks of two sets of values [n]; equal values share their mean rank.
+
+    NaN where one side has a single value for all.
+    """
+    ranks = [(np.searchsorted(np.sort(x), x, "left") + np.searchsorted(np.sort(x), x, "right")) / 2 for x in (a, b)]
+    centred = [r - r.mean() for r in ranks]
+    scale = math.sqrt(float((centred[0] ** 2).sum() * (centred[1] ** 2).sum()))
+    return float((centred[0] * centred[1]).sum()) / scale if scale > 0 else math.nan

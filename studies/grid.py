@@ -218,22 +218,3 @@ def full_sets() -> dict[str, Set]:
         ),
     }
     return {name: Set(tuple(found), FULL, gpu=True) for name, found in cases.items()}
-
-
-SETS: dict[str, Set] = {
-    "cpu": Set(losses(3)),
-    "mechanism": Set(scans(3)),
-    "two_stage": Set(two_stage(3)),
-    **full_sets(),
-}
-
-
-def chosen(name: str) -> dict[str, Set]:
-    """The sets called `name`; "full" means all of the full study.
-
-    Raises:
-        KeyError: no such set.
-    """
-    if name == "full":
-        return {key: value for key, value in SETS.items() if key.startswith("full-")}
-    return {name: SETS[name]}

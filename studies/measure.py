@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from studies.compare import rank_correlation
 from studies.grid import EXP_FILE, START_FILES, STARTS, Case, Settings
 from yolox_lt.checkpoint import load_checkpoint, save_checkpoint
 from yolox_lt.distributed.processes import ProcessInfo
@@ -20,6 +22,7 @@ from yolox_lt.exp import DetectorExp, get_exp
 from yolox_lt.losses import DenseLoss, EQLv2FocalLoss, RegionLoss
 from yolox_lt.losses.equalized import EqualizedLoss
 from yolox_lt.losses.kernel import DenseResult
+from yolox_lt.losses.ratios import gradient_ratio
 from yolox_lt.report.analysis.analysis import analyse
 from yolox_lt.train.callbacks.callback import Callback
 from yolox_lt.train.callbacks.report import ReportCallback
@@ -44,6 +47,7 @@ class Watch(Callback):
 
     pos, neg: float64 [C], over all iterations so far, as the loss itself computes them.
     positives: int64 [C], priors of the category so far; priors: all of them.
+    marks: percent of the run -> g float64 [C] then, at 10, 50 and 100 percent.
     """
 
     def __init__(self, loss: DenseLoss, num_classes: int) -> None:
@@ -52,7 +56,8 @@ class Watch(Callback):
         self.neg = torch.zeros(num_classes, dtype=torch.float64)
         self.positives = torch.zeros(num_classes, dtype=torch.int64)
         self.priors = 0
-        self.course: dict[int, tuple[Tensor, Tensor]] = {}
+        self.course: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        self.marks: dict[int, Tensor] = {}
         own = loss.update_balance
 
         def update_balance(result: DenseResult, labels: Tensor) -> None:
@@ -72,22 +77,31 @@ class Watch(Callback):
         done = run.iteration
         if str(done).rstrip("0") in ("1", "2", "5") or done == run.total:
             self.note(done)
+        for percent in (10, 50, 100):
+            if done == max(1, run.total * percent // 100):
+                self.marks[percent] = self.ratio()
 
     def note(self, iteration: int) -> None:
-        """Keep the sums after this many iterations."""
-        self.course[iteration] = self.pos.clone(), self.neg.clone()
+        """Keep the sums and g after this many iterations."""
+        self.course[iteration] = self.pos.clone(), self.neg.clone(), self.ratio()
+
+    def ratio(self) -> Tensor:
+        """g float64 [C]: the loss's own, whatever form it has; of a loss without one, EFL's ratio of its gradients."""
+        if isinstance(self.loss, EqualizedLoss):
+            return self.loss.ratio.double().cpu()
+        return gradient_ratio(self.pos, self.neg)
 
     def rows(self, groups: np.ndarray) -> Iterator[Row]:
         """One row for each kept iteration and group."""
-        for iteration, (pos, neg) in self.course.items():
+        for iteration, (pos, neg, ratio) in self.course.items():
             for group in GROUPS:
                 if (groups == group).any():
-                    yield {"iteration": iteration, "group": group, **self.describe(pos, neg, groups == group)}
+                    yield {"iteration": iteration, "group": group, **self.describe(pos, neg, ratio, groups == group)}
 
-    def describe(self, pos: Tensor, neg: Tensor, members: np.ndarray) -> Row:
-        """Means over a group: g as EFL defines it, gamma and weight that follow, and the group's share of gradients."""
+    def describe(self, pos: Tensor, neg: Tensor, ratio: Tensor, members: np.ndarray) -> Row:
+        """Means over a group: g, gamma and weight that follow, and the group's share of gradients."""
         of = torch.from_numpy(members)
-        g = (pos / (neg + 1e-10)).clamp(0, 1)[of]
+        g = ratio[of]
         gamma, weight = factors(self.loss, g)
         total = float((pos + neg).sum())
         return {
@@ -106,9 +120,9 @@ def factors(loss: DenseLoss, g: Tensor) -> tuple[Tensor, Tensor]:
         lifted = loss.gamma + loss.scale * (1 - g)
         plain = torch.full_like(g, loss.gamma)
         return (lifted if loss.focusing else plain), (lifted if loss.weighting else plain) / loss.gamma
-    if isinstance(loss, EQLv2FocalLoss):
-        raise ValueError("the study has no EQLv2 run: its ratio is not clamped")
-    return torch.full_like(g, getattr(loss, "gamma", 0.0)), torch.ones_like(g)
+    gamma = torch.full_like(g, getattr(loss, "gamma", 0.0))
+    # EQLv2 has two weights for a category, one for its positives and one for its negatives.
+    return gamma, torch.full_like(g, math.nan if isinstance(loss, EQLv2FocalLoss) else 1.0)
 
 
 class StudyTrainer(Trainer):
@@ -219,8 +233,13 @@ def run(
     row |= metrics_of(evaluate_lvis(index, found, groups=groups, protocol="fixed"), "fixed")
     for group in GROUPS:
         if trainer.watch is not None and (groups == group).any():
-            state = trainer.watch.describe(trainer.watch.pos, trainer.watch.neg, groups == group)
+            watch = trainer.watch
+            state = watch.describe(watch.pos, watch.neg, watch.ratio(), groups == group)
             row |= {f"{key}_{group}": round(value, 5) for key, value in state.items()}
+    if trainer.watch is not None:
+        counts = trainer.run.data.dataset.store.index.image_counts
+        for percent, ratio in trainer.watch.marks.items():
+            row[f"rank_{percent}"] = round(rank_correlation(ratio.numpy(), counts), 4)
     row |= {f"loss_{key}": round(value, 5) for key, value in last_losses(exp).items()}
     row |= {key: value for key, value in exp.attributes().items() if key not in PLACES}
     row["glyph_categories"] = Path(str(row["glyph_categories"])).name if row["glyph_categories"] else None

@@ -25,8 +25,9 @@ from studies.claims import (
     Claim,
 )
 from studies.compare import Estimate, estimate, overlap, paired, verdict
-from studies.grid import SETS, Set
+from studies.grid import Set
 from studies.records import FORMS, REGIME, RUNS, read_rows
+from studies.sets import SETS
 
 Rows = Sequence[dict[str, str]]
 

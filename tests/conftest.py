@@ -62,3 +62,8 @@ def counted_once() -> Iterator[None]:
 def without_report(monkeypatch):
     """Trainings make no report page: it costs more than a tiny training, and other tests look at it."""
     monkeypatch.setattr(ReportCallback, "write_report", lambda self: None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share a process come first: the largest pieces of work, so both processes end at about one time."""
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)

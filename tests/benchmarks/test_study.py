@@ -16,12 +16,13 @@ from matplotlib.image import imread
 from studies import page
 from studies.__main__ import waiting_runs
 from studies.claims import CLAIMS, CONTROLS, TWO_STAGE, Claim
-from studies.compare import Estimate, estimate, paired, verdict
+from studies.compare import Estimate, estimate, paired, rank_correlation, verdict
 from studies.figures import render_all
-from studies.grid import EXP_FILE, SETS, START_FILES, STARTS, TWO_STAGE_FILE, Case, Set
+from studies.grid import EXP_FILE, START_FILES, STARTS, TWO_STAGE_FILE, Case, Set
 from studies.measure import CAPS, experiment, make_start, run
 from studies.records import COURSES, EARLIER, REGIME, RUNS, append_rows, key_of, read_rows
 from studies.regime import LVIS_PRIORS, POSITIVES_A_BOX, lvis_rest, resting_score
+from studies.sets import SETS
 from studies.tables import (
     LIMIT,
     LONG,
@@ -95,6 +96,15 @@ def test_paired__takes_the_seeds_that_both_have():
 )
 def test_verdict__by_the_interval(mean, half, n, kind, want):
     assert verdict(Estimate(mean, half, n), kind) == want
+
+
+def test_rank_correlation__by_hand_with_ties():
+    a, b = np.array([1.0, 2.0, 2.0, 9.0]), np.array([3.0, 5.0, 4.0, 4.0])
+    # Ranks 1, 2.5, 2.5, 4 and 1, 4, 2.5, 2.5, less their mean 2.5: products 2.25, 0, 0, 0; squares 4.5 on each side.
+    assert rank_correlation(a, b) == pytest.approx(2.25 / 4.5)
+    assert rank_correlation(a, a**3) == pytest.approx(1)
+    assert rank_correlation(a, -a) == pytest.approx(-1)
+    assert math.isnan(rank_correlation(np.ones(4), b))
 
 
 def test_numbers__as_the_tables_print_them():
@@ -236,6 +246,17 @@ def test_watch__sums_are_those_of_the_loss_and_groups_share_all_of_them(efl):
     exponent, weight = trainer.run.criterion.cls_loss.category_factors()
     assert row["gamma_f"] == pytest.approx(float(exponent[torch.from_numpy(of)].mean()), abs=1e-3)
     assert row["weight_f"] == pytest.approx(float(weight[torch.from_numpy(of)].mean()), abs=1e-3)
+    ratio, counts = balance.ratio.numpy(), trainer.run.data.dataset.store.index.image_counts
+    assert row["rank_100"] == pytest.approx(rank_correlation(ratio, counts), abs=1e-4, nan_ok=True)
+    assert set(trainer.watch.marks) == {10, 50, 100}
+
+
+def test_watch__g_is_that_of_the_loss_whatever_its_form(tiny, folder):
+    settings = {"cls_loss": "eqfl", "loss_ratio": "samples"}
+    trainer, row, _ = run(Case("samples", settings, 1, None), 0, tiny, folder, CPU, "samples")
+    loss, of = trainer.run.criterion.cls_loss, torch.from_numpy(trainer.run.evaluator.groups == "r")
+    assert row["g_r"] == pytest.approx(float(loss.ratio[of].mean()), abs=1e-4)
+    assert abs(row["g_r"] - float(loss.balance.ratio[of].mean())) > 0.01
 
 
 def test_watch__changes_nothing_of_the_training(efl, tiny, folder):
