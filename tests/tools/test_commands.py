@@ -52,6 +52,16 @@ def test_help__does_not_wait_for_torch():
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
 
 
+def test_train_eval_demo__start_without_torchvision_and_the_compiler():
+    """They take as long to load as torch; every rank and every command would wait for them."""
+    code = (
+        "import sys, yolox_lt.commands.train, yolox_lt.commands.eval, yolox_lt.commands.demo\n"
+        "print([name for name in ('torchvision', 'torch._dynamo', 'matplotlib.pyplot') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_unknown_command__is_refused_with_the_list(capsys):
     status, out, error = outcome(capsys, ["trian"])
     assert (status, out) == (2, "")

@@ -13,7 +13,6 @@ from yolox_lt.models.layers import autocast_dtype
 from yolox_lt.models.priors import AnchorGrid
 from yolox_lt.models.roi import roi_align
 from yolox_lt.models.two_stage.box_head import BoxHead
-from yolox_lt.models.two_stage.pyramid import FineResNetFPN
 from yolox_lt.models.two_stage.rpn_head import ProposalRule, Proposals, RPNHead
 from yolox_lt.types import Predictions, Priors
 
@@ -140,6 +139,8 @@ def build_two_stage(
         prior_prob, normed: see `BoxHead`. proposal_rule: None for the default.
         trainable_layers, freeze_bn: see `ResNetFPN`.
     """
+    from yolox_lt.models.two_stage.pyramid import FineResNetFPN  # with torchvision, which is slow to load
+
     anchors = AnchorGrid(RPN_STRIDES, (8,), ratios=RPN_RATIOS)
     return TwoStageDetector(
         FineResNetFPN(depth, channels, trainable_layers, freeze_bn),
