@@ -139,3 +139,44 @@ FORM_PAIRS = [
     ("RFS, EQFL, loss_ratio samples, loss_focus negatives", "RFS, EQFL"),
 ]
 """Cases of ratio.csv that are compared with each other."""
+
+
+def tail(name: str) -> Run:
+    return "tail", name
+
+
+def wide(name: str) -> Run:
+    return "wide", name
+
+
+KEPT_CLAIMS: list[Claim] = [
+    *rare_and_all("EFL is better than FL", tail("EFL"), tail("FL")),
+    *rare_and_all("EFL is better than FL, with RFS", tail("EFL, RFS"), tail("FL, RFS")),
+    *rare_and_all("EQFL is better than QFL", tail("EQFL"), tail("QFL")),
+    *rare_and_all("EQFL is better than QFL, with RFS", tail("EQFL, RFS"), tail("QFL, RFS")),
+    *rare_and_all("RFS lifts QFL", tail("QFL, RFS"), tail("QFL")),
+    *rare_and_all("EQLv2 & FL is better than FL (Table 1)", tail("EQLv2 & FL"), tail("FL")),
+    *rare_and_all("EQLv2 & FL is better than FL, with RFS (Table 1)", tail("EQLv2 & FL, RFS"), tail("FL, RFS")),
+    *rare_and_all("EFL is better than EQLv2 & FL, with RFS (Table 1)", tail("EFL, RFS"), tail("EQLv2 & FL, RFS")),
+    Claim("Clipping at norm 35 helps EFL (Table 5)", tail("EFL, clipped"), tail("EFL"), "AP_300"),
+    Claim("The longer warm-up helps EFL (Table 5)", tail("EFL"), tail("EFL, short warm-up"), "AP_300"),
+    Claim("The longer warm-up helps FL (Table 5)", tail("FL"), tail("FL, short warm-up"), "AP_300"),
+]
+"""The main comparisons, and those of Tables 1 and 5 of the paper, with the prior kept."""
+
+TAIL_PAIRS: list[tuple[Run, Run]] = [
+    *((tail(f"{name}, RFS"), tail("QFL, RFS")) for name in ("EQFL", "EQFL samples, negatives", "EQFL relative")),
+    *((tail(f"{name}, RFS"), tail("QFL, RFS")) for name in ("EQFL samples", "EQFL window", "EQFL negatives", "EVFL")),
+    *((tail(f"{n}, prior 0.01, RFS"), tail("QFL, prior 0.01, RFS")) for n in ("EQFL", "EQFL samples, negatives")),
+    (tail("EQFL samples, negatives, RFS"), tail("EQFL, RFS")),
+    (tail("QFL, RFS"), tail("QFL, prior 0.01, RFS")),
+    (tail("EQFL, RFS"), tail("QFL, prior 0.01, RFS")),
+    (tail("EQFL samples, negatives, prior 0.01, RFS"), tail("EQFL, RFS")),
+    *((wide(f"{name}, RFS"), wide("QFL, RFS")) for name in ("EQFL", "EQFL samples, negatives", "EQFL relative")),
+    (wide("EQFL"), wide("QFL")),
+    (wide("QFL, RFS"), wide("QFL")),
+]
+"""What is compared for the default of own data."""
+
+MUSIC_PAIRS = [("EQFL", "QFL"), ("EQFL samples, negatives", "QFL"), ("EQFL samples, negatives", "EQFL")]
+"""Cases of muscima.csv that are compared."""

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from studies.cells import Rows, by_seed, mean_of, value
 from studies.claims import CLAIMS, CONTROLS, Claim
-from studies.tables import Rows, by_seed, difference, mean_of, value
+from studies.tables import difference
 from yolox_lt.report.group_names import GROUP_NAMES
 from yolox_lt.report.page.figures import COLORS
 

@@ -16,9 +16,10 @@ import re
 import shutil
 from pathlib import Path
 
+from studies.cells import Rows, Table
 from studies.figures import render_all
 from studies.records import COURSES, EARLIER, REGIME, RUNS, read_rows
-from studies.tables import LIMIT, LONG, PUBLISHED, TABLES, Rows, Table
+from studies.tables import LIMIT, LONG, PUBLISHED, TABLES
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE, DATA, IMAGES = DOCS / "results.md", PUBLISHED, DOCS / "images"

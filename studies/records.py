@@ -12,6 +12,8 @@ EARLIER = "runs_earlier.csv"
 """Published rows that newer ones have replaced: the same runs from other starts."""
 FORMS = "ratio.csv"
 """Published rows of exps/glyphs/tail.py with other forms of g."""
+MUSIC = "muscima.csv"
+"""Published rows of MUSCIMA++, whose images are not in this repository."""
 
 Row = dict[str, Any]
 

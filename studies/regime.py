@@ -107,7 +107,7 @@ def measure(categories: int, side: int, prior: float, iterations: int, folder: P
         if not seen.any():
             continue
         rest = resting_score(share[seen])
-        state = watch.describe(watch.pos, watch.neg, seen)
+        state = watch.describe(watch.pos, watch.neg, watch.ratio(), seen)
         rows.append(
             {"categories": categories, "side": side, "prior": prior, "iterations": iterations, "group": group}
             | {"members": int(of.sum()), "seen": int(seen.sum()), "share": float(np.median(share[seen]))}

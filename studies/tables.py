@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from studies import regime
+from studies.cells import Rows, Table, by_seed, mean_of, number, signed, value
 from studies.claims import (
     CLAIMS,
     CONTROLS,
     FORM_PAIRS,
+    KEPT_CLAIMS,
     LOSS_CLAIMS,
+    MUSIC_PAIRS,
     PART_CLAIMS,
     SAMPLING_CONTROLS,
     SETTING_CONTROLS,
+    TAIL_PAIRS,
     TWO_STAGE,
     WEIGHT_CONTROLS,
     Claim,
+    Run,
 )
-from studies.compare import Estimate, estimate, overlap, paired, verdict
+from studies.compare import Estimate, overlap, paired, verdict
 from studies.grid import Set
-from studies.records import FORMS, REGIME, RUNS, read_rows
+from studies.records import FORMS, MUSIC, REGIME, RUNS, read_rows
 from studies.sets import SETS
-
-Rows = Sequence[dict[str, str]]
 
 LEVELS = (
     "AP_300",
@@ -50,65 +48,8 @@ SHARES = ("pos_share_r", "pos_share_c", "pos_share_f", "neg_share_r", "neg_share
 
 
 FORM_METRICS = ("AP", "AP50", "APr", "APc", "APf")
-
-
-def value(row: dict[str, str], metric: str) -> float:
-    """A number of a row, NaN where it is empty; margin_G is the score of positives less that of negatives."""
-    if metric.startswith("margin_"):
-        group = metric[-1]
-        return value(row, f"pos_score_{group}") - value(row, f"neg_score_{group}")
-    text = row.get(metric, "")
-    return float(text) if text else math.nan
-
-
-def by_seed(rows: Rows, set_name: str, case: str, metric: str) -> dict[str, float]:
-    """Seed -> value of one case's runs; runs without the value are left out."""
-    found = {r["seed"]: value(r, metric) for r in rows if r["set"] == set_name and r["case"] == case}
-    return {seed: number for seed, number in found.items() if not math.isnan(number)}
-
-
-def mean_of(rows: Rows, set_name: str, case: str, metric: str) -> Estimate:
-    return estimate(np.array(list(by_seed(rows, set_name, case, metric).values())))
-
-
-def number(found: Estimate, digits: int = 1) -> str:
-    """ "31.2 ± 0.8"; the interval is missing for one seed, everything for none."""
-    if found.n == 0:
-        return "-"
-    half = "" if math.isnan(found.half) else f" ± {found.half:.{digits}f}"
-    return f"{found.mean:.{digits}f}{half}"
-
-
-def signed(found: Estimate, digits: int = 1) -> str:
-    """ "+3.1 [+1.0, +5.2]"."""
-    if found.n == 0:
-        return "-"
-    text = f"{found.mean:+.{digits}f}"
-    return text if math.isnan(found.half) else f"{text} [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells as text. head: K names. body: lines of K cells each."""
-
-    head: Sequence[str]
-    body: Sequence[Sequence[str]]
-
-    def __str__(self) -> str:
-        """The table in markdown."""
-        lines = ["| " + " | ".join(self.head) + " |", "|" + "---|" * len(self.head)]
-        return "\n".join([*lines, *("| " + " | ".join(line) + " |" for line in self.body)])
-
-    def csv(self) -> str:
-        """The same cells as a csv file, without markdown's bold type."""
-        text = io.StringIO()
-        plain = [[cell.replace("**", "") for cell in line] for line in self.body]
-        csv.writer(text, lineterminator="\n").writerows([self.head, *plain])
-        return text.getvalue()
-
-    def rows_where(self, keep: Callable[[dict[str, str]], bool]) -> Table:
-        """The lines, as cell by name of its column, that `keep` takes."""
-        return Table(self.head, [line for line in self.body if keep(dict(zip(self.head, line)))])
+DIFFERENCES = ("AP_300", "APr_300", "APc_300", "APf_300", "APr_fixed")
+TAIL_METRICS = (*LEVELS[:4], "APr_fixed", *BALANCE[:3], "rank_10", "rank_50", "rank_100")
 
 
 def case_table(
@@ -244,25 +185,34 @@ def lvis_rest_table() -> Table:
     return Table(["sampling", "group", "pi (median)", "resting p (median)", "expected at g = 1"], body)
 
 
-def form_table(rows: Rows) -> Table:
-    """Mean AP of every case of ratio.csv over its own seeds."""
+def form_table(rows: Rows, set_name: str = "pair", metrics: Sequence[str] = FORM_METRICS) -> Table:
+    """Mean of every case of a set over its own seeds; all columns of g with two digits."""
     body = []
-    for case in dict.fromkeys(row["case"] for row in rows):
-        means = [mean_of(rows, "pair", case, metric) for metric in FORM_METRICS]
-        body.append([case, str(means[0].n), *(f"{found.mean:.1f}" for found in means)])
-    return Table(["case", "seeds", *FORM_METRICS], body)
+    for case in dict.fromkeys(row["case"] for row in rows if row["set"] == set_name):
+        means = [mean_of(rows, set_name, case, metric) for metric in metrics]
+        numbers = [f"{found.mean:.{digits_of(metric)}f}" for metric, found in zip(metrics, means)]
+        body.append([case, str(means[0].n), *numbers])
+    return Table(["case", "seeds", *metrics], body)
 
 
-def form_differences(rows: Rows) -> Table:
-    """Differences of the cases of FORM_PAIRS over the seeds that both have, with 95 % intervals."""
+def digits_of(metric: str) -> int:
+    """Digits after the point: AP in percent has one, g and rank correlations two."""
+    return 2 if metric.startswith(("g_", "rank_")) else 1
+
+
+def pair_table(rows: Rows, pairs: Sequence[tuple[Run, Run]], metrics: Sequence[str], with_set: bool = False) -> Table:
+    """Paired differences over the seeds that both cases have, with 95 % intervals."""
     body = []
-    for ours, theirs in FORM_PAIRS:
-        found = [
-            paired(by_seed(rows, "pair", ours, metric), by_seed(rows, "pair", theirs, metric))
-            for metric in FORM_METRICS
-        ]
-        body.append([f"{ours} - {theirs}", str(found[0].n), *map(signed, found)])
-    return Table(["paired difference of", "seeds", *FORM_METRICS], body)
+    for ours, theirs in pairs:
+        found = [paired(by_seed(rows, *ours, metric), by_seed(rows, *theirs, metric)) for metric in metrics]
+        start = [ours[0]] if with_set else []
+        body.append([*start, f"{ours[1]} - {theirs[1]}", str(found[0].n), *map(signed, found)])
+    return Table([*(["set"] if with_set else []), "paired difference of", "seeds", *metrics], body)
+
+
+def form_differences(rows: Rows, pairs: Sequence[tuple[str, str]], set_name: str) -> Table:
+    """Differences of the cases of one set of a csv file."""
+    return pair_table(rows, [((set_name, a), (set_name, b)) for a, b in pairs], FORM_METRICS)
 
 
 def is_rfs(name: str) -> bool:
@@ -298,7 +248,13 @@ TABLES: dict[str, Callable[[Rows, Rows, Rows], Table | str]] = {
     "cost": lambda runs, *_: cost_table(runs),
     "runs": lambda runs, *_: run_table(runs),
     "forms of g": lambda *_: form_table(read_rows(PUBLISHED / FORMS)),
-    "differences of forms": lambda *_: form_differences(read_rows(PUBLISHED / FORMS)),
+    "differences of forms": lambda *_: form_differences(read_rows(PUBLISHED / FORMS), FORM_PAIRS, "pair"),
+    "claims with the prior kept": lambda runs, *_: claim_table(runs, KEPT_CLAIMS, {}),
+    "tail": lambda runs, *_: form_table(runs, "tail", TAIL_METRICS),
+    "wide": lambda runs, *_: form_table(runs, "wide", TAIL_METRICS),
+    "differences of the tail": lambda runs, *_: pair_table(runs, TAIL_PAIRS, DIFFERENCES, with_set=True),
+    "music": lambda *_: form_table(read_rows(PUBLISHED / MUSIC), "muscima", (*FORM_METRICS, *BALANCE[:3])),
+    "differences of music": lambda *_: form_differences(read_rows(PUBLISHED / MUSIC), MUSIC_PAIRS, "muscima"),
 }
 """Name in the page -> table from the rows of runs.csv, regime.csv and runs_earlier.csv."""
 

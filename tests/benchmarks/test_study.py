@@ -15,7 +15,8 @@ from matplotlib.image import imread
 
 from studies import page
 from studies.__main__ import waiting_runs
-from studies.claims import CLAIMS, CONTROLS, TWO_STAGE, Claim
+from studies.cells import Table, by_seed, number, signed
+from studies.claims import CLAIMS, CONTROLS, KEPT_CLAIMS, TAIL_PAIRS, TWO_STAGE, Claim
 from studies.compare import Estimate, estimate, paired, rank_correlation, verdict
 from studies.figures import render_all
 from studies.grid import EXP_FILE, START_FILES, STARTS, TWO_STAGE_FILE, Case, Set
@@ -28,13 +29,9 @@ from studies.tables import (
     LONG,
     TABLES,
     Long,
-    Table,
     agreement_of_levels,
     agreement_table,
-    by_seed,
     difference,
-    number,
-    signed,
 )
 from studies.thresholds import cell, scores_of
 from studies.worker import run_name, train_job
@@ -181,9 +178,12 @@ def test_grid__every_setting_exists_and_every_case_has_one_name():
 
 def test_claims__compare_cases_that_exist():
     cases = {(name, case.name) for name, found in SETS.items() for case in found.cases}
-    for claim in (*CLAIMS, *CONTROLS, *TWO_STAGE):
+    for claim in (*CLAIMS, *CONTROLS, *TWO_STAGE, *KEPT_CLAIMS):
         assert {claim.ours, claim.theirs} <= cases, claim.text
         assert claim.ours != claim.theirs
+    for pair in TAIL_PAIRS:
+        assert set(pair) <= cases, pair
+        assert pair[0] != pair[1]
 
 
 def test_waiting_runs__leave_out_what_has_a_row_and_what_this_version_cannot_run():
