@@ -172,7 +172,9 @@ TAIL_PAIRS: list[tuple[Run, Run]] = [
     (tail("QFL, RFS"), tail("QFL, prior 0.01, RFS")),
     (tail("EQFL, RFS"), tail("QFL, prior 0.01, RFS")),
     (tail("EQFL samples, negatives, prior 0.01, RFS"), tail("EQFL, RFS")),
-    *((wide(f"{name}, RFS"), wide("QFL, RFS")) for name in ("EQFL", "EQFL samples, negatives", "EQFL relative")),
+    *((wide(f"{name}, RFS"), wide("QFL, RFS")) for name in ("EQFL", "EQFL samples, negatives")),
+    *((wide(f"{n}, prior 0.03, RFS"), wide("QFL, prior 0.03, RFS")) for n in ("EQFL", "EQFL samples, negatives")),
+    *((wide(f"{n}, prior 0.03, RFS"), wide("QFL, RFS")) for n in ("EQFL", "EQFL samples, negatives")),
     (wide("EQFL"), wide("QFL")),
     (wide("QFL, RFS"), wide("QFL")),
 ]

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from studies.cells import Rows, Table
 from studies.figures import render_all
-from studies.records import COURSES, EARLIER, REGIME, RUNS, read_rows
-from studies.tables import LIMIT, LONG, PUBLISHED, TABLES
+from studies.records import COURSES, EARLIER, PUBLISHED, REGIME, RUNS, read_rows
+from studies.tables import LIMIT, LONG, TABLES
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE, DATA, IMAGES = DOCS / "results.md", PUBLISHED, DOCS / "images"

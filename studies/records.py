@@ -15,6 +15,10 @@ FORMS = "ratio.csv"
 MUSIC = "muscima.csv"
 """Published rows of MUSCIMA++, whose images are not in this repository."""
 
+FORECAST = "forecast.csv"
+"""Resting scores of the groups of each data set: what the rule of regime.py says before a training."""
+PUBLISHED = Path(__file__).resolve().parents[1] / "docs" / "results"
+
 Row = dict[str, Any]
 
 

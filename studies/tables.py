@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from studies import regime
 from studies.cells import Rows, Table, by_seed, mean_of, number, signed, value
@@ -25,8 +24,9 @@ from studies.claims import (
     Run,
 )
 from studies.compare import Estimate, overlap, paired, verdict
+from studies.forecast import forecast_table
 from studies.grid import Set
-from studies.records import FORMS, MUSIC, REGIME, RUNS, read_rows
+from studies.records import FORECAST, FORMS, MUSIC, PUBLISHED, REGIME, RUNS, read_rows
 from studies.sets import SETS
 
 LEVELS = (
@@ -221,8 +221,6 @@ def is_rfs(name: str) -> bool:
 
 CONTROL_WORDS = {"reproduced": "holds", "not reproduced": "does not hold"}
 
-PUBLISHED = Path(__file__).resolve().parents[1] / "docs" / "results"
-
 LIMIT = 25
 """Rows of a table on the page at most; the rows of a longer one are in a csv file."""
 
@@ -253,6 +251,7 @@ TABLES: dict[str, Callable[[Rows, Rows, Rows], Table | str]] = {
     "tail": lambda runs, *_: form_table(runs, "tail", TAIL_METRICS),
     "wide": lambda runs, *_: form_table(runs, "wide", TAIL_METRICS),
     "differences of the tail": lambda runs, *_: pair_table(runs, TAIL_PAIRS, DIFFERENCES, with_set=True),
+    "forecast": lambda runs, *_: forecast_table(read_rows(PUBLISHED / FORECAST), runs),
     "music": lambda *_: form_table(read_rows(PUBLISHED / MUSIC), "muscima", (*FORM_METRICS, *BALANCE[:3])),
     "differences of music": lambda *_: form_differences(read_rows(PUBLISHED / MUSIC), MUSIC_PAIRS, "muscima"),
 }

@@ -35,9 +35,9 @@ WIDE: Settings = {
     "glyph_profile": "lvis",
     "glyph_categories": str(COUNTS),
     "glyph_train_images": 4800,
-    "glyph_val_images": 600,
+    "glyph_val_images": 800,
     "repeat_thresh": 0.01,
-    "prior_prob": 0.01,
+    "prior_prob": 0.001,
 }
 """Twice the images of the set tail for seven times the categories."""
 
@@ -62,9 +62,11 @@ def tail() -> tuple[Case, ...]:
 
 
 def wide() -> tuple[Case, ...]:
-    """The losses and the two forms that the set tail decides about, without and with RFS."""
-    named = {"QFL": LOSSES["QFL"], "EQFL": EQFL, BEST: FORMS[BEST], "EQFL relative": FORMS["EQFL relative"]}
+    """The losses and the form that the demo favoured, with the prior of own data of that size and with a higher one."""
+    named = {"QFL": LOSSES["QFL"], "EQFL": EQFL, BEST: FORMS[BEST]}
+    high: Settings = {"prior_prob": 0.03}
     return (
         *(Case(f"{name}, RFS", {**settings, **RFS}, 3) for name, settings in named.items()),
+        *(Case(f"{name}, prior 0.03, RFS", {**settings, **high, **RFS}, 3) for name, settings in named.items()),
         *(Case(name, LOSSES[name], 3) for name in ("QFL", "EQFL")),
     )
