@@ -11,7 +11,7 @@ from tests.report.made_run import make_run
 from yolox_lt.inference import DEFAULT_CONF as OF_PREDICTOR
 from yolox_lt.report.analysis.causes import (
     DEFAULT_CONF,
-    NOT_TOLD,
+    UNCLEAR,
     RULES,
     Cause,
     Measured,
@@ -58,8 +58,8 @@ def test_threshold__objects_are_told_apart_below_the_default_score():
         "threshold",
         "F1 60.0 from score 0.12 on, 30.0 from 0.3 on",
     )
-    assert last(measured(best_f1=0.6, default_f1=0.31))[0] == NOT_TOLD  # more than half of it
-    assert last(measured(best_f1=0.49, default_f1=0.0))[0] == NOT_TOLD  # not told apart at any score
+    assert last(measured(best_f1=0.6, default_f1=0.31))[0] == UNCLEAR  # more than half of it
+    assert last(measured(best_f1=0.49, default_f1=0.0))[0] == UNCLEAR  # not told apart at any score
     assert DEFAULT_CONF == OF_PREDICTOR
 
 
@@ -70,9 +70,9 @@ def test_confusion__errors_with_others_in_both_directions():
         "confusion",
         "5 of 8 errors are wrong categories, 3 with b",
     )
-    assert last(measured(errors=(2, 0, 0, 0, 0, 6), confusion=both))[0] == NOT_TOLD  # 5 of 11
+    assert last(measured(errors=(2, 0, 0, 0, 0, 6), confusion=both))[0] == UNCLEAR  # 5 of 11
     assert last(measured(errors=(3, 0, 0, 0, 0, 3)))[1] == "3 of 6 errors are wrong categories"  # just half, no pair
-    assert last(measured(errors=(2, 0, 0, 0, 0, 0)))[0] == NOT_TOLD  # two are chance
+    assert last(measured(errors=(2, 0, 0, 0, 0, 0)))[0] == UNCLEAR  # two are chance
 
 
 def test_localisation__wrong_places_and_objects_found_already():
@@ -80,7 +80,7 @@ def test_localisation__wrong_places_and_objects_found_already():
         "localisation",
         "of 6 errors 2 lie in the wrong place, 1 on what was found already",
     )
-    assert last(measured(errors=(0, 2, 0, 1, 0, 4)))[0] == NOT_TOLD
+    assert last(measured(errors=(0, 2, 0, 1, 0, 4)))[0] == UNCLEAR
 
 
 def test_sampler__few_images_that_are_not_repeated():
@@ -90,8 +90,8 @@ def test_sampler__few_images_that_are_not_repeated():
         "5 training images, 5 draws an epoch (most: 1,000); repeat factor 1.0; AR 30.0 (mean 50.0)",
     )
     assert last(measured(train_images=20, draws=20, ar=0.3))[0] == "sampler"  # 2 % of 1,000
-    assert last(measured(train_images=21, draws=21, ar=0.3))[0] == NOT_TOLD
-    assert last(measured(train_images=5, draws=5, ar=0.7))[0] == NOT_TOLD  # its objects are found
+    assert last(measured(train_images=21, draws=21, ar=0.3))[0] == UNCLEAR
+    assert last(measured(train_images=5, draws=5, ar=0.7))[0] == UNCLEAR  # its objects are found
 
 
 def test_sampler__repeats_are_relative_to_the_other_categories():
@@ -110,7 +110,7 @@ def test_data__few_images_though_they_are_repeated():
     )
     assert last(measured(train_images=1, draws=np.nan, ar=0.3))[1] == "1 training image; AR 30.0 (mean 50.0)"
     assert last(measured(train_images=0, draws=0, ar=0.0))[0] == "data"
-    assert last(measured(train_images=11, draws=44, ar=0.3))[0] == NOT_TOLD
+    assert last(measured(train_images=11, draws=44, ar=0.3))[0] == UNCLEAR
 
 
 def test_loss__negatives_outweigh_or_true_positives_score_low():
@@ -118,13 +118,13 @@ def test_loss__negatives_outweigh_or_true_positives_score_low():
         "loss",
         "balance g 0.190: negatives have exponent 5.24, weight 2.62",
     )
-    assert last(measured(g=0.2))[0] == NOT_TOLD
+    assert last(measured(g=0.2))[0] == UNCLEAR
     assert last(measured(true_score=0.25)) == (
         "loss",
         "AR 60.0 (mean 60.0), but true positives score 0.25; median 0.60",
     )
-    assert last(measured(true_score=0.3))[0] == NOT_TOLD
-    assert last(measured(true_score=0.25, ar=0.1))[0] == NOT_TOLD  # its objects are not found at all
+    assert last(measured(true_score=0.3))[0] == UNCLEAR
+    assert last(measured(true_score=0.25, ar=0.1))[0] == UNCLEAR  # its objects are not found at all
 
 
 def test_order__the_first_rule_that_fits():
@@ -147,10 +147,10 @@ def test_order__the_first_rule_that_fits():
 
 def test_not_told__says_the_most_frequent_error():
     assert last(measured(errors=(1, 0, 0, 0, 2, 4))) == (
-        NOT_TOLD,
+        UNCLEAR,
         "most frequent error: missed (4 of 7); 1,000 training images",
     )
-    assert last(measured()) == (NOT_TOLD, "no errors are recorded")
+    assert last(measured()) == (UNCLEAR, "no errors are recorded")
 
 
 def test_no_data__nothing_is_claimed():
@@ -159,7 +159,7 @@ def test_no_data__nothing_is_claimed():
     nothing = Measured(("a", "b"), **empty, errors=np.zeros((2, 6), int), confusion=np.zeros((0, 3), int))
     assert causes_of(nothing) == [None, None]
     known = replace(nothing, ap=np.array([0.0, np.nan]))
-    assert causes_of(known) == [Cause(NOT_TOLD, "no errors are recorded"), None]
+    assert causes_of(known) == [Cause(UNCLEAR, "no errors are recorded"), None]
 
 
 def test_empty_set__no_category():
@@ -184,10 +184,10 @@ def test_lowest__ascending_up_to_the_mean_of_equal_ones_the_one_with_most_boxes(
 def test_failing__half_the_mean_and_the_sentence():
     limit, low = failing(np.array([0.2, 0.0, 0.8, np.nan, 0.1, 0.9]))  # mean 0.4
     assert (limit, low) == (pytest.approx(0.2), [0, 1, 4])
-    counts = counts_of([Cause("loss", ""), Cause("data", ""), Cause(NOT_TOLD, ""), Cause("loss", "")])
-    assert counts == [("loss", 2), ("data", 1), (NOT_TOLD, 1)]  # equal ones in the order of the rules
+    counts = counts_of([Cause("loss", ""), Cause("data", ""), Cause(UNCLEAR, ""), Cause("loss", "")])
+    assert counts == [("loss", 2), ("data", 1), (UNCLEAR, 1)]  # equal ones in the order of the rules
     assert failing_line(5, limit, 3, counts) == (
-        "3 of 5 categories have at most half the mean AP (20.0); most often: loss (2), data (1), not told (1)."
+        "3 of 5 categories have at most half the mean AP (20.0); most often: loss (2), data (1), unclear (1)."
     )
     assert failing_line(5, limit, 0, []) == "0 of 5 categories have at most half the mean AP (20.0)."
     assert failing(np.zeros(2)) == (0, [0, 1])

@@ -248,6 +248,8 @@ def test_other_categories__are_refused_in_one_run_and_left_apart_in_two(tmp_path
     make_run(tmp_path / "b", 5, seed=1)
     data, _ = parts(write_page(tmp_path / "a", [tmp_path / "b"], tmp_path / "both.html"))
     assert data["title"] == "a and b"
+    three, _ = parts(write_page(tmp_path / "a", [tmp_path / "b", tmp_path / "b"], tmp_path / "three.html"))
+    assert three["title"] == "a, b and b"
     (margin,) = [chart for chart in data["comparison"] if chart["key"] == "margin"]
     assert [series["name"] for series in margin["series"]] == ["a"]  # b has other categories
     assert [run["settings"]["loss_scale"] for run in data["runs"]] == ["4.0", "5.0"]

@@ -33,7 +33,7 @@ LEAST_ERRORS = 3
 
 MOST_LISTED = 8
 
-NOT_TOLD = "not told"
+UNCLEAR = "unclear"
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Cause:
-    """The most likely cause of a category's AP: a key of RULES or NOT_TOLD. text: the figures that say so."""
+    """The most likely cause of a category's AP: a key of RULES or UNCLEAR. text: the figures that say so."""
 
     cause: str
     text: str
@@ -123,7 +123,7 @@ def failing(ap: Floats) -> tuple[float, list[int]]:
 def counts_of(causes: Sequence[Cause]) -> list[tuple[str, int]]:
     """How often each cause is there, the most frequent first; equal ones in the order of RULES."""
     found = Counter(cause.cause for cause in causes)
-    return sorted(((name, found[name]) for name in (*RULES, NOT_TOLD) if found[name]), key=lambda pair: -pair[1])
+    return sorted(((name, found[name]) for name in (*RULES, UNCLEAR) if found[name]), key=lambda pair: -pair[1])
 
 
 def _cause(measured: Measured, c: int) -> Cause:
@@ -131,7 +131,7 @@ def _cause(measured: Measured, c: int) -> Cause:
         text = rule(measured, c)
         if text:
             return Cause(name, text)
-    return Cause(NOT_TOLD, _most_frequent_error(measured, c))
+    return Cause(UNCLEAR, _most_frequent_error(measured, c))
 
 
 def _threshold(m: Measured, c: int) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from yolox_lt.data.columns import Floats
 from yolox_lt.report.analysis.causes import (
     DEFAULT_CONF,
-    NOT_TOLD,
+    UNCLEAR,
     RULES,
     Measured,
     causes_of,
@@ -22,7 +22,7 @@ from yolox_lt.report.analysis.causes import (
 from yolox_lt.report.analysis.tide import KINDS
 from yolox_lt.report.page.run_files import Run
 
-RULE_TEXTS = {name: text for name, (text, _) in RULES.items()} | {NOT_TOLD: "none of these"}
+RULE_TEXTS = {name: text for name, (text, _) in RULES.items()} | {UNCLEAR: "none of these"}
 """What the page says of each cause, in the order in which they are tried."""
 
 

@@ -36,8 +36,9 @@ SUMMARY_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf
 
 def page_data(runs: Sequence[Run]) -> dict[str, Any]:
     """Everything the page shows but its images. The first run is the one the others are compared with."""
+    names = [run.name for run in runs]
     return {
-        "title": " and ".join(run.name for run in runs),
+        "title": " and ".join(filter(None, (", ".join(names[:-1]), names[-1]))),
         "runs": [run_data(run) for run in runs],
         "comparison": [chart.as_json() for chart in comparison_charts(runs)] if len(runs) > 1 else [],
         "found_by_one": [pair for k in range(1, len(runs)) for pair in found_by_one(runs, k)],
