@@ -11,8 +11,8 @@ from tests.report.made_run import make_run
 from yolox_lt.inference import DEFAULT_CONF as OF_PREDICTOR
 from yolox_lt.report.analysis.causes import (
     DEFAULT_CONF,
-    UNCLEAR,
     RULES,
+    UNCLEAR,
     Cause,
     Measured,
     causes_of,

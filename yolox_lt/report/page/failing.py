@@ -10,8 +10,8 @@ import numpy as np
 from yolox_lt.data.columns import Floats
 from yolox_lt.report.analysis.causes import (
     DEFAULT_CONF,
-    UNCLEAR,
     RULES,
+    UNCLEAR,
     Measured,
     causes_of,
     counts_of,
