@@ -169,6 +169,7 @@ TAIL_PAIRS: list[tuple[Run, Run]] = [
     *((tail(f"{name}, RFS"), tail("QFL, RFS")) for name in ("EQFL samples", "EQFL window", "EQFL negatives", "EVFL")),
     *((tail(f"{n}, prior 0.01, RFS"), tail("QFL, prior 0.01, RFS")) for n in ("EQFL", "EQFL samples, negatives")),
     (tail("EQFL samples, negatives, RFS"), tail("EQFL, RFS")),
+    *((tail(f"{n}, paste, RFS"), tail(f"{n}, RFS")) for n in ("QFL", "EQFL", "EQFL samples, negatives")),
     (tail("QFL, RFS"), tail("QFL, prior 0.01, RFS")),
     (tail("EQFL, RFS"), tail("QFL, prior 0.01, RFS")),
     (tail("EQFL samples, negatives, prior 0.01, RFS"), tail("EQFL, RFS")),

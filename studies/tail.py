@@ -26,6 +26,8 @@ FORMS: dict[str, Settings] = {
 BEST = "EQFL samples, negatives"
 """The form that the demo's pair favoured before this study."""
 
+PASTE: Settings = {"copy_paste": 1.0}
+
 EQLV2: Settings = {"cls_loss": "eqlv2_focal"}
 
 WIDE: Settings = {
@@ -50,6 +52,7 @@ def tail() -> tuple[Case, ...]:
         *(Case(f"{name}, RFS", {**with_rfs[name], **RFS}, 8) for name in ("QFL", "EQFL", BEST)),
         *(Case(f"{name}, prior 0.01, RFS", {**with_rfs[name], **low, **RFS}, 8) for name in ("QFL", "EQFL", BEST)),
         *(Case(f"{name}, RFS", {**FORMS[name], **RFS}, 8) for name in ("EQFL relative", "EQFL samples", "EQFL window")),
+        *(Case(f"{n}, paste, RFS", {**with_rfs[n], **PASTE, **RFS}, 8) for n in ("QFL", "EQFL", BEST)),
         *(Case(name, LOSSES[name], 8) for name in ("QFL", "EQFL")),
         *(Case(f"{name}, RFS", {**FORMS[name], **RFS}, 3) for name in ("EQFL negatives", "EVFL")),
         *(Case(name, LOSSES[name], 3) for name in ("FL", "EFL")),

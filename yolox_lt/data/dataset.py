@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 
 from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.annotations.json_text import name_of
+from yolox_lt.data.augment.copy_paste import CopyPaste
 from yolox_lt.data.augment.own_transforms import OwnTransforms, apply_own
 from yolox_lt.data.augment.transforms import Sample, fit
 from yolox_lt.data.collate import Item
@@ -160,6 +161,7 @@ class TrainDataset(Dataset[Item]):
         partner_factors: [images], mosaic and mixup partners are drawn in proportion to these; None: uniformly, as in
             the released models.
         transforms: a user's own, after the recipe; None for none.
+        paste: pastes rare objects into the images of strong samples; None for none.
     """
 
     def __init__(
@@ -171,6 +173,7 @@ class TrainDataset(Dataset[Item]):
         skip_bad_images: bool = False,
         partner_factors: np.ndarray | None = None,
         transforms: OwnTransforms | None = None,
+        paste: CopyPaste | None = None,
     ) -> None:
         self.store = store
         self.images = images
@@ -178,6 +181,7 @@ class TrainDataset(Dataset[Item]):
         self.seed = seed
         self.skip_bad_images = skip_bad_images
         self.transforms = transforms
+        self.paste = paste
         self.partner_ends = None if partner_factors is None else np.cumsum(partner_factors, dtype=np.float64)
 
     def __len__(self) -> int:
@@ -186,9 +190,10 @@ class TrainDataset(Dataset[Item]):
     def __getitem__(self, request: SampleRequest) -> Item:
         rng = np.random.default_rng([self.seed, request.number])
         image, skipped = request.image, []
+        read = self.sample if self.paste is None or not request.use_mosaic else self.paste.reader(self.sample, rng)
         while True:
             try:
-                sample = self.augment(image, rng, request.use_mosaic, self.sample, self.partner)
+                sample = self.augment(image, rng, request.use_mosaic, read, self.partner)
                 break
             except BadImageError as error:
                 if not self.skip_bad_images:

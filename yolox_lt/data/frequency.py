@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import numpy as np
 
 from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.columns import distinct
+from yolox_lt.errors import UserError
 
 Rounding = Literal["ceil", "stochastic", "floor", "round"]
 
@@ -53,6 +54,38 @@ def repeat_factors(
     if rounding not in rounders:
         raise ValueError(f"rounding must be one of {[*rounders, 'stochastic']}, not {rounding!r}")
     return rounders[rounding](result).astype(np.int64)
+
+
+def factors_by(
+    sampler: str,
+    index: AnnotationIndex,
+    images: np.ndarray,
+    threshold: float,
+    rounding: str,
+    power: float,
+    cap: float | None,
+) -> np.ndarray:
+    """Repeat factor of each image at the positions `images`, by the name of the sampler; the rest as `repeat_factors`.
+
+    Raises:
+        UserError: another sampler, rounding, power or cap.
+    """
+    if rounding not in get_args(Rounding):
+        raise UserError(f"repeat_rounding {rounding!r} is unknown; choose one of {', '.join(get_args(Rounding))}")
+    if sampler == "uniform":
+        return np.ones(len(images), dtype=np.int64)
+    if sampler == "class_balanced":
+        return class_balanced_factors(index, images)
+    if sampler in ("repeat_factor", "instance_repeat_factor"):
+        if power < 0 or (cap is not None and cap < 1):
+            raise UserError(
+                f"repeat_power {power:g}, repeat_cap {cap}: give a power of at least 0 and a cap of at least 1, or None"
+            )
+        by_instances = sampler == "instance_repeat_factor"
+        return repeat_factors(index, threshold, cast(Rounding, rounding), images, by_instances, power, cap)
+    raise UserError(
+        f"sampler {sampler!r} is unknown; choose one of uniform, repeat_factor, instance_repeat_factor, class_balanced"
+    )
 
 
 def category_factors(category: np.ndarray, num_images: int, threshold: float, power: float = 0.5) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Literal
 
 import numpy as np
 from loguru import logger
@@ -12,10 +12,11 @@ from yolox_lt.data.annotations.formats import FORMATS
 from yolox_lt.data.annotations.index import AnnotationIndex
 from yolox_lt.data.annotations.reader import Reader
 from yolox_lt.data.annotations.source import Source, split_of
+from yolox_lt.data.augment.copy_paste import copy_paste
 from yolox_lt.data.augment.own_transforms import OwnTransforms
 from yolox_lt.data.collate import Collate
 from yolox_lt.data.dataset import EvalDataset, EvalTransform, ImageStore, Recipe, TrainDataset, default_data_root
-from yolox_lt.data.frequency import Rounding, class_balanced_factors, repeat_factors
+from yolox_lt.data.frequency import factors_by
 from yolox_lt.data.image_file import highest_level
 from yolox_lt.data.loader import Batches, eval_loader, train_loader
 from yolox_lt.data.sampling.sampler import SampleSampler, SampleStream, iterations_per_epoch
@@ -88,6 +89,9 @@ class DataExp(BaseExp):
 
     # batches of wide or of tall images only, so that little is padding
     group_aspect: bool = False
+    # objects pasted into each image on average until the closing epochs, half of them of categories that
+    # repeat_thresh repeats; 0: none
+    copy_paste: float = 0.0
     # images of which share are mirrored
     flip_prob: float = 0.5
 
@@ -247,28 +251,8 @@ class DataExp(BaseExp):
 
     def get_factors(self, index: AnnotationIndex, positions: np.ndarray) -> np.ndarray:
         """Repeat factor of each training image, by `sampler`."""
-        if self.repeat_rounding not in get_args(Rounding):
-            raise UserError(
-                f"repeat_rounding {self.repeat_rounding!r} is unknown; choose one of {', '.join(get_args(Rounding))}"
-            )
-        if self.sampler == "uniform":
-            return np.ones(len(positions), dtype=np.int64)
-        if self.sampler == "class_balanced":
-            return class_balanced_factors(index, positions)
-        if self.sampler in ("repeat_factor", "instance_repeat_factor"):
-            by_instances = self.sampler == "instance_repeat_factor"
-            if self.repeat_power < 0 or (self.repeat_cap is not None and self.repeat_cap < 1):
-                raise UserError(
-                    f"repeat_power {self.repeat_power:g}, repeat_cap {self.repeat_cap}: give a power of at least 0 "
-                    "and a cap of at least 1, or None"
-                )
-            rounding = cast(Rounding, self.repeat_rounding)
-            bounds = (self.repeat_power, self.repeat_cap)
-            return repeat_factors(index, self.repeat_thresh, rounding, positions, by_instances, *bounds)
-        raise UserError(
-            f"sampler {self.sampler!r} is unknown; choose one of uniform, repeat_factor, instance_repeat_factor, "
-            "class_balanced"
-        )
+        more = self.repeat_rounding, self.repeat_power, self.repeat_cap
+        return factors_by(self.sampler, index, positions, self.repeat_thresh, *more)
 
     def partner_factors(self, index: AnnotationIndex, positions: np.ndarray) -> np.ndarray | None:
         """What partners of mosaic and mixup are drawn in proportion to, by `partners`; None: uniformly."""
@@ -323,7 +307,9 @@ class DataExp(BaseExp):
         store = self.get_store("train", cache)
         positions = self.train_positions(store.index)
         partners = self.partner_factors(store.index, positions)
-        parts = seed, self.skip_bad_images, partners, self.get_transforms()
+        thresholds = self.repeat_thresh, self.repeat_power
+        paste = copy_paste(store.index, positions, self.copy_paste, *thresholds) if self.copy_paste else None
+        parts = seed, self.skip_bad_images, partners, self.get_transforms(), paste
         return TrainDataset(store, positions, self.get_augment(), *parts)
 
     def get_sampler(self, factors: np.ndarray, seed: int, rank: int, world: int) -> SampleStream:
