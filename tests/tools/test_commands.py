@@ -52,11 +52,11 @@ def test_help__does_not_wait_for_torch():
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
 
 
-def test_train_eval_demo__start_without_torchvision_and_the_compiler():
-    """They take as long to load as torch; every rank and every command would wait for them."""
+def test_train_eval_demo__start_without_torchvision():
+    """It takes as long to load as torch; every rank and every command would wait for it."""
     code = (
         "import sys, yolox_lt.commands.train, yolox_lt.commands.eval, yolox_lt.commands.demo\n"
-        "print([name for name in ('torchvision', 'torch._dynamo', 'matplotlib.pyplot') if name in sys.modules])"
+        "print([name for name in ('torchvision', 'matplotlib.pyplot') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
