@@ -71,5 +71,6 @@ def wide() -> tuple[Case, ...]:
     return (
         *(Case(f"{name}, RFS", {**settings, **RFS}, 3) for name, settings in named.items()),
         *(Case(f"{name}, prior 0.03, RFS", {**settings, **high, **RFS}, 3) for name, settings in named.items()),
+        *(Case(f"{n}, paste, prior 0.03, RFS", {**named[n], **PASTE, **high, **RFS}, 3) for n in ("QFL", "EQFL")),
         *(Case(name, LOSSES[name], 3) for name in ("QFL", "EQFL")),
     )
