@@ -173,6 +173,10 @@ TAIL_PAIRS: list[tuple[Run, Run]] = [
     (tail("QFL, RFS"), tail("QFL, prior 0.01, RFS")),
     (tail("EQFL, RFS"), tail("QFL, prior 0.01, RFS")),
     (tail("EQFL samples, negatives, prior 0.01, RFS"), tail("EQFL, RFS")),
+]
+"""What is compared for the default of own data."""
+
+WIDE_PAIRS: list[tuple[Run, Run]] = [
     *((wide(f"{name}, RFS"), wide("QFL, RFS")) for name in ("EQFL", "EQFL samples, negatives")),
     *((wide(f"{n}, prior 0.03, RFS"), wide("QFL, prior 0.03, RFS")) for n in ("EQFL", "EQFL samples, negatives")),
     *((wide(f"{n}, prior 0.03, RFS"), wide("QFL, RFS")) for n in ("EQFL", "EQFL samples, negatives")),
@@ -180,7 +184,7 @@ TAIL_PAIRS: list[tuple[Run, Run]] = [
     (wide("EQFL"), wide("QFL")),
     (wide("QFL, RFS"), wide("QFL")),
 ]
-"""What is compared for the default of own data."""
+"""The same with 640 categories."""
 
 MUSIC_PAIRS = [("EQFL", "QFL"), ("EQFL samples, negatives", "QFL"), ("EQFL samples, negatives", "EQFL")]
 """Cases of muscima.csv that are compared."""

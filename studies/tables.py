@@ -20,6 +20,7 @@ from studies.claims import (
     TAIL_PAIRS,
     TWO_STAGE,
     WEIGHT_CONTROLS,
+    WIDE_PAIRS,
     Claim,
     Run,
 )
@@ -200,14 +201,13 @@ def digits_of(metric: str) -> int:
     return 2 if metric.startswith(("g_", "rank_")) else 1
 
 
-def pair_table(rows: Rows, pairs: Sequence[tuple[Run, Run]], metrics: Sequence[str], with_set: bool = False) -> Table:
+def pair_table(rows: Rows, pairs: Sequence[tuple[Run, Run]], metrics: Sequence[str]) -> Table:
     """Paired differences over the seeds that both cases have, with 95 % intervals."""
     body = []
     for ours, theirs in pairs:
         found = [paired(by_seed(rows, *ours, metric), by_seed(rows, *theirs, metric)) for metric in metrics]
-        start = [ours[0]] if with_set else []
-        body.append([*start, f"{ours[1]} - {theirs[1]}", str(found[0].n), *map(signed, found)])
-    return Table([*(["set"] if with_set else []), "paired difference of", "seeds", *metrics], body)
+        body.append([f"{ours[1]} - {theirs[1]}", str(found[0].n), *map(signed, found)])
+    return Table(["paired difference of", "seeds", *metrics], body)
 
 
 def form_differences(rows: Rows, pairs: Sequence[tuple[str, str]], set_name: str) -> Table:
@@ -250,7 +250,8 @@ TABLES: dict[str, Callable[[Rows, Rows, Rows], Table | str]] = {
     "claims with the prior kept": lambda runs, *_: claim_table(runs, KEPT_CLAIMS, {}),
     "tail": lambda runs, *_: form_table(runs, "tail", TAIL_METRICS),
     "wide": lambda runs, *_: form_table(runs, "wide", TAIL_METRICS),
-    "differences of the tail": lambda runs, *_: pair_table(runs, TAIL_PAIRS, DIFFERENCES, with_set=True),
+    "differences of the tail": lambda runs, *_: pair_table(runs, TAIL_PAIRS, DIFFERENCES),
+    "differences of wide": lambda runs, *_: pair_table(runs, WIDE_PAIRS, DIFFERENCES),
     "forecast": lambda runs, *_: forecast_table(read_rows(PUBLISHED / FORECAST), runs),
     "music": lambda *_: form_table(read_rows(PUBLISHED / MUSIC), "muscima", (*FORM_METRICS, *BALANCE[:3])),
     "differences of music": lambda *_: form_differences(read_rows(PUBLISHED / MUSIC), MUSIC_PAIRS, "muscima"),

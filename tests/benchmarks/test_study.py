@@ -16,7 +16,7 @@ from matplotlib.image import imread
 from studies import page
 from studies.__main__ import waiting_runs
 from studies.cells import Table, by_seed, number, signed
-from studies.claims import CLAIMS, CONTROLS, KEPT_CLAIMS, TAIL_PAIRS, TWO_STAGE, Claim
+from studies.claims import CLAIMS, CONTROLS, KEPT_CLAIMS, TAIL_PAIRS, TWO_STAGE, WIDE_PAIRS, Claim
 from studies.compare import Estimate, estimate, paired, rank_correlation, verdict
 from studies.figures import render_all
 from studies.grid import EXP_FILE, START_FILES, STARTS, TWO_STAGE_FILE, Case, Set
@@ -181,7 +181,7 @@ def test_claims__compare_cases_that_exist():
     for claim in (*CLAIMS, *CONTROLS, *TWO_STAGE, *KEPT_CLAIMS):
         assert {claim.ours, claim.theirs} <= cases, claim.text
         assert claim.ours != claim.theirs
-    for pair in TAIL_PAIRS:
+    for pair in (*TAIL_PAIRS, *WIDE_PAIRS):
         assert set(pair) <= cases, pair
         assert pair[0] != pair[1]
 
