@@ -171,6 +171,7 @@ TAIL_PAIRS: list[tuple[Run, Run]] = [
     (tail("EQFL samples, negatives, RFS"), tail("EQFL, RFS")),
     *((tail(f"{n}, paste, RFS"), tail(f"{n}, RFS")) for n in ("QFL", "EQFL", "EQFL samples, negatives")),
     (tail("QFL, RFS"), tail("QFL, prior 0.01, RFS")),
+    (tail("QFL, RFS, 6 epochs"), tail("QFL, prior 0.01, RFS, 6 epochs")),
     (tail("EQFL, RFS"), tail("QFL, prior 0.01, RFS")),
     (tail("EQFL samples, negatives, prior 0.01, RFS"), tail("EQFL, RFS")),
 ]
@@ -186,5 +187,11 @@ WIDE_PAIRS: list[tuple[Run, Run]] = [
 ]
 """The same with 640 categories."""
 
-MUSIC_PAIRS = [("EQFL", "QFL"), ("EQFL samples, negatives", "QFL"), ("EQFL samples, negatives", "EQFL")]
-"""Cases of muscima.csv that are compared."""
+OWN_PAIRS: list[tuple[Run, Run]] = [
+    *((("muscima", name), ("muscima", "QFL")) for name in ("EQFL", "EQFL samples, negatives", "QFL, paste")),
+    *(
+        (("glyphs60", name), ("glyphs60", "QFL"))
+        for name in ("EQFL samples, negatives", "QFL, paste", "QFL, prior 0.05")
+    ),
+]
+"""Cases of own.csv that are compared."""

@@ -13,7 +13,7 @@ from studies.claims import (
     FORM_PAIRS,
     KEPT_CLAIMS,
     LOSS_CLAIMS,
-    MUSIC_PAIRS,
+    OWN_PAIRS,
     PART_CLAIMS,
     SAMPLING_CONTROLS,
     SETTING_CONTROLS,
@@ -27,7 +27,7 @@ from studies.claims import (
 from studies.compare import Estimate, overlap, paired, verdict
 from studies.forecast import forecast_table
 from studies.grid import Set
-from studies.records import FORECAST, FORMS, MUSIC, PUBLISHED, REGIME, RUNS, read_rows
+from studies.records import FORECAST, FORMS, OWN, PUBLISHED, REGIME, RUNS, read_rows
 from studies.sets import SETS
 
 LEVELS = (
@@ -201,13 +201,14 @@ def digits_of(metric: str) -> int:
     return 2 if metric.startswith(("g_", "rank_")) else 1
 
 
-def pair_table(rows: Rows, pairs: Sequence[tuple[Run, Run]], metrics: Sequence[str]) -> Table:
-    """Paired differences over the seeds that both cases have, with 95 % intervals."""
+def pair_table(rows: Rows, pairs: Sequence[tuple[Run, Run]], metrics: Sequence[str], with_set: bool = False) -> Table:
+    """Paired differences over the seeds that both cases have, with 95 % intervals; `with_set`: and the set's name."""
     body = []
     for ours, theirs in pairs:
         found = [paired(by_seed(rows, *ours, metric), by_seed(rows, *theirs, metric)) for metric in metrics]
-        body.append([f"{ours[1]} - {theirs[1]}", str(found[0].n), *map(signed, found)])
-    return Table(["paired difference of", "seeds", *metrics], body)
+        name = [ours[0]] if with_set else []
+        body.append([*name, f"{ours[1]} - {theirs[1]}", str(found[0].n), *map(signed, found)])
+    return Table([*(["data"] if with_set else []), "paired difference of", "seeds", *metrics], body)
 
 
 def form_differences(rows: Rows, pairs: Sequence[tuple[str, str]], set_name: str) -> Table:
@@ -253,8 +254,9 @@ TABLES: dict[str, Callable[[Rows, Rows, Rows], Table | str]] = {
     "differences of the tail": lambda runs, *_: pair_table(runs, TAIL_PAIRS, DIFFERENCES),
     "differences of wide": lambda runs, *_: pair_table(runs, WIDE_PAIRS, DIFFERENCES),
     "forecast": lambda runs, *_: forecast_table(read_rows(PUBLISHED / FORECAST), runs),
-    "music": lambda *_: form_table(read_rows(PUBLISHED / MUSIC), "muscima", (*FORM_METRICS, *BALANCE[:3])),
-    "differences of music": lambda *_: form_differences(read_rows(PUBLISHED / MUSIC), MUSIC_PAIRS, "muscima"),
+    "MUSCIMA": lambda *_: form_table(read_rows(PUBLISHED / OWN), "muscima", (*FORM_METRICS, *BALANCE[:3])),
+    "60 glyphs": lambda *_: form_table(read_rows(PUBLISHED / OWN), "glyphs60"),
+    "differences of own data": lambda *_: pair_table(read_rows(PUBLISHED / OWN), OWN_PAIRS, FORM_METRICS, True),
 }
 """Name in the page -> table from the rows of runs.csv, regime.csv and runs_earlier.csv."""
 

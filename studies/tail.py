@@ -26,6 +26,8 @@ FORMS: dict[str, Settings] = {
 BEST = "EQFL samples, negatives"
 """The form that the demo's pair favoured before this study."""
 
+LONG: Settings = {"max_epoch": 6}
+
 PASTE: Settings = {"copy_paste": 1.0}
 
 EQLV2: Settings = {"cls_loss": "eqlv2_focal"}
@@ -48,6 +50,7 @@ def tail() -> tuple[Case, ...]:
     """Where a verdict hangs on it eight seeds, else three; what decides the default comes first."""
     with_rfs = {"QFL": LOSSES["QFL"], "EQFL": EQFL, **FORMS}
     low: Settings = {"prior_prob": 0.01}
+    priors: dict[str, Settings] = {"": {}, "prior 0.01, ": low}
     return (
         *(Case(f"{name}, RFS", {**with_rfs[name], **RFS}, 8) for name in ("QFL", "EQFL", BEST)),
         *(Case(f"{name}, prior 0.01, RFS", {**with_rfs[name], **low, **RFS}, 8) for name in ("QFL", "EQFL", BEST)),
@@ -57,6 +60,7 @@ def tail() -> tuple[Case, ...]:
         *(Case(f"{name}, RFS", {**FORMS[name], **RFS}, 3) for name in ("EQFL negatives", "EVFL")),
         *(Case(name, LOSSES[name], 3) for name in ("FL", "EFL")),
         *(Case(f"{name}, RFS", {**LOSSES[name], **RFS}, 3) for name in ("FL", "EFL")),
+        *(Case(f"QFL, {n}RFS, 6 epochs", {**LOSSES["QFL"], **s, **RFS, **LONG}, 3) for n, s in priors.items()),
         Case("EQLv2 & FL", EQLV2, 3),
         Case("EQLv2 & FL, RFS", {**EQLV2, **RFS}, 3),
         *(Case(f"{name}, clipped", {**LOSSES[name], "clip_norm": 35.0}, 3) for name in ("FL", "EFL")),
