@@ -180,6 +180,8 @@ TAIL_PAIRS: list[tuple[Run, Run]] = [
 WIDE_PAIRS: list[tuple[Run, Run]] = [
     *((wide(f"{name}, RFS"), wide("QFL, RFS")) for name in ("EQFL", "EQFL samples, negatives")),
     *((wide(f"{n}, prior 0.03, RFS"), wide("QFL, prior 0.03, RFS")) for n in ("EQFL", "EQFL samples, negatives")),
+    (wide("QFL, prior 0.03, RFS"), wide("QFL, prior 0.01, RFS")),
+    (wide("QFL, prior 0.01, RFS"), wide("QFL, RFS")),
     *((wide(f"{n}, prior 0.03, RFS"), wide("QFL, RFS")) for n in ("EQFL", "EQFL samples, negatives")),
     *((wide(f"{n}, paste, prior 0.03, RFS"), wide(f"{n}, prior 0.03, RFS")) for n in ("QFL", "EQFL")),
     (wide("EQFL"), wide("QFL")),

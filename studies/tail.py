@@ -72,7 +72,9 @@ def wide() -> tuple[Case, ...]:
     """The losses and the form that the demo favoured, with the prior of own data of that size and with a higher one."""
     named = {"QFL": LOSSES["QFL"], "EQFL": EQFL, BEST: FORMS[BEST]}
     high: Settings = {"prior_prob": 0.03}
+    middle: Settings = {"prior_prob": 0.01}
     return (
+        *(Case(f"{n}, prior 0.01, RFS", {**named[n], **middle, **RFS}, 3) for n in ("QFL", BEST)),
         *(Case(f"{name}, RFS", {**settings, **RFS}, 3) for name, settings in named.items()),
         *(Case(f"{name}, prior 0.03, RFS", {**settings, **high, **RFS}, 3) for name, settings in named.items()),
         *(Case(f"{n}, paste, prior 0.03, RFS", {**named[n], **PASTE, **high, **RFS}, 3) for n in ("QFL", "EQFL")),
