@@ -75,7 +75,7 @@ def test_choices__of_music():
     assert values(MUSIC, batch=32)["basic_lr_per_img"] == 0.00025  # 0.004 * 2 / 32
     assert values(replace(MUSIC, rare=0))["sampler"] == "uniform"
     assert values(replace(MUSIC, object_side=100.0))["mosaic_prob"] == 0.5
-    assert values(replace(MUSIC, categories=1203))["prior_prob"] == 0.001
+    assert values(replace(MUSIC, categories=1203))["prior_prob"] == 0.01
     given = {c.name: c.value for c in choose(MUSIC, Choice("iterations", 9, ""), 8, "yolox-s", (1280, 1280))}
     assert (given["input_size"], given["test_size"]) == ((1280, 1280), (1280, 1280))
     assert given["mosaic_prob"] == 0.5  # 13 pixels become 40

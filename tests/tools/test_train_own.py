@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import yolox_lt
+from studies.records import PUBLISHED, RUNS, read_rows
 from tests.data.own_data import bccd, small, write_image, write_voc, write_yolo
 from yolox_lt.commands import train
 from yolox_lt.commands.train_own import budget_iterations, own_exp_file
@@ -287,7 +288,11 @@ def test_reasons__are_true_of_the_annotations(content, tmp_path):
     assert said["warmup_epochs"] == "5% of the run"
     assert exp.warmup_epochs * exp.epoch_iters == 100 / 20
     assert said["keep_empty"].startswith(f"{empty} of {len(images)} images have no object")
-    assert said["prior_prob"].startswith("3 categories")
+    published = {(r["set"], r["case"], r["seed"]): float(r["AP_300"]) for r in read_rows(PUBLISHED / RUNS)}
+    higher, lower = (published["wide", case, "0"] for case in ("QFL, prior 0.01, RFS", "QFL, RFS"))
+    assert (
+        said["prior_prob"] == f"AP {higher:.1f} after 600 steps where 0.001 reached {lower:.1f} (640 glyphs, one seed)"
+    )
     assert rare == []
     assert said["sampler"].startswith("every category is in 5% of the images or more")
     assert float(said["basic_lr_per_img"].split()[0]) == pytest.approx(exp.basic_lr_per_img * 4, rel=0.05)

@@ -192,7 +192,6 @@ def choose(
     horizon = max(steps / 5, SHORTEST_AVERAGE)
     share = "a fifth of the run" if horizon > SHORTEST_AVERAGE else "the least"
     rate = 0.004 * math.sqrt(batch / 8) / batch
-    few = facts.categories < 300
     mosaic = 0.0 if seen < SMALL else 0.5
     return [
         *(Choice(name, value, f"{model}") for name, value in MODELS[model].items()),
@@ -213,7 +212,7 @@ def choose(
         ),
         Choice("ema_decay", round(1 - 1 / horizon, 5), f"averages over {horizon:.0f} iterations, {share}"),
         Choice("ema_ramp", float(round(horizon)), "the average follows quickly at first"),
-        Choice("prior_prob", 0.01 if few else 0.001, f"{facts.categories} categories; 0.001 from 300 on"),
+        Choice("prior_prob", 0.01, "AP 8.9 after 600 steps where 0.001 reached 3.4 (640 glyphs, one seed)"),
         Choice("fresh_std", 0.001, "the scores of a new classifier start at prior_prob"),
         sampling(facts),
         Choice("repeat_thresh", RARE_SHARE, f"a category in fewer than {RARE_SHARE:.0%} of the images is repeated"),
