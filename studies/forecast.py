@@ -31,7 +31,7 @@ INFORMS = 0.95
 def rest_of_groups(exp: DetectorExp) -> list[Row]:
     """The median share of positive priors, and the resting score that follows, of each group of categories."""
     index = exp.get_store("train").index
-    positions = np.array([i for i in range(len(index)) if exp.keep_empty or len(index.labels_of(i))])
+    positions = exp.train_positions(index)
     factors = exp.get_factors(index, positions)
     boxes = np.zeros(len(index.image_counts))
     for position, factor in zip(positions, factors):

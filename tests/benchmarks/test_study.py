@@ -1,38 +1,25 @@
-"""The study: its arithmetic, what it measures in a run, and that the page says what the csv files hold."""
+"""The study: its arithmetic, its grid, and what it measures in a run. Tables and page are in test_study_page.py."""
 
 from __future__ import annotations
 
 import json
 import math
-import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from matplotlib.image import imread
 
-from studies import page
 from studies.__main__ import waiting_runs
-from studies.cells import Table, by_seed, number, signed
-from studies.claims import CLAIMS, CONTROLS, KEPT_CLAIMS, TAIL_PAIRS, TWO_STAGE, WIDE_PAIRS, Claim
+from studies.cells import by_seed, number, signed
+from studies.claims import CLAIMS, CONTROLS, KEPT_CLAIMS, TAIL_PAIRS, TWO_STAGE, WIDE_PAIRS
 from studies.compare import Estimate, estimate, paired, rank_correlation, verdict
-from studies.figures import render_all
 from studies.grid import EXP_FILE, START_FILES, STARTS, TWO_STAGE_FILE, Case, Set
 from studies.measure import CAPS, experiment, make_start, run
-from studies.records import COURSES, EARLIER, REGIME, RUNS, append_rows, key_of, read_rows
+from studies.records import append_rows, key_of, read_rows
 from studies.regime import LVIS_PRIORS, POSITIVES_A_BOX, lvis_rest, resting_score
 from studies.sets import SETS
-from studies.tables import (
-    LIMIT,
-    LONG,
-    TABLES,
-    Long,
-    agreement_of_levels,
-    agreement_table,
-    difference,
-)
 from studies.thresholds import cell, scores_of
 from studies.worker import run_name, train_job
 from yolox_lt.assign.atss import ATSSAssigner
@@ -322,95 +309,3 @@ def test_records__rows_are_added_under_new_columns_and_known_by_set_case_and_see
     assert [r["new"] for r in rows] == ["", "(1, 2)"]
     assert by_seed(rows, "a", "x", "AP") == {"1": 2.0}
     assert by_seed(rows, "a", "x", "missing") == {}
-
-
-def test_difference__of_a_derived_metric():
-    rows = [
-        {"set": "cpu", "case": "EFL", "seed": "0", "pos_score_r": "0.5", "neg_score_r": "0.1"},
-        {"set": "cpu", "case": "FL", "seed": "0", "pos_score_r": "0.3", "neg_score_r": "0.2"},
-    ]
-    found = difference(rows, Claim("", ("cpu", "EFL"), ("cpu", "FL"), "margin_r"))
-    assert found.mean == pytest.approx(0.3)
-
-
-def rows_with(differences):
-    """FL at 10 and EFL that much above it, one seed each."""
-    pairs = [(seed, case, 10 + d * (case == "EFL")) for seed, d in enumerate(differences) for case in ("FL", "EFL")]
-    return [{"set": "cpu", "case": case, "seed": str(seed), "APr_300": str(value)} for seed, case, value in pairs]
-
-
-@pytest.mark.parametrize(
-    ("other", "again"),
-    [
-        # 2 ± 4.303 / sqrt(3) = [-0.5, 4.5] and three more: [2.5, 7.5]
-        ((4, 5, 6), "| +2.0 [-0.5, +4.5] | +5.0 [+2.5, +7.5] | yes | inconclusive; **reproduced** |"),
-        ((2, 3, 1), "| +2.0 [-0.5, +4.5] | +2.0 [-0.5, +4.5] | yes | inconclusive |"),
-        ((8, 9, 10), "| +2.0 [-0.5, +4.5] | +9.0 [+6.5, +11.5] | **no** | inconclusive; **reproduced** |"),
-    ],
-)
-def test_agreement__of_two_studies_by_hand(other, again):
-    lines = str(agreement_table(rows_with((1, 2, 3)), rows_with(other))).splitlines()
-    assert len(lines) == 3  # no other claim compares the two by this metric
-    assert lines[2].endswith(again)
-    assert lines[2].startswith("| EFL lifts rare categories over FL")
-
-
-def test_agreement_of_levels__counts_means_by_hand():
-    # FL has no spread: it meets itself only. EFL: [9.5, 14.5] against [12.5, 17.5], means 12 and 15.
-    said = agreement_of_levels(rows_with((1, 2, 3)), rows_with((4, 5, 6)))
-    assert said.startswith("2 means")
-    assert "the intervals of 2 overlap, 1 of these" in said
-
-
-def test_page__tables_are_those_of_the_csv_files():
-    text = page.PAGE.read_text(encoding="utf-8")
-    assert set(TABLES) == {name for _, name, _ in page.BLOCK.findall(text)}
-    rows = [read_rows(page.DATA / name) for name in (RUNS, REGIME, EARLIER)]
-    assert page.render(text, *rows) == text
-    files = page.long_tables(*rows)
-    assert set(files) == {"agreement.csv"}
-    for name, content in files.items():
-        assert (page.DATA / name).read_text(encoding="utf-8") == content
-
-
-def test_page__no_table_is_longer_than_the_limit_and_long_ones_are_linked():
-    text = page.PAGE.read_text(encoding="utf-8")
-    for part in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
-        assert len(part.splitlines()) <= LIMIT + 2, part.splitlines()[0]
-    for link in re.findall(r"\]\((results/[^)]+)\)", text):
-        assert (page.PAGE.parent / link).is_file(), link
-    for name, long in LONG.items():
-        assert f"(results/{long.source or f'{name}.csv'}): {long.says}" in text
-
-
-@pytest.mark.parametrize("kept", ["1", "none of them"])
-def test_block__a_long_table_is_a_link_and_the_rows_that_are_kept(kept, monkeypatch):
-    body = [[str(i), "**a**, b"] for i in range(LIMIT)]
-    monkeypatch.setitem(LONG, "x", Long("numbers", "The first", lambda row: row["n"] == kept))
-    assert page.block("x", Table(["n", "m"], body)).count("\n") == LIMIT + 1  # not too long: all of it
-    long = Table(["n", "m"], [*body, ["99", "c"]])
-    shown = "\n\n| n | m |\n|---|---|\n| 1 | **a**, b |" if kept == "1" else " none."
-    assert page.block("x", long) == f"[results/x.csv](results/x.csv): numbers; {LIMIT + 1} rows. The first:{shown}"
-    assert long.csv().splitlines()[:2] == ["n,m", '0,"a, b"']
-
-
-def test_page__every_published_run_is_of_the_grid_and_complete():
-    grid = {(name, case.name, str(seed)) for name, s in SETS.items() for case in s.cases for seed in range(case.seeds)}
-    rows = read_rows(page.DATA / RUNS)
-    keys = [key_of(row) for row in rows if row["set"] != "start"]
-    assert len(set(keys)) == len(keys)
-    assert set(keys) <= grid
-    for row in rows:
-        assert all(row[name] for name in ("AP_300", "AP_100", "AP_20", "AP_fixed", "commit", "processor_seconds"))
-        if row["set"] not in ("start", "two_stage"):  # those losses have no g
-            assert all(row[f"g_{group}"] for group in "rcf") or "balanced" in row["case"]
-
-
-def test_figures__are_those_of_the_csv_files(tmp_path):
-    rows = [read_rows(page.DATA / name) for name in (RUNS, COURSES, REGIME)]
-    made = render_all(tmp_path, *rows)
-    text = page.PAGE.read_text(encoding="utf-8")
-    for path in made:
-        assert f"images/{path.name}" in text
-        published = imread(page.IMAGES / path.name)
-        assert published.shape == imread(path).shape

@@ -8,7 +8,8 @@ import subprocess
 import pytest
 
 from benchmarks.kills import DATA
-from benchmarks.two_nodes import PARTS, ip, main, two_nodes, why_not
+from benchmarks.nodes import ip, two_nodes, why_not
+from benchmarks.two_nodes import PARTS, main
 from yolox_lt.data.glyphs.make import ensure_glyphs
 
 
