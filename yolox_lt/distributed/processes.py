@@ -7,6 +7,8 @@ SLURM_LOCALID, SLURM_NTASKS and SLURM_NTASKS_PER_NODE as set by srun, and GLOO_S
 
 from __future__ import annotations
 
+import gc
+import importlib
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -181,12 +183,18 @@ def _run(
         return
     if url == "env://" and world > processes_here(world) and "GLOO_SOCKET_IFNAME" not in os.environ:
         check_gloo_address(os.environ["MASTER_ADDR"])
+    # Its functions take the default group as the default of an argument. Imported after the group is made, by a module
+    # that needs it, they would hold the group for ever.
+    importlib.import_module("torch.distributed.nn.functional")
     backend = "nccl" if chosen.type == "cuda" else "gloo"
     store, rank, world = next(rendezvous(url, rank, world, timeout=COLLECTIVE_TIMEOUT))
     start = agree_on_start(store, rank, world, int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")))
     store = dist.PrefixStore(f"start/{start.prefix}", store)
     dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT, store=store, rank=rank, world_size=world)
     function(ProcessInfo(rank, world, chosen, start.launch, start.again), *args)
+    # A group ends with its last reference. Threads of gloo that live on while Python ends can abort the process, after
+    # all its work is done.
+    gc.collect()
     # Only after success: tearing NCCL down waits for ranks that an error here has left inside a collective.
     dist.destroy_process_group()
 
