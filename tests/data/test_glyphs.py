@@ -20,7 +20,6 @@ from yolox_lt.data.glyphs.make import GlyphPaths, ensure_glyphs, sample_negative
 from yolox_lt.data.glyphs.spec import GlyphSpec
 from yolox_lt.errors import UserError
 
-TABLE = Path(__file__).parent.parent / "golden" / "lvis_v1_categories.json"
 SMALL: dict[str, Any] = {"num_categories": 10, "train_images": 220, "val_images": 60, "image_size": (97, 131)}
 TINY: dict[str, Any] = {**SMALL, "num_categories": 3, "train_images": 150, "val_images": 10, "image_size": 64}
 
@@ -145,16 +144,6 @@ def test_write_glyphs__same_bytes(small: GlyphPaths, tmp_path: Path) -> None:
     other = write_glyphs(tmp_path / "other", **SMALL, seed=1)
     assert folder_bytes(other.folder).keys() == folder_bytes(again.folder).keys()
     assert other.train_json.read_bytes() != again.train_json.read_bytes()
-
-
-def test_write_glyphs__lvis_table(tmp_path: Path) -> None:
-    options = {"train_images": 300, "val_images": 440, "min_val_images": 1, "image_size": 40}
-    paths = write_glyphs(tmp_path / "g", num_categories=1203, profile="lvis", categories_json=TABLE, **options)
-    categories = load(paths.train_json)["categories"]
-    assert Counter(category["frequency"] for category in categories) == {"r": 337, "c": 461, "f": 405}
-    assert all(category["image_count"] >= 1 for category in categories)
-    val = {annotation["category_id"] for annotation in load(paths.val_json)["annotations"]}
-    assert val == set(range(1, 1204))
 
 
 def test_write_glyphs__table_as_dict_leaves_images_empty(tmp_path: Path) -> None:

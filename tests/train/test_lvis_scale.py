@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
+from collections import Counter
 
 import pytest
 import torch
@@ -33,6 +35,15 @@ def lvis_folder(tmp_path_factory):
         categories_json=GOLDEN / "lvis_v1_categories.json",
     )
     return folder
+
+
+def test_folder__has_the_table_and_every_category_on_both_sides(lvis_folder):
+    train, val = (
+        json.loads((lvis_folder / f"annotations/glyphs_{part}.json").read_text()) for part in ("train", "val")
+    )
+    assert Counter(category["frequency"] for category in train["categories"]) == {"r": 337, "c": 461, "f": 405}
+    assert all(category["image_count"] >= 1 for category in train["categories"])
+    assert {annotation["category_id"] for annotation in val["annotations"]} == set(range(1, 1204))
 
 
 def run(folder, output, amp, iterations, *settings):
