@@ -28,16 +28,21 @@ INFORMS = 0.95
 """A mean g of the rare categories below this tells them from frequent ones: with s = 4, an exponent of 2.2 and more."""
 
 
-def rest_of_groups(exp: DetectorExp) -> list[Row]:
-    """The median share of positive priors, and the resting score that follows, of each group of categories."""
+def share_of_categories(exp: DetectorExp) -> np.ndarray:
+    """Expected share of positive priors of each category under the experiment's sampler, float [C]."""
     index = exp.get_store("train").index
     positions = exp.train_positions(index)
     factors = exp.get_factors(index, positions)
     boxes = np.zeros(len(index.image_counts))
     for position, factor in zip(positions, factors):
         boxes += factor * np.bincount(index.labels_of(position), minlength=len(boxes))
-    share = boxes * POSITIVES_A_BOX / (factors.sum() * priors_of(exp))
-    groups = index.groups()
+    return boxes * POSITIVES_A_BOX / (factors.sum() * priors_of(exp))
+
+
+def rest_of_groups(exp: DetectorExp) -> list[Row]:
+    """The median share of positive priors, and the resting score that follows, of each group of categories."""
+    share = share_of_categories(exp)
+    groups = exp.get_store("train").index.groups()
     assert groups is not None
     rows = []
     for group in GROUPS:
@@ -60,7 +65,8 @@ def forecast_table(forecast: Rows, runs: Rows) -> Table:
     """Each kind of run with EFL's g: what the rule says about rare categories, and their g at the end."""
     kinds: dict[tuple[str, str, str, str], list[float]] = {}
     for row in runs:
-        if row["cls_loss"] in ("efl", "eqfl") and row.get("loss_ratio", "") in ("", "gradients") and row["g_r"]:
+        has_g = row["cls_loss"] in ("efl", "eqfl") and row.get("loss_ratio", "") in ("", "gradients")
+        if has_g and row["g_r"] and not row.get("category_prior"):
             data = "wide" if row["num_classes"] == str(WIDE["num_classes"]) else "study"
             kind = data, row["sampler"], row["prior_prob"], "small" if row.get("fresh_std") else "default"
             kinds.setdefault(kind, []).append(value(row, "g_r"))

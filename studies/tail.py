@@ -26,6 +26,8 @@ FORMS: dict[str, Settings] = {
 BEST = "EQFL samples, negatives"
 """The form that the demo's pair favoured before this study."""
 
+PRIORS_FILE = "studies/priors.py"
+
 LONG: Settings = {"max_epoch": 6}
 
 PASTE: Settings = {"copy_paste": 1.0}
@@ -57,6 +59,11 @@ def tail() -> tuple[Case, ...]:
         *(Case(f"{name}, RFS", {**FORMS[name], **RFS}, 8) for name in ("EQFL relative", "EQFL samples", "EQFL window")),
         *(Case(f"{n}, paste, RFS", {**with_rfs[n], **PASTE, **RFS}, 8) for n in ("QFL", "EQFL", BEST)),
         *(Case(name, LOSSES[name], 8) for name in ("QFL", "EQFL")),
+        *(
+            Case(f"{name}, prior {kind}, RFS", {**LOSSES[name], "category_prior": kind, **RFS}, 3, exp_file=PRIORS_FILE)
+            for kind in ("rest", "share")
+            for name in ("QFL", "EQFL")
+        ),
         *(Case(f"{name}, RFS", {**FORMS[name], **RFS}, 3) for name in ("EQFL negatives", "EVFL")),
         *(Case(name, LOSSES[name], 3) for name in ("FL", "EFL")),
         *(Case(f"{name}, RFS", {**LOSSES[name], **RFS}, 3) for name in ("FL", "EFL")),

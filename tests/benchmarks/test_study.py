@@ -17,9 +17,11 @@ from studies.claims import CLAIMS, CONTROLS, KEPT_CLAIMS, TAIL_PAIRS, TWO_STAGE,
 from studies.compare import Estimate, estimate, paired, rank_correlation, verdict
 from studies.grid import EXP_FILE, START_FILES, STARTS, TWO_STAGE_FILE, Case, Set
 from studies.measure import CAPS, experiment, make_start, run
+from studies.priors import category_priors
 from studies.records import append_rows, key_of, read_rows
 from studies.regime import LVIS_PRIORS, POSITIVES_A_BOX, lvis_rest, resting_score
 from studies.sets import SETS
+from studies.tail import PRIORS_FILE
 from studies.thresholds import cell, scores_of
 from studies.worker import run_name, train_job
 from yolox_lt.assign.atss import ATSSAssigner
@@ -150,7 +152,7 @@ def test_thresholds__precision_recall_and_f1_by_hand():
 
 
 def test_grid__every_setting_exists_and_every_case_has_one_name():
-    known = {file: set(get_exp(file).attributes()) for file in (EXP_FILE, TWO_STAGE_FILE)}
+    known = {file: set(get_exp(file).attributes()) for file in (EXP_FILE, TWO_STAGE_FILE, PRIORS_FILE)}
     for name, found in SETS.items():
         names = [case.name for case in found.cases]
         assert len(set(names)) == len(names), name
@@ -309,3 +311,23 @@ def test_records__rows_are_added_under_new_columns_and_known_by_set_case_and_see
     assert [r["new"] for r in rows] == ["", "(1, 2)"]
     assert by_seed(rows, "a", "x", "AP") == {"1": 2.0}
     assert by_seed(rows, "a", "x", "missing") == {}
+
+
+def test_category_priors__by_hand_and_on_every_level(tmp_path):
+    share = np.array([0.0, 0.001, 0.018])
+    assert category_priors(share, "share").tolist() == [1e-4, 0.001, 0.018]
+    # (0.25 share / (0.75 * 3)) ^ (1 / 3)
+    np.testing.assert_allclose(category_priors(share, "rest"), [1e-4, 0.0480750, 0.1259921], rtol=1e-5)
+    with pytest.raises(ValueError, match=r"'prior'.*share or rest"):
+        category_priors(share, "prior")
+    exp = get_exp(PRIORS_FILE)
+    exp.merge([str(word) for name, value in {**TINY, "data_dir": tmp_path}.items() for word in (name, value)])
+    exp.category_prior = "share"
+    index = exp.get_store("train").index
+    labels = [index.labels_of(i) for i in range(150) if len(index.labels_of(i))]  # no image without boxes is drawn
+    boxes = np.bincount(np.concatenate(labels), minlength=3)
+    height, width = exp.input_size
+    cells = sum((height // stride) * (width // stride) for stride in (8, 16, 32))
+    expected = boxes * 7.5 / (len(labels) * 2 * cells)  # uniform draws, two anchors
+    for conv in exp.get_model().head.cls_preds:
+        np.testing.assert_allclose(conv.bias.detach().view(2, 3).sigmoid().numpy(), [expected] * 2, rtol=1e-5)
