@@ -174,6 +174,9 @@ TAIL_PAIRS: list[tuple[Run, Run]] = [
     (tail("QFL, RFS, 6 epochs"), tail("QFL, prior 0.01, RFS, 6 epochs")),
     (tail("EQFL, RFS"), tail("QFL, prior 0.01, RFS")),
     (tail("EQFL samples, negatives, prior 0.01, RFS"), tail("EQFL, RFS")),
+    *((tail(f"QFL, prior {kind}, RFS"), tail("QFL, RFS")) for kind in ("rest", "share")),
+    *((tail(f"EQFL, prior {kind}, RFS"), tail(f"QFL, prior {kind}, RFS")) for kind in ("rest", "share")),
+    (tail("QFL, prior rest, RFS"), tail("EQFL, RFS")),
 ]
 """What is compared for the default of own data."""
 
@@ -186,11 +189,16 @@ WIDE_PAIRS: list[tuple[Run, Run]] = [
     *((wide(f"{n}, paste, prior 0.03, RFS"), wide(f"{n}, prior 0.03, RFS")) for n in ("QFL", "EQFL")),
     (wide("EQFL"), wide("QFL")),
     (wide("QFL, RFS"), wide("QFL")),
+    (wide("QFL, prior rest, RFS"), wide("QFL, prior 0.03, RFS")),
+    (wide("EQFL samples, negatives, prior rest, RFS"), wide("QFL, prior rest, RFS")),
 ]
 """The same with 640 categories."""
 
 OWN_PAIRS: list[tuple[Run, Run]] = [
-    *((("muscima", name), ("muscima", "QFL")) for name in ("EQFL", "EQFL samples, negatives", "QFL, paste")),
+    *(
+        (("muscima", name), ("muscima", "QFL"))
+        for name in ("EQFL", "EQFL samples, negatives", "QFL, paste", "QFL, prior rest")
+    ),
     *(
         (("glyphs60", name), ("glyphs60", "QFL"))
         for name in ("EQFL samples, negatives", "QFL, paste", "QFL, prior 0.05")

@@ -81,6 +81,10 @@ def wide() -> tuple[Case, ...]:
     high: Settings = {"prior_prob": 0.03}
     middle: Settings = {"prior_prob": 0.01}
     return (
+        *(
+            Case(f"{name}, prior rest, RFS", {**named[name], "category_prior": "rest", **RFS}, 3, exp_file=PRIORS_FILE)
+            for name in ("QFL", BEST)
+        ),
         *(Case(f"{n}, prior 0.01, RFS", {**named[n], **middle, **RFS}, 3) for n in ("QFL", BEST)),
         *(Case(f"{name}, RFS", {**settings, **RFS}, 3) for name, settings in named.items()),
         *(Case(f"{name}, prior 0.03, RFS", {**settings, **high, **RFS}, 3) for name, settings in named.items()),
