@@ -287,6 +287,11 @@ LONG: dict[str, Long] = {
         "Those whose verdict or interval does not agree",
         lambda row: "**" in row["intervals overlap"] + row["verdict; of the others"],
     ),
+    "tail": Long(
+        "means of every case of the set tail",
+        "Those with RFS, of two passes",
+        lambda row: row["case"].endswith(", RFS"),
+    ),
     "runs": Long("each run, with its settings and every measurement", source=RUNS),
 }
 """Tables that are longer than `LIMIT`."""

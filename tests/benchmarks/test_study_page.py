@@ -81,7 +81,7 @@ def test_page__tables_are_those_of_the_csv_files():
     rows = [read_rows(page.DATA / name) for name in (RUNS, REGIME, EARLIER)]
     assert page.render(text, *rows) == text
     files = page.long_tables(*rows)
-    assert set(files) == {"agreement.csv"}
+    assert set(files) == {"agreement.csv", "tail.csv"}
     for name, content in files.items():
         assert (page.DATA / name).read_text(encoding="utf-8") == content
 
