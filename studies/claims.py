@@ -176,7 +176,7 @@ TAIL_PAIRS: list[tuple[Run, Run]] = [
     (tail("EQFL samples, negatives, prior 0.01, RFS"), tail("EQFL, RFS")),
     *((tail(f"QFL, prior {kind}, RFS"), tail("QFL, RFS")) for kind in ("rest", "share")),
     *((tail(f"EQFL, prior {kind}, RFS"), tail(f"QFL, prior {kind}, RFS")) for kind in ("rest", "share")),
-    (tail("QFL, prior rest, RFS"), tail("EQFL, RFS")),
+    *((tail(f"{name}, prior rest, RFS"), tail("EQFL, RFS")) for name in ("QFL", "EQFL")),
 ]
 """What is compared for the default of own data."""
 
