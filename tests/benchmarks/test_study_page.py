@@ -166,6 +166,7 @@ def test_forecast__counts_the_runs_that_end_where_the_rule_says():
         *({**high, "g_r": g} for g in ("0.5", "0.99")),  # the last has risen to 1
         {**high, "g_r": "0.5", "cls_loss": "qfl"},  # no g of its own
         {**high, "g_r": "0.5", "loss_ratio": "samples"},  # another g
+        {**high, "g_r": "0.99", "category_prior": "rest"},  # not one prior for all
         {**high, "g_r": "0.5", "sampler": "class_balanced"},  # the rule was not asked
     ]
     assert forecast_table(forecast, runs).body == [
