@@ -17,6 +17,8 @@ from yolox_lt.exp import get_exp
 from yolox_lt.train.engine import Trainer
 from yolox_lt.train.options import TrainOptions
 
+pytestmark = pytest.mark.xdist_group("lvis_scale")
+
 
 @pytest.fixture(scope="module")
 def lvis_folder(tmp_path_factory):
