@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from studies.grid import DETECTORS
+
 Run = tuple[str, str]
 """(set, case): what all seeds of a comparison share."""
 
@@ -128,6 +130,14 @@ TWO_STAGE: list[Claim] = [
     claim
     for case in ("Faster R-CNN, EQL", "Faster R-CNN, EQLv2", "Faster R-CNN, Seesaw", "cRT", "BAGS")
     for claim in rare_and_all(f"{case} is better than softmax (Tables 1, 2)", ("two_stage", case), SOFTMAX)
+]
+
+DETECTOR_CLAIMS: list[Claim] = [
+    claim
+    for name in DETECTORS
+    for claim in rare_and_all(
+        f"EFL is better than FL on {name} (Table 6)", ("detectors", f"{name}, EFL"), ("detectors", f"{name}, FL")
+    )
 ]
 
 FORM_PAIRS = [

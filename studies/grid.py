@@ -8,6 +8,7 @@ from typing import Any
 
 EXP_FILE = "exps/glyphs/study.py"
 TWO_STAGE_FILE = "exps/glyphs/study_two_stage.py"
+RESNET_FILE = "exps/glyphs/study_r18.py"
 
 COUNTS = Path("tests/golden/lvis_v1_categories.json")
 """The image count of every LVIS category: the real profile of the full study."""
@@ -141,11 +142,12 @@ STARTS: dict[str, Settings] = {
         **BALANCED,
         **{"num_classes": 30, "batch_size": 8, "max_epoch": 3, "warmup_iters": 100, "sampler": "uniform", "seed": 100},
     },
+    "glyphs_r18": {**FROM_SCRATCH, "num_classes": 30, "batch_size": 8, "basic_lr_per_img": 0.004 / 8, "max_epoch": 3},
     "glyphs_full": {**FULL, **FROM_SCRATCH, "num_classes": 300, "glyph_train_images": 20_000, "max_epoch": 20},
 }
 """What runs start from: detectors of equally frequent glyphs, whose classifier is taken out afterwards."""
 
-START_FILES = {"glyphs_two_stage": TWO_STAGE_FILE}
+START_FILES = {"glyphs_two_stage": TWO_STAGE_FILE, "glyphs_r18": RESNET_FILE}
 """The experiments of starts that have another than `EXP_FILE`."""
 
 
@@ -163,6 +165,32 @@ def two_stage(seeds: int) -> tuple[Case, ...]:
         *(Case(f"Faster R-CNN, {n}", s, seeds, "glyphs_two_stage", exp_file=TWO_STAGE_FILE) for n, s in plain.items()),
         Case("cRT", second, seeds, None, exp_file=TWO_STAGE_FILE, after=softmax),
         Case("BAGS", {**second, "cls_loss": "bags"}, seeds, None, exp_file=TWO_STAGE_FILE, after=softmax),
+    )
+
+
+RETINANET: Settings = {
+    "anchor_scales": (1.5, 1.5 * 2 ** (1 / 3), 1.5 * 2 ** (2 / 3)),
+    "anchor_ratios": (0.5, 1.0, 2.0),
+    "quality": None,
+    "assigner": "max_iou",
+    "box_loss": "l1",
+}
+
+DETECTORS: dict[str, Settings] = {
+    "RetinaNet": RETINANET,
+    "FCOS": {"anchor_scales": (1,), "quality": "centerness", "assigner": "fcos", "box_code": "distances"},
+    "ATSS": {"quality": "centerness", "clip_norm": None},
+    "PAA": {"assigner": "paa", "box_weight": 1.3, "quality_weight": 0.5, "clip_norm": None},
+}
+"""The detectors of the paper's Table 6 by their differences from its baseline, as in exp/resnet.py; smaller anchors."""
+
+
+def detectors(seeds: int) -> tuple[Case, ...]:
+    """Every detector of Table 6 with FL and with EFL, from one start: its backbone, FPN and towers."""
+    return tuple(
+        Case(f"{name}, {loss}", {**settings, **LOSSES[loss]}, seeds, "glyphs_r18", exp_file=RESNET_FILE)
+        for name, settings in DETECTORS.items()
+        for loss in ("FL", "EFL")
     )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from studies.grid import Set, full_sets, losses, scans, two_stage
+from studies.grid import Set, detectors, full_sets, losses, scans, two_stage
 from studies.tail import KEPT, WIDE, tail, wide
 
 SETS: dict[str, Set] = {
     "cpu": Set(losses(3)),
     "mechanism": Set(scans(3)),
     "two_stage": Set(two_stage(3)),
+    "detectors": Set(detectors(3), KEPT),
     "tail": Set(tail(), KEPT),
     "wide": Set(wide(), WIDE),
     **full_sets(),

@@ -10,6 +10,7 @@ from studies.cells import Rows, Table, by_seed, mean_of, number, signed, value
 from studies.claims import (
     CLAIMS,
     CONTROLS,
+    DETECTOR_CLAIMS,
     FORM_PAIRS,
     KEPT_CLAIMS,
     LOSS_CLAIMS,
@@ -239,6 +240,8 @@ TABLES: dict[str, Callable[[Rows, Rows, Rows], Table | str]] = {
     "shares": lambda runs, *_: case_table(runs, "cpu", lambda n: True, SHARES, 3),
     "two stages": lambda runs, *_: case_table(runs, "two_stage", lambda n: True, LEVELS),
     "two-stage claims": lambda runs, *_: claim_table(runs, TWO_STAGE, {}),
+    "detectors": lambda runs, *_: case_table(runs, "detectors", lambda n: True, (*LEVELS[:4], *BALANCE[:3])),
+    "claims of detectors": lambda runs, *_: claim_table(runs, DETECTOR_CLAIMS, {}),
     "regime": lambda _, places, __: regime_table(places),
     "LVIS": lambda *_: lvis_rest_table(),
     "agreement": lambda runs, _, earlier: agreement_table(runs, earlier),

@@ -13,9 +13,9 @@ import torch
 
 from studies.__main__ import waiting_runs
 from studies.cells import by_seed, number, signed
-from studies.claims import CLAIMS, CONTROLS, KEPT_CLAIMS, TAIL_PAIRS, TWO_STAGE, WIDE_PAIRS
+from studies.claims import CLAIMS, CONTROLS, DETECTOR_CLAIMS, KEPT_CLAIMS, TAIL_PAIRS, TWO_STAGE, WIDE_PAIRS
 from studies.compare import Estimate, estimate, paired, rank_correlation, verdict
-from studies.grid import EXP_FILE, START_FILES, STARTS, TWO_STAGE_FILE, Case, Set
+from studies.grid import DETECTORS, EXP_FILE, RESNET_FILE, START_FILES, STARTS, TWO_STAGE_FILE, Case, Set
 from studies.measure import CAPS, experiment, make_start, run
 from studies.priors import category_priors
 from studies.records import append_rows, key_of, read_rows
@@ -26,7 +26,7 @@ from studies.thresholds import cell, scores_of
 from studies.worker import run_name, train_job
 from yolox_lt.assign.atss import ATSSAssigner
 from yolox_lt.checkpoint import load_checkpoint
-from yolox_lt.exp import get_exp
+from yolox_lt.exp import ATSSExp, FCOSExp, PAAExp, RetinaNetExp, get_exp
 from yolox_lt.losses import EqualizedFocalLoss
 from yolox_lt.models.priors import AnchorGrid
 from yolox_lt.train.engine import Trainer
@@ -152,7 +152,7 @@ def test_thresholds__precision_recall_and_f1_by_hand():
 
 
 def test_grid__every_setting_exists_and_every_case_has_one_name():
-    known = {file: set(get_exp(file).attributes()) for file in (EXP_FILE, TWO_STAGE_FILE, PRIORS_FILE)}
+    known = {file: set(get_exp(file).attributes()) for file in (EXP_FILE, TWO_STAGE_FILE, RESNET_FILE, PRIORS_FILE)}
     for name, found in SETS.items():
         names = [case.name for case in found.cases]
         assert len(set(names)) == len(names), name
@@ -165,9 +165,30 @@ def test_grid__every_setting_exists_and_every_case_has_one_name():
         assert set(settings) <= known[START_FILES.get(key, EXP_FILE)]
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"), [("RetinaNet", RetinaNetExp), ("FCOS", FCOSExp), ("ATSS", ATSSExp), ("PAA", PAAExp)]
+)
+def test_detectors__are_those_of_the_paper_s_experiments(name, kind):
+    """All that tells them apart but the size of the anchors and the schedule."""
+    parts = (
+        "anchor_ratios",
+        "quality",
+        "assigner",
+        "box_code",
+        "box_loss",
+        "box_weight",
+        "quality_weight",
+        "clip_norm",
+    )
+    ours = get_exp(RESNET_FILE)
+    ours.update(DETECTORS[name])
+    assert {part: getattr(ours, part) for part in parts} == {part: getattr(kind(), part) for part in parts}
+    assert len(ours.anchor_scales) == len(kind().anchor_scales)
+
+
 def test_claims__compare_cases_that_exist():
     cases = {(name, case.name) for name, found in SETS.items() for case in found.cases}
-    for claim in (*CLAIMS, *CONTROLS, *TWO_STAGE, *KEPT_CLAIMS):
+    for claim in (*CLAIMS, *CONTROLS, *TWO_STAGE, *DETECTOR_CLAIMS, *KEPT_CLAIMS):
         assert {claim.ours, claim.theirs} <= cases, claim.text
         assert claim.ours != claim.theirs
     for pair in (*TAIL_PAIRS, *WIDE_PAIRS):
