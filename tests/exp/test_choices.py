@@ -19,6 +19,7 @@ from yolox_lt.exp.choices import (
     data_facts,
     default_iterations,
     input_size,
+    mosaic,
     white_share,
 )
 
@@ -74,11 +75,23 @@ def test_choices__of_music():
     assert (found["sampler"], found["mosaic_prob"]) == ("repeat_factor", 0.0)  # 13 pixels become 20
     assert values(MUSIC, batch=32)["basic_lr_per_img"] == 0.00025  # 0.004 * 2 / 32
     assert values(replace(MUSIC, rare=0))["sampler"] == "uniform"
-    assert values(replace(MUSIC, object_side=100.0))["mosaic_prob"] == 0.5
+    large = replace(MUSIC, object_side=100.0)
+    assert values(large, steps=1500)["mosaic_prob"] == 0.5  # 1500 * 8 / 1193 = 10.06 passes
+    assert values(large, steps=1490)["mosaic_prob"] == 0.0  # 9.99
     assert values(replace(MUSIC, categories=1203))["prior_prob"] == 0.01
-    given = {c.name: c.value for c in choose(MUSIC, Choice("iterations", 9, ""), 8, "yolox-s", (1280, 1280))}
+    given = {c.name: c.value for c in choose(MUSIC, Choice("iterations", 1500, ""), 8, "yolox-s", (1280, 1280))}
     assert (given["input_size"], given["test_size"]) == ((1280, 1280), (1280, 1280))
     assert given["mosaic_prob"] == 0.5  # 13 pixels become 40
+
+
+@pytest.mark.parametrize(
+    ("seen", "passes", "value", "figure"),
+    [(31.0, 50.0, 0.0, "31 input pixels"), (40.0, 7.2, 0.0, "7.2 passes"), (40.0, 12.0, 0.5, "12 times")],
+)
+def test_mosaic__needs_large_objects_and_many_passes(seen, passes, value, figure):
+    choice = mosaic(seen, passes)
+    assert choice.value == value
+    assert figure in choice.reason
 
 
 def test_flips__are_off_for_pages(tmp_path):
