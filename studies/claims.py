@@ -187,6 +187,7 @@ TAIL_PAIRS: list[tuple[Run, Run]] = [
     *((tail(f"QFL, prior {kind}, RFS"), tail("QFL, RFS")) for kind in ("rest", "share")),
     *((tail(f"EQFL, prior {kind}, RFS"), tail(f"QFL, prior {kind}, RFS")) for kind in ("rest", "share")),
     *((tail(f"{name}, prior rest, RFS"), tail("EQFL, RFS")) for name in ("QFL", "EQFL")),
+    *((tail(f"QFL, RFS {repeats}"), tail("QFL, RFS")) for repeats in ("power 1", "cap 3")),
 ]
 """What is compared for the default of own data."""
 

@@ -13,6 +13,7 @@ EARLIER = "runs_earlier.csv"
 FORMS = "ratio.csv"
 """Published rows of exps/glyphs/tail.py with other forms of g."""
 OWN = "own.csv"
+DEFAULTS = "defaults.csv"
 """Published rows of `tools/train.py --data`: MUSCIMA++, whose images are not in this repository, and 60 glyphs."""
 
 FORECAST = "forecast.csv"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from studies import regime
 from studies.cells import Rows, Table, by_seed, mean_of, number, signed, value
 from studies.claims import (
@@ -25,10 +27,10 @@ from studies.claims import (
     Claim,
     Run,
 )
-from studies.compare import Estimate, overlap, paired, verdict
+from studies.compare import Estimate, estimate, overlap, paired, verdict
 from studies.forecast import forecast_table
 from studies.grid import Set
-from studies.records import FORECAST, FORMS, OWN, PUBLISHED, REGIME, RUNS, read_rows
+from studies.records import DEFAULTS, FORECAST, FORMS, OWN, PUBLISHED, REGIME, RUNS, read_rows
 from studies.sets import SETS
 
 LEVELS = (
@@ -46,6 +48,11 @@ LEVELS = (
 )
 BALANCE = ("g_r", "g_c", "g_f", "gamma_r", "gamma_c", "gamma_f", "weight_r", "weight_c", "weight_f")
 SCORES = ("pos_score_r", "neg_score_r", "margin_r", "pos_score_f", "neg_score_f", "margin_f")
+SCORED_TAIL = (
+    *("QFL, RFS", "EQFL, RFS", "EQFL samples, negatives, RFS", "QFL, paste, RFS", "EQFL, paste, RFS", "EVFL, RFS"),
+    *("QFL, prior 0.01, RFS", "EQFL, prior 0.01, RFS", "EQFL samples, negatives, prior 0.01, RFS"),
+    *("QFL, prior rest, RFS", "EQFL, prior rest, RFS"),
+)
 SHARES = ("pos_share_r", "pos_share_c", "pos_share_f", "neg_share_r", "neg_share_c", "neg_share_f")
 
 
@@ -197,6 +204,19 @@ def form_table(rows: Rows, set_name: str = "pair", metrics: Sequence[str] = FORM
     return Table(["case", "seeds", *metrics], body)
 
 
+def settings_table(rows: Rows) -> Table:
+    """Mean of every data set, setting and length over its seeds; seconds of one core, for the whole command."""
+    groups: dict[tuple[str, ...], Rows] = {}
+    for row in rows:
+        groups.setdefault((row["set"], row["case"], row["steps"]), []).append(row)
+    body = []
+    for key, group in groups.items():
+        means = [estimate(np.array([float(row[m]) for row in group if row[m]])) for m in FORM_METRICS]
+        seconds = np.mean([float(row["seconds"]) for row in group])
+        body.append([*key, str(len(group)), *map(number, means), f"{seconds:,.0f}"])
+    return Table(["data", "setting", "steps", "seeds", *FORM_METRICS, "core-seconds"], body)
+
+
 def digits_of(metric: str) -> int:
     """Digits after the point: AP in percent has one, g and rank correlations two."""
     return 2 if metric.startswith(("g_", "rank_")) else 1
@@ -253,12 +273,14 @@ TABLES: dict[str, Callable[[Rows, Rows, Rows], Table | str]] = {
     "differences of forms": lambda *_: form_differences(read_rows(PUBLISHED / FORMS), FORM_PAIRS, "pair"),
     "claims with the prior kept": lambda runs, *_: claim_table(runs, KEPT_CLAIMS, {}),
     "tail": lambda runs, *_: form_table(runs, "tail", TAIL_METRICS),
+    "scores of the tail": lambda runs, *_: case_table(runs, "tail", SCORED_TAIL.__contains__, SCORES, 3),
     "wide": lambda runs, *_: form_table(runs, "wide", TAIL_METRICS),
     "differences of the tail": lambda runs, *_: pair_table(runs, TAIL_PAIRS, DIFFERENCES),
     "differences of wide": lambda runs, *_: pair_table(runs, WIDE_PAIRS, DIFFERENCES),
     "forecast": lambda runs, *_: forecast_table(read_rows(PUBLISHED / FORECAST), runs),
     "MUSCIMA": lambda *_: form_table(read_rows(PUBLISHED / OWN), "muscima", (*FORM_METRICS, *BALANCE[:3])),
     "60 glyphs": lambda *_: form_table(read_rows(PUBLISHED / OWN), "glyphs60"),
+    "settings for own data": lambda *_: settings_table(read_rows(PUBLISHED / DEFAULTS)),
     "differences of own data": lambda *_: pair_table(read_rows(PUBLISHED / OWN), OWN_PAIRS, FORM_METRICS, True),
 }
 """Name in the page -> table from the rows of runs.csv, regime.csv and runs_earlier.csv."""

@@ -28,6 +28,9 @@ BEST = "EQFL samples, negatives"
 
 PRIORS_FILE = "studies/priors.py"
 
+REPEATS: dict[str, Settings] = {"power 1": {"repeat_power": 1.0}, "cap 3": {"repeat_cap": 3.0}}
+"""Repeat factors (t / f)^power, at most cap; RFS has power 0.5 and no cap: at most 5.8 here."""
+
 LONG: Settings = {"max_epoch": 6}
 
 PASTE: Settings = {"copy_paste": 1.0}
@@ -68,6 +71,7 @@ def tail() -> tuple[Case, ...]:
         *(Case(name, LOSSES[name], 3) for name in ("FL", "EFL")),
         *(Case(f"{name}, RFS", {**LOSSES[name], **RFS}, 3) for name in ("FL", "EFL")),
         *(Case(f"QFL, {n}RFS, 6 epochs", {**LOSSES["QFL"], **s, **RFS, **LONG}, 3) for n, s in priors.items()),
+        *(Case(f"QFL, RFS {name}", {**LOSSES["QFL"], **RFS, **repeats}, 3) for name, repeats in REPEATS.items()),
         Case("EQLv2 & FL", EQLV2, 3),
         Case("EQLv2 & FL, RFS", {**EQLV2, **RFS}, 3),
         *(Case(f"{name}, clipped", {**LOSSES[name], "clip_norm": 35.0}, 3) for name in ("FL", "EFL")),
