@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from studies.grid import DETECTORS
+from studies.tail import BEST
 
 Run = tuple[str, str]
 """(set, case): what all seeds of a comparison share."""
@@ -188,6 +189,9 @@ TAIL_PAIRS: list[tuple[Run, Run]] = [
     *((tail(f"EQFL, prior {kind}, RFS"), tail(f"QFL, prior {kind}, RFS")) for kind in ("rest", "share")),
     *((tail(f"{name}, prior rest, RFS"), tail("EQFL, RFS")) for name in ("QFL", "EQFL")),
     *((tail(f"QFL, RFS {repeats}"), tail("QFL, RFS")) for repeats in ("power 1", "cap 3")),
+    *((tail("QFL, RFS power 1"), tail(name)) for name in ("EQFL, RFS", "EQFL samples, negatives, RFS")),
+    *((tail(f"{name}, RFS power 1"), tail("QFL, RFS power 1")) for name in ("EQFL", "EQFL samples, negatives")),
+    (tail("QFL, prior 0.01, RFS power 1"), tail("QFL, prior 0.01, RFS")),
 ]
 """What is compared for the default of own data."""
 
@@ -202,6 +206,8 @@ WIDE_PAIRS: list[tuple[Run, Run]] = [
     (wide("QFL, RFS"), wide("QFL")),
     (wide("QFL, prior rest, RFS"), wide("QFL, prior 0.03, RFS")),
     (wide("EQFL samples, negatives, prior rest, RFS"), wide("QFL, prior rest, RFS")),
+    (wide("QFL, prior 0.03, RFS power 1"), wide("QFL, prior 0.03, RFS")),
+    *((wide(f"{n}, prior 0.03, RFS power 1"), wide("QFL, prior 0.03, RFS power 1")) for n in ("EQFL", BEST)),
 ]
 """The same with 640 categories."""
 

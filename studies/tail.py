@@ -71,7 +71,9 @@ def tail() -> tuple[Case, ...]:
         *(Case(name, LOSSES[name], 3) for name in ("FL", "EFL")),
         *(Case(f"{name}, RFS", {**LOSSES[name], **RFS}, 3) for name in ("FL", "EFL")),
         *(Case(f"QFL, {n}RFS, 6 epochs", {**LOSSES["QFL"], **s, **RFS, **LONG}, 3) for n, s in priors.items()),
-        *(Case(f"QFL, RFS {name}", {**LOSSES["QFL"], **RFS, **repeats}, 3) for name, repeats in REPEATS.items()),
+        *(Case(f"QFL, RFS {name}", {**LOSSES["QFL"], **RFS, **repeats}, 8) for name, repeats in REPEATS.items()),
+        *(Case(f"{n}, RFS power 1", {**with_rfs[n], **RFS, **REPEATS["power 1"]}, 8) for n in ("EQFL", BEST)),
+        *(Case(f"QFL, prior 0.01, RFS {n}", {**LOSSES["QFL"], **low, **RFS, **r}, 3) for n, r in REPEATS.items()),
         Case("EQLv2 & FL", EQLV2, 3),
         Case("EQLv2 & FL, RFS", {**EQLV2, **RFS}, 3),
         *(Case(f"{name}, clipped", {**LOSSES[name], "clip_norm": 35.0}, 3) for name in ("FL", "EFL")),
@@ -92,6 +94,7 @@ def wide() -> tuple[Case, ...]:
         *(Case(f"{n}, prior 0.01, RFS", {**named[n], **middle, **RFS}, 3) for n in ("QFL", BEST)),
         *(Case(f"{name}, RFS", {**settings, **RFS}, 3) for name, settings in named.items()),
         *(Case(f"{name}, prior 0.03, RFS", {**settings, **high, **RFS}, 3) for name, settings in named.items()),
+        *(Case(f"{n}, prior 0.03, RFS power 1", {**named[n], **high, **RFS, **REPEATS["power 1"]}, 3) for n in named),
         *(Case(f"{n}, paste, prior 0.03, RFS", {**named[n], **PASTE, **high, **RFS}, 3) for n in ("QFL", "EQFL")),
         *(Case(name, LOSSES[name], 3) for name in ("QFL", "EQFL")),
     )
