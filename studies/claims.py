@@ -206,7 +206,7 @@ WIDE_PAIRS: list[tuple[Run, Run]] = [
     (wide("QFL, RFS"), wide("QFL")),
     (wide("QFL, prior rest, RFS"), wide("QFL, prior 0.03, RFS")),
     (wide("EQFL samples, negatives, prior rest, RFS"), wide("QFL, prior rest, RFS")),
-    (wide("QFL, prior 0.03, RFS power 1"), wide("QFL, prior 0.03, RFS")),
+    *((wide(f"QFL, prior {p}, RFS power 1"), wide(f"QFL, prior {p}, RFS")) for p in ("0.03", "0.01")),
     *((wide(f"{n}, prior 0.03, RFS power 1"), wide("QFL, prior 0.03, RFS power 1")) for n in ("EQFL", BEST)),
 ]
 """The same with 640 categories."""
@@ -220,5 +220,6 @@ OWN_PAIRS: list[tuple[Run, Run]] = [
         (("glyphs60", name), ("glyphs60", "QFL"))
         for name in ("EQFL samples, negatives", "QFL, paste", "QFL, prior 0.05")
     ),
+    (("muscima", "QFL, power 1"), ("muscima", "QFL")),
 ]
 """Cases of own.csv that are compared."""

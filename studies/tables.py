@@ -212,8 +212,8 @@ def settings_table(rows: Rows) -> Table:
     body = []
     for key, group in groups.items():
         means = [estimate(np.array([float(row[m]) for row in group if row[m]])) for m in FORM_METRICS]
-        seconds = np.mean([float(row["seconds"]) for row in group])
-        body.append([*key, str(len(group)), *map(number, means), f"{seconds:,.0f}"])
+        seconds = [float(row["seconds"]) for row in group if row["seconds"]]
+        body.append([*key, str(len(group)), *map(number, means), f"{np.mean(seconds):,.0f}" if seconds else "-"])
     return Table(["data", "setting", "steps", "seeds", *FORM_METRICS, "core-seconds"], body)
 
 
@@ -315,7 +315,13 @@ LONG: dict[str, Long] = {
     "tail": Long(
         "means of every case of the set tail",
         "Those with RFS, of two passes",
-        lambda row: row["case"].endswith(", RFS"),
+        lambda row: ", RFS" in row["case"] and "6 epochs" not in row["case"],
+    ),
+    "settings for own data": Long(
+        "every run",
+        "The defaults and what was tried at their input",
+        lambda row: "192" not in row["setting"] and "with flips" not in row["setting"],
+        DEFAULTS,
     ),
     "runs": Long("each run, with its settings and every measurement", source=RUNS),
 }

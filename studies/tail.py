@@ -95,6 +95,7 @@ def wide() -> tuple[Case, ...]:
         *(Case(f"{name}, RFS", {**settings, **RFS}, 3) for name, settings in named.items()),
         *(Case(f"{name}, prior 0.03, RFS", {**settings, **high, **RFS}, 3) for name, settings in named.items()),
         *(Case(f"{n}, prior 0.03, RFS power 1", {**named[n], **high, **RFS, **REPEATS["power 1"]}, 3) for n in named),
+        Case("QFL, prior 0.01, RFS power 1", {**LOSSES["QFL"], **middle, **RFS, **REPEATS["power 1"]}, 3),
         *(Case(f"{n}, paste, prior 0.03, RFS", {**named[n], **PASTE, **high, **RFS}, 3) for n in ("QFL", "EQFL")),
         *(Case(name, LOSSES[name], 3) for name in ("QFL", "EQFL")),
     )
