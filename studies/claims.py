@@ -188,10 +188,6 @@ TAIL_PAIRS: list[tuple[Run, Run]] = [
     *((tail(f"QFL, prior {kind}, RFS"), tail("QFL, RFS")) for kind in ("rest", "share")),
     *((tail(f"EQFL, prior {kind}, RFS"), tail(f"QFL, prior {kind}, RFS")) for kind in ("rest", "share")),
     *((tail(f"{name}, prior rest, RFS"), tail("EQFL, RFS")) for name in ("QFL", "EQFL")),
-    *((tail(f"QFL, RFS {repeats}"), tail("QFL, RFS")) for repeats in ("power 1", "cap 3")),
-    *((tail("QFL, RFS power 1"), tail(name)) for name in ("EQFL, RFS", "EQFL samples, negatives, RFS")),
-    *((tail(f"{name}, RFS power 1"), tail("QFL, RFS power 1")) for name in ("EQFL", "EQFL samples, negatives")),
-    (tail("QFL, prior 0.01, RFS power 1"), tail("QFL, prior 0.01, RFS")),
 ]
 """What is compared for the default of own data."""
 
@@ -206,10 +202,21 @@ WIDE_PAIRS: list[tuple[Run, Run]] = [
     (wide("QFL, RFS"), wide("QFL")),
     (wide("QFL, prior rest, RFS"), wide("QFL, prior 0.03, RFS")),
     (wide("EQFL samples, negatives, prior rest, RFS"), wide("QFL, prior rest, RFS")),
-    *((wide(f"QFL, prior {p}, RFS power 1"), wide(f"QFL, prior {p}, RFS")) for p in ("0.03", "0.01")),
-    *((wide(f"{n}, prior 0.03, RFS power 1"), wide("QFL, prior 0.03, RFS power 1")) for n in ("EQFL", BEST)),
 ]
 """The same with 640 categories."""
+
+REPEAT_PAIRS: list[tuple[Run, Run]] = [
+    *((tail(f"QFL, RFS {repeats}"), tail("QFL, RFS")) for repeats in ("power 1", "cap 3")),
+    (tail("QFL, prior 0.01, RFS power 1"), tail("QFL, prior 0.01, RFS")),
+    *((wide(f"QFL, prior {p}, RFS power 1"), wide(f"QFL, prior {p}, RFS")) for p in ("0.03", "0.01")),
+    *((tail("QFL, RFS power 1"), tail(f"{name}, RFS")) for name in ("EQFL", BEST)),
+    (wide("QFL, prior 0.03, RFS power 1"), wide("EQFL, prior 0.03, RFS")),
+    *((tail(f"{name}, RFS power 1"), tail(f"{name}, RFS")) for name in ("EQFL", BEST)),
+    *((wide(f"{n}, prior 0.03, RFS power 1"), wide(f"{n}, prior 0.03, RFS")) for n in ("EQFL", BEST)),
+    *((tail(f"{name}, RFS power 1"), tail("QFL, RFS power 1")) for name in ("EQFL", BEST)),
+    *((wide(f"{n}, prior 0.03, RFS power 1"), wide("QFL, prior 0.03, RFS power 1")) for n in ("EQFL", BEST)),
+]
+"""Repeat factors of power 1, or with a cap, against those of power 0.5, and against losses and on top of them."""
 
 OWN_PAIRS: list[tuple[Run, Run]] = [
     *(

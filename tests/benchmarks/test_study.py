@@ -13,7 +13,16 @@ import torch
 
 from studies.__main__ import waiting_runs
 from studies.cells import by_seed, number, signed
-from studies.claims import CLAIMS, CONTROLS, DETECTOR_CLAIMS, KEPT_CLAIMS, TAIL_PAIRS, TWO_STAGE, WIDE_PAIRS
+from studies.claims import (
+    CLAIMS,
+    CONTROLS,
+    DETECTOR_CLAIMS,
+    KEPT_CLAIMS,
+    REPEAT_PAIRS,
+    TAIL_PAIRS,
+    TWO_STAGE,
+    WIDE_PAIRS,
+)
 from studies.compare import Estimate, estimate, paired, rank_correlation, verdict
 from studies.grid import DETECTORS, EXP_FILE, RESNET_FILE, START_FILES, STARTS, TWO_STAGE_FILE, Case, Set
 from studies.measure import CAPS, experiment, make_start, run
@@ -191,7 +200,7 @@ def test_claims__compare_cases_that_exist():
     for claim in (*CLAIMS, *CONTROLS, *TWO_STAGE, *DETECTOR_CLAIMS, *KEPT_CLAIMS):
         assert {claim.ours, claim.theirs} <= cases, claim.text
         assert claim.ours != claim.theirs
-    for pair in (*TAIL_PAIRS, *WIDE_PAIRS):
+    for pair in (*TAIL_PAIRS, *WIDE_PAIRS, *REPEAT_PAIRS):
         assert set(pair) <= cases, pair
         assert pair[0] != pair[1]
 
