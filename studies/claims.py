@@ -228,5 +228,7 @@ OWN_PAIRS: list[tuple[Run, Run]] = [
         for name in ("EQFL samples, negatives", "QFL, paste", "QFL, prior 0.05")
     ),
     (("muscima", "QFL, power 1"), ("muscima", "QFL")),
+    (("glyphs60", "QFL, no mosaic"), ("glyphs60", "QFL")),
+    (("glyphs60", "QFL, no mosaic, power 1"), ("glyphs60", "QFL, no mosaic")),
 ]
 """Cases of own.csv that are compared."""

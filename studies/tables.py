@@ -50,7 +50,7 @@ LEVELS = (
 BALANCE = ("g_r", "g_c", "g_f", "gamma_r", "gamma_c", "gamma_f", "weight_r", "weight_c", "weight_f")
 SCORES = ("pos_score_r", "neg_score_r", "margin_r", "pos_score_f", "neg_score_f", "margin_f")
 SCORED_TAIL = (
-    *("QFL, RFS", "EQFL, RFS", "EQFL samples, negatives, RFS", "QFL, paste, RFS", "EQFL, paste, RFS", "EVFL, RFS"),
+    *("QFL, RFS", "EQFL, RFS", "EQFL samples, negatives, RFS", "QFL, RFS power 1", "QFL, paste, RFS", "EVFL, RFS"),
     *("QFL, prior 0.01, RFS", "EQFL, prior 0.01, RFS", "EQFL samples, negatives, prior 0.01, RFS"),
     *("QFL, prior rest, RFS", "EQFL, prior rest, RFS"),
 )
