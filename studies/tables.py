@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -316,8 +317,8 @@ LONG: dict[str, Long] = {
     ),
     "tail": Long(
         "means of every case of the set tail",
-        "Those with RFS, of two passes",
-        lambda row: ", RFS" in row["case"] and "6 epochs" not in row["case"],
+        "Those with RFS, of two passes, but for prior share",
+        lambda row: ", RFS" in row["case"] and not re.search("6 epochs|prior share", row["case"]),
     ),
     "settings for own data": Long(
         "every run",
