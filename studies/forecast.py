@@ -66,7 +66,8 @@ def forecast_table(forecast: Rows, runs: Rows) -> Table:
     kinds: dict[tuple[str, str, str, str], list[float]] = {}
     for row in runs:
         has_g = row["cls_loss"] in ("efl", "eqfl") and row.get("loss_ratio", "") in ("", "gradients")
-        if has_g and row["g_r"] and not row.get("category_prior"):
+        other = row.get("category_prior") or row.get("repeat_power", "") not in ("", "0.5") or row.get("repeat_cap")
+        if has_g and row["g_r"] and not other and row["set"] != "detectors":
             data = "wide" if row["num_classes"] == str(WIDE["num_classes"]) else "study"
             kind = data, row["sampler"], row["prior_prob"], "small" if row.get("fresh_std") else "default"
             kinds.setdefault(kind, []).append(value(row, "g_r"))

@@ -159,7 +159,7 @@ def test_rest_of_groups__from_the_boxes_of_the_annotation_file(sampler, tmp_path
 
 def test_forecast__counts_the_runs_that_end_where_the_rule_says():
     forecast = [{"data": "study", "sampler": "uniform", "group": "r", "rest": "0.02"}]
-    common = {"num_classes": "90", "sampler": "uniform", "cls_loss": "efl", "fresh_std": ""}
+    common = {"set": "cpu", "num_classes": "90", "sampler": "uniform", "cls_loss": "efl", "fresh_std": ""}
     low, high = {**common, "prior_prob": "0.01"}, {**common, "prior_prob": "0.05"}
     runs = [
         *({**low, "g_r": g} for g in ("1.0", "0.96", "0.9")),  # the last ends below 1 all the same
@@ -168,6 +168,8 @@ def test_forecast__counts_the_runs_that_end_where_the_rule_says():
         {**high, "g_r": "0.5", "loss_ratio": "samples"},  # another g
         {**high, "g_r": "0.99", "category_prior": "rest"},  # not one prior for all
         {**high, "g_r": "0.5", "sampler": "class_balanced"},  # the rule was not asked
+        *({**high, "g_r": "0.99", name: value} for name, value in (("repeat_power", "1.0"), ("repeat_cap", "3.0"))),
+        {**high, "g_r": "0.99", "set": "detectors"},  # another network
     ]
     assert forecast_table(forecast, runs).body == [
         ["study", "uniform", "0.01", "default", "0.020", "1", "0.95", "2 of 3"],
