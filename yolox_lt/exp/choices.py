@@ -21,8 +21,8 @@ SMALL = 32.0
 """Median side in input pixels below which mosaic is off. Our choice: at 13 pixels it cost 4.8 AP on the same data."""
 
 FEW_PASSES = 10.0
-"""Passes over the images below which mosaic is off: so many images more are not needed. Our choice: in 7 passes over
-1,000 images of 60 glyphs it cost 1.7 AP, in 12 and 20 over 205 and 242 images it gained 0.7 and 0.3 (one seed each)."""
+"""Passes over the images below which mosaic is off. Our choice: in 7 passes over 1,000 images of 60 glyphs it cost 1.7
+to 3.0 AP (three seeds, two inputs); in 12 over 205 and 20 over 242 images the difference was -1.2 to +0.7."""
 
 PRETRAINED_SIDE = 416.0
 """Pixels of the input's longer side at least, up to twice the image: what YOLOX-Nano's weights were trained with.
