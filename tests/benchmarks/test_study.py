@@ -278,6 +278,7 @@ def test_watch__g_is_that_of_the_loss_whatever_its_form(tiny, folder):
     assert abs(row["g_r"] - float(loss.balance.ratio[of].mean())) > 0.01
 
 
+@pytest.mark.usefixtures("without_report")
 def test_watch__changes_nothing_of_the_training(efl, tiny, folder):
     """A plain run of the project's own trainer ends with the same weights."""
     exp = experiment({**tiny, "cls_loss": "efl", "seed": 0}, folder, "plain")

@@ -19,6 +19,7 @@ from yolox_lt.commands import main
 from yolox_lt.commands.calibrate import NO_LIMIT, Row, choose_row, halves, scan_strengths
 from yolox_lt.evaluate.bootstrap import LVIS, Matched
 from yolox_lt.report.analysis.after_training import read_scans, read_thresholds
+from yolox_lt.train.callbacks.report import ReportCallback
 from yolox_lt.train.engine import Trainer
 from yolox_lt.train.options import TrainOptions
 
@@ -29,7 +30,9 @@ pytestmark = pytest.mark.xdist_group("calibrate")
 def best(tmp_path_factory):
     """best.pth of a tiny run."""
     output = tmp_path_factory.mktemp("calibrate")
-    Trainer(tiny_exp(tiny_data(tmp_path_factory), output, max_epoch=1, max_iter=8), TrainOptions(4)).train()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ReportCallback, "write_report", lambda self: None)
+        Trainer(tiny_exp(tiny_data(tmp_path_factory), output, max_epoch=1, max_iter=8), TrainOptions(4)).train()
     return output / "tiny/best.pth"
 
 

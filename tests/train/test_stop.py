@@ -13,6 +13,7 @@ from yolox_lt.checkpoint import load_checkpoint
 from yolox_lt.data.sampling.sampler import SampleStream
 from yolox_lt.distributed.signals import EXIT_STATUS, StopSignals
 from yolox_lt.errors import UserError
+from yolox_lt.train.callbacks.report import ReportCallback
 from yolox_lt.train.engine import Trainer
 from yolox_lt.train.options import TrainOptions
 
@@ -25,7 +26,9 @@ SETTINGS = {"max_iter": 4, "max_epoch": 2, "eval_interval": 1, "print_interval":
 def straight(data, tmp_path_factory):
     """Folder of the undisturbed run."""
     folder = tmp_path_factory.mktemp("straight")
-    Trainer(tiny_exp(data, folder, **SETTINGS), TrainOptions(4)).train()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ReportCallback, "write_report", lambda self: None)
+        Trainer(tiny_exp(data, folder, **SETTINGS), TrainOptions(4)).train()
     return folder / "tiny"
 
 
