@@ -25,8 +25,10 @@ from loguru import logger
 from studies.grid import EXP_FILE, Case, Set, Settings
 from studies.records import COURSES, RUNS, append_rows, key_of, read_rows
 from studies.sets import SETS, chosen
+from yolox_lt.errors import UserError
 from yolox_lt.exp import get_exp
 from yolox_lt.train.callbacks.log import setup_console
+from yolox_lt.train.run_lock import run_lock
 
 FOLDER = Path("YOLOX_outputs/study")
 
@@ -42,19 +44,26 @@ def main() -> None:
     options.add_argument("--list", action="store_true", help="print the runs and whether they are done")
     args = options.parse_args()
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    args.folder.mkdir(parents=True, exist_ok=True)
-    done = {key_of(row) for row in read_rows(args.folder / RUNS)}
-    listed = waiting_runs(chosen(args.set), done, args.only, args.seeds)
     if args.list:
-        for name, case, seed, _, state in listed:
+        for name, case, seed, _, state in runs_of(args):
             print(f"{name:14} {case.name:32} seed {seed}  {state}")
         return
-    todo = [job for *job, state in listed if state == "not run"]
-    if not todo:
-        logger.info("nothing to run; see --list")
-        return
-    logger.info(f"{len(todo)} runs on {device}, {args.jobs} at a time; rows go to {args.folder / RUNS}")
-    execute(todo, args.folder, device, args.jobs)
+    try:
+        with run_lock(args.folder, "another --folder"):  # two that replace one csv file lose rows
+            todo = [job for *job, state in runs_of(args) if state == "not run"]
+            if not todo:
+                logger.info("nothing to run; see --list")
+                return
+            logger.info(f"{len(todo)} runs on {device}, {args.jobs} at a time; rows go to {args.folder / RUNS}")
+            execute(todo, args.folder, device, args.jobs)
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def runs_of(args: argparse.Namespace) -> list[tuple[str, Case, int, Settings, str]]:
+    """The runs that the command asks for, as `waiting_runs` has them."""
+    done = {key_of(row) for row in read_rows(args.folder / RUNS)}
+    return waiting_runs(chosen(args.set), done, args.only, args.seeds)
 
 
 def waiting_runs(

@@ -168,16 +168,11 @@ def two_stage(seeds: int) -> tuple[Case, ...]:
     )
 
 
-RETINANET: Settings = {
-    "anchor_scales": (1.5, 1.5 * 2 ** (1 / 3), 1.5 * 2 ** (2 / 3)),
-    "anchor_ratios": (0.5, 1.0, 2.0),
-    "quality": None,
-    "assigner": "max_iou",
-    "box_loss": "l1",
-}
-
 DETECTORS: dict[str, Settings] = {
-    "RetinaNet": RETINANET,
+    "RetinaNet": {
+        **{"anchor_scales": (1.5, 1.5 * 2 ** (1 / 3), 1.5 * 2 ** (2 / 3)), "anchor_ratios": (0.5, 1.0, 2.0)},
+        **{"quality": None, "assigner": "max_iou", "box_loss": "l1"},
+    },
     "FCOS": {"anchor_scales": (1,), "quality": "centerness", "assigner": "fcos", "box_code": "distances"},
     "ATSS": {"quality": "centerness", "clip_norm": None},
     "PAA": {"assigner": "paa", "box_weight": 1.3, "quality_weight": 0.5, "clip_norm": None},

@@ -1,4 +1,4 @@
-"""The small ResNet detector of studies, on the glyphs of study.py: the baseline, by settings every other one."""
+"""The small ResNet detector of studies, on the glyphs of study.py: the paper's baseline; cases turn it into others."""
 
 from __future__ import annotations
 

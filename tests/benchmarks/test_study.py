@@ -27,12 +27,13 @@ from studies.compare import Estimate, estimate, paired, rank_correlation, verdic
 from studies.grid import DETECTORS, EXP_FILE, RESNET_FILE, START_FILES, STARTS, TWO_STAGE_FILE, Case, Set
 from studies.measure import CAPS, experiment, make_start, run
 from studies.priors import category_priors
-from studies.records import append_rows, key_of, read_rows
+from studies.records import RUNS, append_rows, key_of, read_rows
 from studies.regime import LVIS_PRIORS, POSITIVES_A_BOX, lvis_rest, resting_score
 from studies.sets import SETS
 from studies.tail import PRIORS_FILE
 from studies.thresholds import cell, scores_of
 from studies.worker import run_name, train_job
+from tests.processes import run_script
 from yolox_lt.assign.atss import ATSSAssigner
 from yolox_lt.checkpoint import load_checkpoint
 from yolox_lt.exp import ATSSExp, FCOSExp, PAAExp, RetinaNetExp, get_exp
@@ -40,6 +41,7 @@ from yolox_lt.losses import EqualizedFocalLoss
 from yolox_lt.models.priors import AnchorGrid
 from yolox_lt.train.engine import Trainer
 from yolox_lt.train.options import TrainOptions
+from yolox_lt.train.run_lock import run_lock
 
 pytestmark = pytest.mark.xdist_group("study")
 
@@ -172,6 +174,25 @@ def test_grid__every_setting_exists_and_every_case_has_one_name():
             assert case.after is None or (case.start is None and case.after in names)
     for key, settings in STARTS.items():
         assert set(settings) <= known[START_FILES.get(key, EXP_FILE)]
+
+
+def test_experiments__have_the_same_data():
+    """So that their rows may be shown beside each other, and the folder is written once."""
+    names = [name for name in get_exp(EXP_FILE).attributes() if name.startswith("glyph_")]
+    names += ["num_classes", "data_folder", "repeat_thresh"]
+    first, *others = ([getattr(get_exp(file), n) for n in names] for file in (EXP_FILE, TWO_STAGE_FILE, RESNET_FILE))
+    assert all(other == first for other in others)
+
+
+def test_main__two_in_one_folder_are_refused(tmp_path):
+    """Each would replace the other's rows."""
+    words = ("--set", "cpu", "--only", "QFL", "--seeds", "1", "--folder", tmp_path)
+    with run_lock(tmp_path):
+        done = run_script("studies", *words)
+    assert done.returncode == 1
+    assert f"{tmp_path}: another run is writing here" in done.stderr
+    assert "another --folder" in done.stderr
+    assert not (tmp_path / RUNS).exists()
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,9 @@ def test_page__every_published_run_is_of_the_grid_and_complete():
     keys = [key_of(row) for row in rows if row["set"] != "start"]
     assert len(set(keys)) == len(keys)
     assert set(keys) <= grid
+    courses = [(*key_of(row), row["iteration"], row["group"]) for row in read_rows(page.DATA / COURSES)]
+    assert len(set(courses)) == len(courses)
+    assert {key for key in keys if key[0] != "two_stage"} <= {course[:3] for course in courses}
     for row in rows:
         assert all(row[name] for name in ("AP_300", "AP_100", "AP_20", "AP_fixed", "commit", "processor_seconds"))
         if row["set"] not in ("start", "two_stage"):  # those losses have no g

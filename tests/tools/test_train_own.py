@@ -10,12 +10,13 @@ import pytest
 import yaml
 
 import yolox_lt
-from studies.records import PUBLISHED, RUNS, read_rows
+from studies.records import DEFAULTS, PUBLISHED, RUNS, read_rows
 from tests.data.own_data import bccd, small, write_image, write_voc, write_yolo
 from yolox_lt.commands import train
 from yolox_lt.commands.train_own import budget_iterations, own_exp_file
 from yolox_lt.errors import UserError
 from yolox_lt.exp import OwnDataExp, get_exp
+from yolox_lt.exp.choices import mosaic
 
 PLACES = {"exp_name", "output_dir", "data_dir", "train_ann", "val_ann", "train_images", "val_images"}
 
@@ -293,6 +294,9 @@ def test_reasons__are_true_of_the_annotations(content, tmp_path):
     assert (
         said["prior_prob"] == f"AP {higher:.1f} after 600 steps where 0.001 reached {lower:.1f} (640 glyphs, one seed)"
     )
+    tried = {(r["set"], r["case"], r["seed"]): float(r["AP"]) for r in read_rows(PUBLISHED / DEFAULTS)}
+    cost = tried["60 glyphs", "--data", "0"] - tried["60 glyphs", "with mosaic", "0"]
+    assert f"(it cost {cost:.1f} AP in 7)" in mosaic(100.0, 7.2).reason
     assert rare == []
     assert said["sampler"].startswith("every category is in 5% of the images or more")
     assert float(said["basic_lr_per_img"].split()[0]) == pytest.approx(exp.basic_lr_per_img * 4, rel=0.05)

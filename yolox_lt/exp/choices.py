@@ -247,7 +247,11 @@ def sampling(facts: DataFacts) -> Choice:
 
 
 def mosaic(seen: float, passes: float) -> Choice:
-    """Mosaic where objects stay large enough and the images are seen often; `seen` in input pixels."""
+    """Mosaic where objects stay large enough and the images are seen often.
+
+    Args:
+        seen: side of the median object in input pixels. passes: over the images in the whole run.
+    """
     size = f"the median object has {seen:.0f} input pixels"
     if seen < SMALL:
         return Choice("mosaic_prob", 0.0, f"{size}; off below {SMALL:.0f} (it cost 4.8 AP at 13)")
@@ -258,7 +262,7 @@ def mosaic(seen: float, passes: float) -> Choice:
     return Choice(
         "mosaic_prob",
         0.5,
-        f"{size} and each image is seen {passes:.0f} times; off below {SMALL:.0f} or {FEW_PASSES:.0f}",
+        f"{size} and each image is seen {passes:.0f} times; off below {SMALL:.0f} pixels or {FEW_PASSES:.0f} times",
     )
 
 

@@ -18,10 +18,13 @@ FILE = ".lock"
 
 
 @contextlib.contextmanager
-def run_lock(folder: Path) -> Iterator[None]:
+def run_lock(folder: Path, instead: str = "this one another name with -expn") -> Iterator[None]:
     """Hold a run's folder, which is created if need be, until the block or the process ends, however it ends.
 
     The lock belongs to the process alone: loader processes that outlive a killed run do not keep it.
+
+    Args:
+        folder: of the run. instead: what the message tells to give when the folder is held.
 
     Raises:
         UserError: another process holds the folder, or it cannot be written.
@@ -39,7 +42,7 @@ def run_lock(folder: Path) -> Iterator[None]:
                 file.seek(0)
                 raise UserError(
                     f"{folder}: another run is writing here ({file.read(200).strip()}); wait for it, end it, or give "
-                    "this one another name with -expn"
+                    f"{instead}"
                 ) from error
             logger.warning(f"{folder}: cannot be locked ({error.strerror}); start no second run here")
         file.truncate(0)
